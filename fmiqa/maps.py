@@ -78,6 +78,7 @@ class MapIndex(Sequence[FeatureMap]):
             raise InputError(f"expected a list of feature maps, got the text {maps!r}; write [{maps!r}]")
         self._maps = tuple(FeatureMap.parse(m) for m in maps)
         self._position = {m: i for i, m in enumerate(self._maps)}
+        self._hash = hash(self._maps)
         if len(self._position) < len(self._maps):
             twice = next(m for i, m in enumerate(self._maps) if self._position[m] != i)
             raise InputError(f"feature map {twice} stands twice; each map may be named once")
@@ -114,6 +115,10 @@ class MapIndex(Sequence[FeatureMap]):
                 f"there are {self._summary()}"
             )
         return [self._position[m] for m in wanted]
+
+    def at(self, positions: Iterable[int]) -> MapIndex:
+        """The maps at the given positions, in that order."""
+        return MapIndex(self._maps[i] for i in positions)
 
     def index(self, value: FeatureMap | str, start: int = 0, stop: int | None = None) -> int:
         """The position of one map.
@@ -152,7 +157,7 @@ class MapIndex(Sequence[FeatureMap]):
         return isinstance(other, MapIndex) and self._maps == other._maps
 
     def __hash__(self) -> int:
-        return hash(self._maps)
+        return self._hash
 
     def __repr__(self) -> str:
         if len(self) <= 12:

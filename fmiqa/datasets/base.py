@@ -1,13 +1,24 @@
-"""What every data set gives: `Sample`, made from `Record`s by `ImageDataset`."""
+"""What every data set gives: `Sample`s and scores (`IQADataset`), and how image files become one."""
 
 from __future__ import annotations
 
+import math
+import operator
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
-__all__ = ["Record", "Sample"]
+from fmiqa.datasets.images import image_size, read_image
+from fmiqa.errors import DatasetError, InputError
+
+__all__ = ["IQADataset", "ImageDataset", "Record", "Sample"]
 
 
 @dataclass(frozen=True)
@@ -60,3 +71,234 @@ class Sample:
     distortion: str | None = None
     level: int | None = None
     score_std: float | None = None
+
+
+class IQADataset(Dataset[Sample]):
+    """A scored set of image pairs: `len(data)`, `data[i]`, and what is known of it without its images.
+
+    A subclass gives `_sample(i)`. All lists are in the order of the items.
+
+    Args:
+        name: the data set's name for reports.
+        scores: subjective scores, higher = better.
+        reference_ids: the reference of each item: the groups for folds and bootstraps.
+        names: the names of the distorted images.
+        distortions: the distortion type of each item, or None where the set has none.
+    """
+
+    name: str
+    targets: Tensor
+    """(N,) float64, subjective scores, higher = better."""
+    reference_ids: list[str]
+    names: list[str]
+    distortions: list[str] | None
+
+    def __init__(
+        self,
+        name: str,
+        scores: Iterable[float],
+        *,
+        reference_ids: Sequence[str],
+        names: Sequence[str],
+        distortions: Sequence[str] | None = None,
+    ) -> None:
+        self.name = name
+        self.targets = torch.tensor(list(scores), dtype=torch.float64)
+        self.reference_ids = list(reference_ids)
+        self.names = list(names)
+        self.distortions = None if distortions is None else list(distortions)
+
+    def check(self, *, progress: bool = False) -> None:
+        """Decode every image completely; a set that needs no files has nothing to check."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        position = operator.index(index)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"{self.name} has {len(self)} images, there is no item {position}")
+        return self._sample(position % len(self))
+
+    def _sample(self, index: int) -> Sample:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        counts = [f"{len(self)} images", f"{len(set(self.reference_ids))} references"]
+        if self.distortions is not None:
+            counts.append(f"{len(set(self.distortions))} distortion types")
+        low, high = self.targets.aminmax()
+        return f"<{self.name}: {', '.join(counts)}, scores {low:g} to {high:g}>"
+
+
+class ImageDataset(IQADataset):
+    """A data set of image files.
+
+    Making one reads every image's header, and no more, and reports all that is wrong at once. Items are
+    decoded when asked for. The last reference is kept, since items in a row mostly share one: their
+    `Sample.reference` is the same tensor, so do not write into it.
+
+    Args:
+        records: one `Record` a scored image.
+        name: the data set's name for reports.
+        problems: what was found wrong while the records were made, to be reported with the rest.
+        places: where each record was written (such as "scores.csv, line 7"), to be said in front of what is
+            wrong with it.
+
+    Raises:
+        DatasetError: naming every missing or unreadable image, reference and distorted image that differ in
+            size, score that is not finite, name that stands twice, and reference file under two ids.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name, grey in {"a.png": 90, "a_dark.png": 60, "a_darker.png": 40}.items():
+        ...     Image.new("L", (32, 24), grey).save(folder / name)
+        >>> data = ImageDataset([
+        ...     Record(folder / "a.png", folder / "a_dark.png", 3.5, reference_id="a", name="a_dark"),
+        ...     Record(folder / "a.png", folder / "a_darker.png", 1.5, reference_id="a", name="a_darker"),
+        ... ], name="Grey")
+        >>> data
+        <Grey: 2 images, 1 references, scores 1.5 to 3.5>
+        >>> sample = data[0]
+        >>> sample.name, sample.score, sample.distorted.shape, sample.distorted[0, 0, 0].item()
+        ('a_dark', 3.5, torch.Size([3, 24, 32]), 60)
+        >>> data.check()
+    """
+
+    def __init__(
+        self,
+        records: Iterable[Record],
+        *,
+        name: str,
+        problems: Sequence[str] = (),
+        places: Sequence[str] | None = None,
+    ) -> None:
+        self.records = list(records)
+        found = [*problems, *_problems(self.records, places)]
+        if not (found or self.records):
+            found = ["there are no scored images"]
+        if found:
+            raise DatasetError(f"{name} cannot be used, {_count(found, 'finding')}:", found)
+        typed = [r.distortion for r in self.records if r.distortion is not None]
+        super().__init__(
+            name,
+            (r.score for r in self.records),
+            reference_ids=[r.reference_id for r in self.records],
+            names=[r.name for r in self.records],
+            distortions=typed or None,
+        )
+        self._last_reference: tuple[Path, Tensor] | None = None
+
+    def check(self, *, progress: bool = False) -> None:
+        """Decode every image file completely, so that a long run does not stop at a damaged one.
+
+        Args:
+            progress: show a progress bar.
+
+        Raises:
+            DatasetError: naming every file that is damaged, truncated or has transparent pixels.
+        """
+        files = list(dict.fromkeys(path for r in self.records for path in (r.reference, r.distorted)))
+        with ThreadPoolExecutor() as pool:
+            results: Iterable[str | None] = pool.map(_decoding_problem, files)
+            if progress:
+                from tqdm import tqdm
+
+                results = tqdm(results, total=len(files), desc=f"checking {self.name}", unit="file")
+            problems = [problem for problem in results if problem is not None]
+        if problems:
+            raise DatasetError(
+                f"{self.name}: {len(problems)} of {len(files)} image files cannot be used:", problems
+            )
+
+    def _sample(self, index: int) -> Sample:
+        record = self.records[index]
+        try:
+            reference = self._reference(record.reference)
+            distorted = read_image(record.distorted)
+        except InputError as error:
+            raise DatasetError(
+                f"{self.name}: item {index} ({record.name}) cannot be read:", [str(error)]
+            ) from error
+        return Sample(
+            reference,
+            distorted,
+            score=record.score,
+            reference_id=record.reference_id,
+            name=record.name,
+            distortion=record.distortion,
+            level=record.level,
+            score_std=record.score_std,
+        )
+
+    def _reference(self, path: Path) -> Tensor:
+        if self._last_reference is None or self._last_reference[0] != path:
+            self._last_reference = (path, read_image(path))
+        return self._last_reference[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last_reference": None}
+
+
+def _problems(records: Sequence[Record], places: Sequence[str] | None) -> list[str]:
+    headers = {path: _header(path) for r in records for path in (r.reference, r.distorted)}
+    users = Counter(r.reference for r in records)
+    problems = [
+        f"reference of {_count(range(users[path]), 'image')}: {header}"
+        for path, header in headers.items()
+        if path in users and isinstance(header, str)
+    ]
+    any_typed = any(r.distortion is not None for r in records)
+    seen: dict[str, int] = {}
+    ids: dict[Path, str] = {}
+    for i, r in enumerate(records):
+        place = f"{places[i]}: " if places else ""
+        reference, distorted = headers[r.reference], headers[r.distorted]
+        if isinstance(distorted, str):
+            problems.append(f"{place}{r.name} has a score but no usable image: {distorted}")
+        elif not isinstance(reference, str) and distorted != reference:
+            problems.append(
+                f"{place}{r.name} is {_size(distorted)}, its reference {r.reference} is {_size(reference)}; "
+                "they must be of one size"
+            )
+        if not math.isfinite(r.score):
+            problems.append(f"{place}{r.name} has the score {r.score}, expected a finite number")
+        if any_typed and r.distortion is None:
+            problems.append(f"{place}{r.name} has no distortion type, although others have one")
+        if r.name in seen:
+            before = f"in {places[seen[r.name]]}" if places else f"as record {seen[r.name]}"
+            problems.append(f"{place}{r.name} stands twice (first {before}); names must be unique")
+        if ids.setdefault(r.reference, r.reference_id) != r.reference_id:
+            problems.append(
+                f"{place}{r.name} has its reference {r.reference} under the id {r.reference_id!r}, "
+                f"others under {ids[r.reference]!r}; one file needs one id, or folds would share it"
+            )
+        seen.setdefault(r.name, i)
+    return problems
+
+
+def _header(path: Path) -> tuple[int, int] | str:
+    """The size of an image, or why it is of no use."""
+    try:
+        return image_size(path)
+    except InputError as error:
+        return str(error)
+
+
+def _decoding_problem(path: Path) -> str | None:
+    try:
+        read_image(path)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _size(size: tuple[int, int]) -> str:
+    height, width = size
+    return f"{width}x{height} (width x height)"
+
+
+def _count(things: Sequence[object], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"

@@ -1,0 +1,113 @@
+"""One batched pass: test and reference images in, one score a feature map out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fmiqa.errors import InputError
+from fmiqa.features import FeatureExtractor
+from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.measures import Measure, get_measure
+from fmiqa.precision import strict_float32
+
+__all__ = ["MapScorer", "PreparedImages"]
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """The reference side of a comparison, computed once: each layer's prepared maps."""
+
+    layers: dict[str, Any]
+    shape: tuple[int, ...]  # of the images, (N, 3, H, W)
+
+
+class MapScorer(nn.Module):
+    """Scores each pair of images at each feature map.
+
+    Args:
+        extractor: the network.
+        maps: the maps to score, all of the network's by default; columns come in this order.
+        measure: how maps are compared: a name or a `Measure`.
+
+    Raises:
+        InputError: maps that the network does not have, or none.
+    """
+
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        maps: Iterable[FeatureMap | str] | None = None,
+        *,
+        measure: str | dict[str, Any] | Measure = "ssim",
+    ) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.measure = get_measure(measure)
+        self.maps = extractor.maps if maps is None else MapIndex(maps)
+        if not len(self.maps):
+            raise InputError("no feature maps to score; name at least one")
+        extractor.maps.positions(self.maps)
+        channels = self.maps.channels
+        ran = [layer for layer in extractor.layers if layer in channels]
+        if self.measure.whole_layers:
+            self._asked = MapIndex(m for m in extractor.maps if m.layer in channels)
+        else:
+            self._asked = MapIndex(FeatureMap(layer, c) for layer in ran for c in channels[layer])
+        self._columns = None if self._asked == self.maps else self._asked.positions(self.maps)
+
+    def prepare(self, reference: Tensor) -> PreparedImages:
+        """The reference side, for any number of later calls.
+
+        Args:
+            reference: (N, 3, H, W) or (1, 3, H, W), float in [0, 1] or uint8.
+        """
+        with strict_float32(self.extractor.device):
+            layers = {}
+            for layer, maps in self.extractor.features(reference, self._asked):
+                layers[layer] = self._named(layer, self.measure.prepare, maps)
+        return PreparedImages(layers, tuple(reference.shape))
+
+    def forward(self, test: Tensor, reference: Tensor | PreparedImages) -> Tensor:
+        """One score for each pair and map.
+
+        Args:
+            test: (N, 3, H, W), float in [0, 1] or uint8.
+            reference: images of the same size, N of them or one for all; or what `prepare` made of them.
+
+        Returns:
+            (N, M), columns in the order of `maps`.
+
+        Raises:
+            InputError: sizes that differ, images of another form, too small, or on another device.
+        """
+        shape = reference.shape
+        if len(shape) != 4 or test.shape[1:] != shape[1:] or shape[0] not in (1, test.shape[0]):
+            raise InputError(
+                f"test images {tuple(test.shape)} and reference images {tuple(shape)} must have one size "
+                "(N, 3, H, W), the reference being one image a test image or one for all; fmiqa never resizes or crops"
+            )
+        with strict_float32(self.extractor.device):
+            parts = []
+            walk = self.extractor.features(test, self._asked)
+            if isinstance(reference, PreparedImages):
+                for layer, maps in walk:
+                    parts.append(self._named(layer, self.measure.compare, maps, reference.layers[layer]))
+            else:
+                other = self.extractor.features(reference, self._asked)
+                for (layer, maps), (_, reference_maps) in zip(walk, other, strict=True):
+                    prepared = self._named(layer, self.measure.prepare, reference_maps)
+                    parts.append(self._named(layer, self.measure.compare, maps, prepared))
+            scores = torch.cat(parts, 1)
+        return scores if self._columns is None else scores[:, self._columns]
+
+    @staticmethod
+    def _named(layer: str, step: Any, *args: Any) -> Any:
+        try:
+            return step(*args)
+        except InputError as error:
+            raise InputError(f"layer {layer}: {error}") from error

@@ -1,0 +1,210 @@
+"""How well scores agree with subjective scores: PLCC, SROCC, KROCC and RMSE, batched over leading dimensions.
+
+All four follow one rule: a column without information (constant, or holding NaN or infinite values) gives NaN; it raises
+nothing and does not touch its batch mates. They are computed in float64 where the device has it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fmiqa.correlation.logistic import Form, fit_logistic
+from fmiqa.correlation.pairs import pair
+
+__all__ = ["krocc", "plcc", "rmse", "srocc"]
+
+_PORTION = 2**20
+"""Scores that go through the rank computations at once; they need some ten 8-byte temporaries for each."""
+
+
+def plcc(x: Tensor, y: Tensor, *, fit: Form | None = "logistic5", monotone: bool = False) -> Tensor:
+    """Pearson linear correlation coefficient, by default after a logistic fit of the scores to `y`.
+
+    Args:
+        x: (..., N) objective scores.
+        y: (..., N) subjective scores, leading dimensions broadcast against those of `x`.
+        fit: the logistic form, `"logistic5"` or `"logistic4"`; None for the raw correlation.
+        monotone: bound the fit to keep its direction, see `fit_logistic`.
+
+    Returns:
+        (...), with a fit from 0 to 1: the direction is lost (see `srocc`). Without one from -1 to 1, and
+        differentiable. NaN for columns without information.
+
+    Raises:
+        InputError: shapes that do not broadcast, or fewer points than 2 without a fit, 5 or 4 with one.
+
+    Example:
+        >>> x = torch.tensor([0.1, 0.4, 0.5, 0.9, 1.0])
+        >>> round(plcc(x, -2 * x + 1, fit=None).item(), 6)
+        -1.0
+        >>> round(plcc(x, x**2).item(), 3)
+        1.0
+    """
+    if fit is not None:
+        return fit_logistic(x, y, form=fit, monotone=monotone).plcc
+    pairs = pair(x, y, minimum=2, what="plcc", dtype=_computing_dtype(x))
+    good = pairs.informative()
+    return pairs.unflatten(_masked(_pearson(_unit(pairs.x)[pairs.x_row], _unit(pairs.y)[pairs.y_row]), good))
+
+
+def rmse(x: Tensor, y: Tensor, *, fit: Form | None = "logistic5", monotone: bool = False) -> Tensor:
+    """Root of the mean squared difference between the fitted scores and `y`, in units of `y`.
+
+    Args:
+        x: (..., N) objective scores.
+        y: (..., N) subjective scores, leading dimensions broadcast against those of `x`.
+        fit: the logistic form; None to compare `x` with `y` as they are.
+        monotone: bound the fit to keep its direction, see `fit_logistic`.
+
+    Returns:
+        (...), the mean taken over N, not over degrees of freedom. NaN for columns without information; without a
+        fit a constant column has an error like any other, and the result is differentiable.
+
+    Raises:
+        InputError: shapes that do not broadcast, or fewer points than 1 without a fit, 5 or 4 with one.
+
+    Example:
+        >>> rmse(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]), fit=None)
+        tensor(1.4142)
+    """
+    if fit is not None:
+        return fit_logistic(x, y, form=fit, monotone=monotone).rmse
+    pairs = pair(x, y, minimum=1, what="rmse", dtype=_computing_dtype(x))
+    good = (pairs.x.isfinite().all(-1))[pairs.x_row] & (pairs.y.isfinite().all(-1))[pairs.y_row]
+    difference = torch.where(good[:, None], pairs.x[pairs.x_row] - pairs.y[pairs.y_row], 1.0)
+    return pairs.unflatten(_masked(torch.linalg.vector_norm(difference, dim=-1) / x.shape[-1] ** 0.5, good))
+
+
+@torch.no_grad()
+def srocc(x: Tensor, y: Tensor) -> Tensor:
+    """Spearman rank-order correlation coefficient; ties get their average rank.
+
+    Args:
+        x: (..., N) objective scores, at least 2 points.
+        y: (..., N) subjective scores, leading dimensions broadcast against those of `x`.
+
+    Returns:
+        (...), from -1 to 1; NaN for columns without information.
+
+    Raises:
+        InputError: shapes that do not broadcast, or fewer than 2 points.
+
+    Example:
+        >>> srocc(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 9.0, 4.0, 16.0]))
+        tensor(0.8000)
+    """
+    pairs = pair(x, y, minimum=2, what="srocc", dtype=_computing_dtype(x))
+    good = pairs.informative()
+    result = pairs.x.new_full((len(good),), torch.nan)
+    y_ranks = pairs._replace(y=_unit(_ranks(pairs.y)))
+    for numbers, x_rows, y_unit in y_ranks.chunks(good.nonzero().squeeze(-1), _PORTION // x.shape[-1]):
+        result[numbers] = _pearson(_unit(_ranks(x_rows)), y_unit)
+    return pairs.unflatten(result)
+
+
+@torch.no_grad()
+def krocc(x: Tensor, y: Tensor) -> Tensor:
+    """Kendall rank-order correlation coefficient, tau-b (Kendall 1945), which allows for ties.
+
+    Args:
+        x: (..., N) objective scores, at least 2 points.
+        y: (..., N) subjective scores, leading dimensions broadcast against those of `x`.
+
+    Returns:
+        (...), from -1 to 1; NaN for columns without information. Takes N log^2 N operations a problem.
+
+    Raises:
+        InputError: shapes that do not broadcast, or fewer than 2 points.
+
+    Example:
+        >>> krocc(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 9.0, 4.0, 16.0]))
+        tensor(0.6667)
+    """
+    pairs = pair(x, y, minimum=2, what="krocc", dtype=_computing_dtype(x))
+    good = pairs.informative()
+    result = pairs.x.new_full((len(good),), torch.nan)
+    for numbers, x_rows, y_rows in pairs.chunks(good.nonzero().squeeze(-1), _PORTION // x.shape[-1]):
+        result[numbers] = _kendall(*torch.broadcast_tensors(x_rows, y_rows))
+    return pairs.unflatten(result)
+
+
+def _computing_dtype(values: Tensor) -> torch.dtype:
+    return torch.float32 if values.device.type == "mps" else torch.float64
+
+
+def _masked(values: Tensor, good: Tensor) -> Tensor:
+    return torch.where(good, values, torch.nan)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Rows centred and divided by their norm; zeros, also in the gradient, where that is impossible."""
+    good = rows.isfinite().all(-1, keepdim=True) & (rows != rows[:, :1]).any(-1, keepdim=True)
+    # Stand-in scores keep 0/0 out of the gradient: NaN would spread to every problem that shares a row.
+    ramp = torch.arange(rows.shape[-1], dtype=rows.dtype, device=rows.device)
+    rows = torch.where(good, rows, ramp)
+    centred = rows - rows.mean(-1, keepdim=True)
+    centred = centred - centred.mean(-1, keepdim=True)
+    # Without the largest value, squares of very small or very large scores leave the range of floats.
+    centred = centred / centred.detach().abs().amax(-1, keepdim=True)
+    return centred / torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+
+
+def _pearson(x_unit: Tensor, y_unit: Tensor) -> Tensor:
+    return (x_unit * y_unit).sum(-1).clamp(-1, 1)
+
+
+def _ranks(rows: Tensor) -> Tensor:
+    """Average ranks from 0."""
+    ordered = rows.sort(dim=-1).values
+    first = torch.searchsorted(ordered, rows)
+    last = torch.searchsorted(ordered, rows, right=True) - 1
+    return (first + last).to(rows.dtype) / 2
+
+
+def _kendall(x: Tensor, y: Tensor) -> Tensor:
+    points = x.shape[-1]
+    order = y.argsort(dim=-1, stable=True)
+    order = order.gather(-1, x.gather(-1, order).argsort(dim=-1, stable=True))
+    x, y = x.gather(-1, order), y.gather(-1, order)
+    x_same, y_sorted = x[:, 1:] == x[:, :-1], y.sort(dim=-1, stable=True)
+    ties_x = _tied_pairs(x_same)
+    ties_y = _tied_pairs(y_sorted.values[:, 1:] == y_sorted.values[:, :-1])
+    ties_both = _tied_pairs(x_same & (y[:, 1:] == y[:, :-1]))
+    # Sorted by x, and by y within equal x; equal y are numbered as they come: only discordant pairs are inverted.
+    inverse = torch.empty_like(order).scatter_(-1, y_sorted.indices, torch.arange(points, device=x.device).expand_as(order))
+    discordant = _inversions(inverse)
+    every = points * (points - 1) // 2
+    surplus = every - ties_x - ties_y + ties_both - 2 * discordant
+    scale = (every - ties_x).to(x.dtype).sqrt() * (every - ties_y).to(x.dtype).sqrt()
+    return (surplus / scale).clamp(-1, 1)
+
+
+def _tied_pairs(same: Tensor) -> Tensor:
+    """(P,) number of tied pairs, from (P, N - 1) whether a sorted value equals the one before it."""
+    place = torch.arange(1, same.shape[-1] + 1, device=same.device)
+    opened = torch.where(same, 0, place).cummax(dim=-1).values
+    return torch.where(same, place - opened, 0).sum(-1)
+
+
+def _inversions(numbers: Tensor) -> Tensor:
+    """(P,) number of pairs out of order in each row, a permutation of 0 .. N - 1.
+
+    Bit by bit from the highest: within the values that agree in all higher bits, each 0 that comes after a 1 is an
+    inversion; then zeros are moved before ones, in order. Padded to a power of two, all groups are equally long.
+    """
+    length = 1 << max(1, (numbers.shape[-1] - 1).bit_length())
+    tail = torch.arange(numbers.shape[-1], length, device=numbers.device).expand(len(numbers), -1)
+    values = torch.cat((numbers, tail), dim=-1)
+    total = torch.zeros(len(values), dtype=torch.int64, device=values.device)
+    size = length
+    while size > 1:
+        groups = values.view(len(values), -1, size)
+        bit = groups.bitwise_and(size // 2).ne(0)
+        ones = bit.cumsum(-1)
+        total += torch.where(bit, 0, ones).sum((-2, -1))
+        place = torch.arange(size, device=values.device)
+        target = torch.where(bit, ones + (size // 2 - 1), place - ones)
+        values = torch.empty_like(groups).scatter_(-1, target, groups).view_as(values)
+        size //= 2
+    return total

@@ -1,0 +1,310 @@
+"""Batched least-squares fit of the logistic functions that map objective scores to subjective ones.
+
+Two forms are in use: the four-parameter logistic of the Video Quality Experts Group (VQEG, Final report from the
+Video Quality Experts Group on the validation of objective models of video quality assessment, 2000), and the
+five-parameter one with a linear term of Sheikh, Sabir and Bovik (A statistical evaluation of recent full reference
+image quality assessment algorithms, IEEE Trans. Image Processing 15(11), 2006, Eq. 8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, cast, get_args
+
+import torch
+from torch import Tensor
+
+from fmiqa.correlation.pairs import Pairs, pair
+from fmiqa.correlation.starts import search
+from fmiqa.correlation.varpro import Kind, Problem, linear_part, refine, standardise, tied_slope
+from fmiqa.errors import InputError
+
+__all__ = ["Form", "LogisticFit", "fit_logistic"]
+
+Form = Literal["logistic5", "logistic4"]
+_PARAMETERS = {"logistic5": 5, "logistic4": 4}
+_TIED: tuple[Kind, Kind] = ("flat_ends", "flat_middle")
+_STEPS = 30
+_TOLERANCE = 1e-10
+_MEMORY = 2**25
+"""Bytes that the largest temporary tensor of a portion of the problems may take."""
+
+
+@dataclass(frozen=True)
+class LogisticFit:
+    """Logistic curves fitted to one or many problems, made by `fit_logistic`.
+
+    Args:
+        form: `"logistic5"`, b1 (1/2 - 1/(1 + exp(b2 (x - b3)))) + b4 x + b5, or
+            `"logistic4"`, (b1 - b2) / (1 + exp(-(x - b3) / |b4|)) + b2.
+        parameters: (..., 5) or (..., 4), b1 first, for x as it was given; in the dtype of the computation
+            (float64), whatever the dtype of x, since the parameters of scores with a large offset need the digits.
+        plcc: (...) Pearson correlation of fitted and given y, from 0 to 1.
+        rmse: (...) root of the mean squared difference of fitted and given y.
+        converged: (...) whether the search came to rest; False too where there was nothing to fit.
+
+    Example:
+        >>> x = torch.linspace(0, 1, 50)
+        >>> fit = fit_logistic(x, torch.sigmoid(12 * (x - 0.4)))
+        >>> again = LogisticFit.from_dict(fit.to_dict())
+        >>> torch.equal(again.predict(x), fit.predict(x))
+        True
+    """
+
+    form: Form
+    parameters: Tensor
+    plcc: Tensor
+    rmse: Tensor
+    converged: Tensor
+
+    def predict(self, x: Tensor) -> Tensor:
+        """The fitted scores.
+
+        Args:
+            x: (..., K) scores, leading dimensions broadcast against those of the fit.
+
+        Returns:
+            (..., K), in the floating dtype of `x`.
+
+        Raises:
+            InputError: the leading dimensions do not broadcast.
+        """
+        values = x.to(self.parameters.dtype)
+        b = self.parameters.unsqueeze(-2).unbind(-1)
+        try:
+            torch.broadcast_shapes(x.shape[:-1], self.parameters.shape[:-1])
+        except RuntimeError:
+            raise InputError(
+                f"predict: x of shape {tuple(x.shape)} does not broadcast against fits of shape "
+                f"{tuple(self.parameters.shape[:-1])}; expected (..., K)"
+            ) from None
+        if self.form == "logistic5":
+            fitted = b[0] * (torch.sigmoid(b[1] * (values - b[2])) - 0.5) + b[3] * values + b[4]
+        else:
+            fitted = (b[0] - b[1]) * torch.sigmoid((values - b[2]) / b[3].abs()) + b[1]
+        return fitted.to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers for JSON; for the fit of a single problem.
+
+        Raises:
+            InputError: the fit holds several problems.
+        """
+        if self.parameters.ndim != 1:
+            raise InputError(
+                f"to_dict is for one problem, this fit holds {tuple(self.parameters.shape[:-1])} problems"
+            )
+        return {
+            "form": self.form,
+            "parameters": self.parameters.tolist(),
+            "plcc": self.plcc.item(),
+            "rmse": self.rmse.item(),
+            "converged": self.converged.item(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LogisticFit:
+        """The fit of a single problem from what `to_dict` gave; in float64, on the CPU.
+
+        Raises:
+            InputError: an entry is missing or does not fit the form.
+        """
+        missing = {"form", "parameters", "plcc", "rmse", "converged"} - set(values)
+        if missing:
+            raise InputError(f"a fit's dictionary lacks {sorted(missing)}; expected what LogisticFit.to_dict gives")
+        form = _checked_form(values["form"])
+        if len(values["parameters"]) != _PARAMETERS[form]:
+            raise InputError(f"{form} has {_PARAMETERS[form]} parameters, got {values['parameters']!r}")
+        return cls(
+            form,
+            torch.tensor(values["parameters"], dtype=torch.float64),
+            *(torch.tensor(values[name], dtype=torch.float64) for name in ("plcc", "rmse")),
+            torch.tensor(bool(values["converged"])),
+        )
+
+
+@torch.no_grad()
+def fit_logistic(
+    x: Tensor,
+    y: Tensor,
+    *,
+    form: Form = "logistic5",
+    monotone: bool = False,
+    starts: Tensor | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> LogisticFit:
+    """Fit logistic curves from objective scores to subjective scores, all problems at once.
+
+    Every problem is searched globally (a grid of curves, cubics, all step functions) and refined by Newton's method
+    with the linear parameters eliminated, so that no start has to be chosen. Problems do not influence one another.
+    Curves that are best in a limit (a step, a cubic) are given with finite parameters close to it.
+
+    A problem whose x or y is constant or holds NaN or infinite values gets NaN parameters, plcc and rmse, and
+    `converged` False; it raises nothing and leaves the others alone.
+
+    `predict` reproduces plcc and rmse to about 1e-9 for scores of ordinary range. An offset of x costs digits as it
+    does in x itself: with |mean| / deviation = 1e6 the fitted scores are good to about 1e-8 of the deviation of y.
+
+    Args:
+        x: (..., N) objective scores; at least 5 points for `"logistic5"`, 4 for `"logistic4"`.
+        y: (..., N) subjective scores, leading dimensions broadcast against those of `x`; a shared `y` of shape
+            (N,) is not repeated in memory.
+        form: `"logistic5"` (default) or `"logistic4"`, see `LogisticFit`.
+        monotone: keep the curve from changing direction between the lowest and the highest x (of `"logistic5"`;
+            the other form cannot). Rising and falling curves are both allowed.
+        starts: (..., S, 5) or (..., S, 4) parameters to start from instead of the global search, such as those of
+            an earlier fit with `.unsqueeze(-2)`; only slope and centre are read. Faster, but no longer global.
+        dtype: what is computed in; float32 is for devices without float64 and finds R^2 to about 1e-4.
+
+    Returns:
+        The fit, on the device of `x`; `plcc` and `rmse` in the floating dtype of the input.
+
+    Raises:
+        InputError: shapes that do not broadcast, too few points, an unknown form, or ill-shaped starts.
+
+    Example:
+        >>> x = torch.rand(3, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> y = 1 / (1 + torch.exp(-9 * (x - 0.5)))
+        >>> fit = fit_logistic(x, y)
+        >>> fit.parameters.shape, bool((fit.plcc > 0.9999).all())
+        (torch.Size([3, 5]), True)
+    """
+    _checked_form(form)
+    pairs = pair(x, y, minimum=_PARAMETERS[form], what=f"fit_logistic with {form}", dtype=dtype)
+    good = pairs.informative()
+    problems, points = len(good), x.shape[-1]
+    result = torch.full((problems, _PARAMETERS[form] + 2), torch.nan, dtype=dtype, device=x.device)
+    converged = torch.zeros(problems, dtype=torch.bool, device=x.device)
+    warm = None if starts is None else _checked_starts(starts, form, pairs)
+    size = _MEMORY // (8 * points * 24)
+    for numbers, x_rows, y_rows in pairs.chunks(good.nonzero().squeeze(-1), size):
+        warm_rows = None if warm is None else warm[numbers]
+        result[numbers], converged[numbers] = _fit_rows(x_rows, y_rows, form, monotone, warm_rows)
+    parameters = result[:, :-2].reshape(*pairs.shape, -1)
+    plcc, rmse = (pairs.unflatten(result[:, i]) for i in (-2, -1))
+    return LogisticFit(form, parameters, plcc, rmse, converged.reshape(pairs.shape))
+
+
+def _fit_rows(
+    x: Tensor, y: Tensor, form: Form, monotone: bool, starts: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """(P, 5 + 2) or (P, 4 + 2) parameters, plcc and rmse, and (P,) converged."""
+    t, x_mean, x_deviation = standardise(x)
+    y_unit, y_mean, y_deviation = standardise(y)
+    t, y_unit = torch.broadcast_tensors(t, y_unit)
+    t, order = t.sort(dim=-1, stable=True)
+    problem = Problem.of(t, y_unit.gather(-1, order))
+    warm = None
+    if starts is not None:
+        warm = (starts[..., 0] * x_deviation, (starts[..., 1] - x_mean) / x_deviation)
+
+    if form == "logistic4":
+        curve = _best_curve(problem, "alone", warm)
+    else:
+        curve = _best_curve(problem, "with_line", warm)
+        if monotone:
+            curve = _without_turns(problem, curve, warm)
+    line, amplitude, beta, tau = curve.line, curve.amplitude, curve.beta, curve.tau
+    level = curve.level
+    fitted = level + line * problem.t + amplitude * (beta * (problem.t - tau)).sigmoid()
+    residual = (problem.y - fitted).square().mean(-1, keepdim=True).clamp(max=1)
+    plcc, rmse = (1 - residual).sqrt(), residual.sqrt() * y_deviation
+
+    b2, b3 = beta / x_deviation, x_mean + x_deviation * tau
+    level, line, amplitude = (part * y_deviation for part in (level, line, amplitude))
+    if form == "logistic5":
+        slope = line / x_deviation
+        parameters = (amplitude, b2, b3, slope, y_mean + level + amplitude / 2 - slope * x_mean)
+    else:
+        parameters = (y_mean + level + amplitude, y_mean + level, b3, 1 / b2)
+    columns = torch.broadcast_tensors(*parameters, plcc, rmse)
+    return torch.cat(columns, dim=-1), curve.done.squeeze(-1)
+
+
+class _Curve(NamedTuple):
+    """level + line t + amplitude sigmoid(beta (t - tau)) and its share of the variance; all (P, 1)."""
+
+    level: Tensor
+    line: Tensor
+    amplitude: Tensor
+    beta: Tensor
+    tau: Tensor
+    share: Tensor
+    done: Tensor
+
+
+def _best_curve(problem: Problem, kind: Kind, starts: tuple[Tensor, Tensor] | None) -> _Curve:
+    """The best local maximum that the starts lead to."""
+    beta, tau = search(problem, kind) if starts is None else starts
+    beta, tau, share, done = refine(problem, kind, beta, tau, steps=_STEPS, tolerance=_TOLERANCE)
+    best = share.argmax(dim=1, keepdim=True)
+    beta, tau, share, done = (part.gather(1, best) for part in (beta, tau, share, done))
+    if kind == "with_line":
+        share = share + problem.r.square()
+    return _Curve(*linear_part(problem, kind, beta, tau), beta, tau, share, done)
+
+
+def _without_turns(problem: Problem, free: _Curve, starts: tuple[Tensor, Tensor] | None) -> _Curve:
+    """The best curves whose derivative keeps its sign over the data; `free` are the best ones without that bound.
+
+    The derivative is linear in s (1 - s), so it keeps its sign if it does where the sigmoid is flattest and where
+    it is steepest. A best curve that must obey either is a local maximum of the free gain that happens to keep its
+    sign, or it has a vanishing slope in one of those places, which ties its line to its sigmoid.
+    """
+    turning = (~_keeps_direction(problem, free)).squeeze(1).nonzero().squeeze(-1)
+    if len(turning) == 0:
+        return free
+    part = problem.rows(turning)
+    if starts is not None:
+        starts = (starts[0][turning], starts[1][turning])
+    zero = torch.zeros_like(part.r)
+    best = _Curve(zero, part.r, zero, zero + 1, zero, part.r.square(), torch.ones_like(zero, dtype=torch.bool))
+    found = search(part, "with_line") if starts is None else starts
+    beta, tau, gain, done = refine(part, "with_line", *found, steps=_STEPS, tolerance=_TOLERANCE)
+    for i in range(beta.shape[1]):
+        one = slice(i, i + 1)
+        line = linear_part(part, "with_line", beta[:, one], tau[:, one])
+        share = part.r.square() + gain[:, one]
+        local = _Curve(*line, beta[:, one], tau[:, one], share, done[:, one])
+        best = _better(best, local, _keeps_direction(part, local))
+    for kind in _TIED:
+        tied = _best_curve(part, kind, starts)
+        best = _better(best, tied, torch.ones_like(tied.done))
+    return _Curve(*(whole.index_copy(0, turning, new) for whole, new in zip(free, best, strict=True)))
+
+
+def _keeps_direction(problem: Problem, curve: _Curve) -> Tensor:
+    flattest, steepest = (
+        curve.line + curve.amplitude * tied_slope(problem, kind, curve.beta, curve.tau) for kind in _TIED
+    )
+    return flattest * steepest >= 0
+
+
+def _better(old: _Curve, new: _Curve, allowed: Tensor) -> _Curve:
+    take = allowed & (new.share > old.share)
+    return _Curve(*(torch.where(take, b, a) for a, b in zip(old, new, strict=True)))
+
+
+def _checked_form(form: object) -> Form:
+    if form not in get_args(Form):
+        raise InputError(f"form must be one of {get_args(Form)}, got {form!r}")
+    return cast(Form, form)
+
+
+def _checked_starts(starts: Tensor, form: Form, pairs: Pairs) -> Tensor:
+    """(P, S, 2) slope and centre in the units of x."""
+    wanted = _PARAMETERS[form]
+    try:
+        if starts.ndim < 2 or starts.shape[-1] != wanted or starts.shape[-2] == 0:
+            raise RuntimeError
+        starts = starts.to(pairs.x.dtype).expand(*pairs.shape, *starts.shape[-2:])
+    except RuntimeError:
+        raise InputError(
+            f"starts must be parameters of shape (..., S, {wanted}) that broadcast against problems of shape "
+            f"{tuple(pairs.shape)}, got {tuple(starts.shape)}"
+        ) from None
+    flat = starts.reshape(-1, *starts.shape[-2:])
+    if form == "logistic5":
+        return torch.stack((flat[..., 1].abs(), flat[..., 2]), dim=-1)
+    return torch.stack((1 / flat[..., 3].abs(), flat[..., 2]), dim=-1)

@@ -1,0 +1,108 @@
+"""Checks and pairing of scores `x` and subjective scores `y` for every function of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fmiqa.errors import InputError
+
+__all__ = ["Pairs", "pair"]
+
+
+class Pairs(NamedTuple):
+    """Broadcast problems as rows of two matrices, so that a shared `y` is stored once.
+
+    `x` is (A, N) and `y` is (B, N) in the computing dtype; problem p pairs row `x_row[p]` with row
+    `y_row[p]`; `shape` holds the broadcast leading dimensions and `dtype` is what results are given in.
+    """
+
+    x: Tensor
+    y: Tensor
+    x_row: Tensor
+    y_row: Tensor
+    shape: torch.Size
+    dtype: torch.dtype
+
+    def informative(self) -> Tensor:
+        """(P,) whether both columns of a problem are finite and not constant."""
+        return _informative(self.x)[self.x_row] & _informative(self.y)[self.y_row]
+
+    def chunks(self, problems: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The given problem numbers in portions, each with its rows of x and of y.
+
+        Rows are (size, N); a matrix of a single row comes as (1, N), not repeated.
+        """
+        for numbers in problems.split(max(1, size)):
+            yield numbers, _rows(self.x, self.x_row[numbers]), _rows(self.y, self.y_row[numbers])
+
+    def unflatten(self, values: Tensor) -> Tensor:
+        """(P, ...) back to the broadcast leading dimensions, in the result dtype."""
+        return values.reshape(self.shape + values.shape[1:]).to(self.dtype)
+
+
+def pair(x: Tensor, y: Tensor, *, minimum: int, what: str, dtype: torch.dtype = torch.float64) -> Pairs:
+    """Check `x` (..., N) and `y` (..., N) and lay them out as rows.
+
+    Args:
+        x: scores, leading dimensions broadcast against those of `y`.
+        y: subjective scores.
+        minimum: the smallest N that `what` can be computed from.
+        what: what is to be computed, for the messages.
+        dtype: the computing dtype.
+
+    Raises:
+        InputError: not tensors, complex, of two devices, of different N, too few points, or leading
+            dimensions that do not broadcast.
+    """
+    for name, value in (("x", x), ("y", y)):
+        if not isinstance(value, Tensor):
+            raise InputError(f"{what}: {name} must be a torch.Tensor, got {type(value).__name__}")
+        if value.is_complex():
+            raise InputError(f"{what}: {name} must be real, got {value.dtype}")
+        if value.ndim == 0:
+            raise InputError(f"{what}: {name} must have shape (..., N), got a scalar")
+    if dtype not in (torch.float32, torch.float64):
+        raise InputError(f"{what}: dtype must be torch.float64 or torch.float32, got {dtype}")
+    if x.device != y.device:
+        raise InputError(f"{what}: x is on {x.device}, y on {y.device}; move them to one device")
+    shapes = f"x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}"
+    if x.shape[-1] != y.shape[-1]:
+        raise InputError(f"{what}: the last dimension (points) must be the same, got {shapes}")
+    if x.shape[-1] < minimum:
+        raise InputError(f"{what} needs at least {minimum} points, got {shapes}")
+    try:
+        shape = torch.broadcast_shapes(x.shape[:-1], y.shape[:-1])
+    except RuntimeError:
+        raise InputError(f"{what}: leading dimensions do not broadcast, got {shapes}") from None
+    return Pairs(
+        *(v.reshape(-1, v.shape[-1]).to(dtype) for v in (x, y)),
+        *(_row_numbers(v, shape) for v in (x, y)),
+        shape,
+        result_dtype(x, y),
+    )
+
+
+def result_dtype(x: Tensor, y: Tensor) -> torch.dtype:
+    """The floating dtype of the two; torch's default one where both are integers."""
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    return dtype if dtype.is_floating_point else torch.get_default_dtype()
+
+
+def _row_numbers(value: Tensor, shape: torch.Size) -> Tensor:
+    leading = value.shape[:-1]
+    return torch.arange(leading.numel(), device=value.device).reshape(leading).expand(shape).reshape(-1)
+
+
+def _rows(matrix: Tensor, numbers: Tensor) -> Tensor:
+    return matrix if len(matrix) == 1 else matrix[numbers]
+
+
+def _informative(matrix: Tensor) -> Tensor:
+    if matrix.numel() == 0:
+        return torch.zeros(len(matrix), dtype=torch.bool, device=matrix.device)
+    low, high = matrix.aminmax(dim=-1)
+    return low.isfinite() & high.isfinite() & (high > low)

@@ -1,0 +1,270 @@
+"""Variable projection for logistic curves: R^2 as a function of slope and centre, with derivatives.
+
+Given slope beta and centre tau, `a + c t + b sigmoid(beta (t - tau))` is linear in (a, c, b). With `t` and `y`
+of zero mean and unit mean square, the linear part has a closed form and the share of variance that the
+sigmoid adds is `N^2 / D`: N is the product of the sigmoid with the target, D the sigmoid's own square, both
+after the other columns are projected out (Golub & Pereyra 1973). What is left is a search over two
+numbers, done by Newton's method with exact second derivatives, damped as by Levenberg and Marquardt. Only
+sums over the points are needed, so that many problems and many starts run as one batch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Kind", "Problem", "gain", "linear_part", "refine", "standardise", "tied_slope"]
+
+Kind = Literal["with_line", "alone", "flat_ends", "flat_middle"]
+"""What stands beside the sigmoid: a free line; nothing; or a line tied to it, `c = -b kappa`, so that the curve's
+slope vanishes where the sigmoid is flattest in the data range, or where it is steepest."""
+
+
+class Problem(NamedTuple):
+    """P problems of N points each: `t` ascending along its rows; both of zero mean, `t` of unit mean square."""
+
+    t: Tensor  # (P, N)
+    y: Tensor  # (P, N)
+    r: Tensor  # (P, 1) mean of t y
+    basis: Tensor  # (P, N, 3) columns 1, t, y, each over N
+
+    @classmethod
+    def of(cls, t: Tensor, y: Tensor) -> Problem:
+        """From standardised rows."""
+        basis = torch.stack((torch.ones_like(t), t, y), dim=-1) / t.shape[-1]
+        return cls(t, y, (t * y).mean(-1, keepdim=True), basis)
+
+    def rows(self, numbers: Tensor) -> Problem:
+        """Some of the problems."""
+        return Problem(*(part[numbers] for part in self))
+
+
+class _Profile(NamedTuple):
+    """The gain of (P, S) starts with its gradient, minus half its Hessian, and that in Gauss and Newton's form.
+
+    The two coordinates are log beta and a shift of z = beta (t - tau); matrices come as (11, 12, 22).
+    """
+
+    gain: Tensor  # (P, S)
+    gradient: Tensor  # (P, S, 2), half of it
+    hessian: Tensor  # (P, S, 3)
+    gauss_newton: Tensor  # (P, S, 3)
+
+
+def standardise(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of zero mean and unit mean square, with the (P, 1) mean and deviation taken out."""
+    mean = values.mean(-1, keepdim=True)
+    centred = values - mean
+    # The second mean removes what rounding of the first leaves when |mean| is far above the deviation; the
+    # largest value is divided out first so that squares neither overflow nor vanish.
+    rest = centred.mean(-1, keepdim=True)
+    centred = centred - rest
+    size = centred.abs().amax(-1, keepdim=True)
+    centred = centred / size
+    deviation = centred.square().mean(-1, keepdim=True).sqrt()
+    return centred / deviation, mean + rest, deviation * size
+
+
+def gain(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> Tensor:
+    """The share of the variance of y that the sigmoid explains, (P, S).
+
+    Beside a free line it is what the sigmoid adds to the line's share; for the other kinds it is the whole share.
+    """
+    s = _sigmoid(problem, beta, tau)
+    with_columns = torch.matmul(s, problem.basis).unsqueeze(-2)
+    with_itself = torch.linalg.vecdot(s, s)[..., None, None] / s.shape[-1]
+    top, gram = _project(problem, kind, with_columns, with_itself, _tie(problem, kind, beta, tau)[..., :1])
+    return _safe_ratio(top[..., 0], gram[..., 0, 0], with_itself[..., 0, 0], kind)[0]
+
+
+def linear_part(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Intercept a, line c and amplitude b of one curve a problem; beta and tau are (P, 1), as are the results."""
+    s = _sigmoid(problem, beta, tau).squeeze(1)
+    level = s.mean(-1, keepdim=True)
+    kappa = _tie(problem, kind, beta, tau)[..., 0]
+    column = s - level - kappa * problem.t
+    slope = torch.zeros_like(kappa)
+    target = problem.y
+    if kind == "with_line":
+        # Projected out of the column itself, not out of its square: half the digits are lost, not all.
+        slope = (column * problem.t).mean(-1, keepdim=True)
+        column = column - slope * problem.t
+        target = target - problem.r * problem.t
+    square = column.square().mean(-1, keepdim=True)
+    amplitude = (column * target).mean(-1, keepdim=True) / square
+    amplitude = torch.where(amplitude.isfinite(), amplitude, torch.zeros_like(amplitude))
+    line = problem.r - amplitude * slope if kind == "with_line" else -amplitude * kappa
+    return -amplitude * level, line, amplitude
+
+
+def tied_slope(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> Tensor:
+    """The sigmoid's derivative where it is flattest ("flat_ends") or steepest ("flat_middle") in the data range."""
+    return _tie(problem, kind, beta, tau)[..., 0]
+
+
+def refine(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor, *, steps: int, tolerance: float) -> tuple[Tensor, ...]:
+    """Climb from (P, S) starts to local maxima of the gain.
+
+    Args:
+        problem: the problems.
+        kind: what stands beside the sigmoid.
+        beta: (P, S) slopes, positive.
+        tau: (P, S) centres.
+        steps: the most Newton steps, rejected ones included.
+        tolerance: a start is done when the next step promises less gain than this.
+
+    Returns:
+        beta, tau, gain and whether the start is done, each (P, S).
+    """
+    beta, tau = beta.clone(), tau.clone()
+    here = _profile(problem, kind, beta, tau)
+    damping = torch.full_like(beta, 1e-3)
+    step, promise = _newton_step(here, damping)
+    done = ~(promise > tolerance)
+    for _ in range(steps):
+        rows = (~done).any(-1).nonzero().squeeze(-1)
+        if len(rows) == 0:
+            break
+        part = problem if len(rows) == len(beta) else problem.rows(rows)
+        new_beta = beta[rows] * step[rows, :, 0].exp()
+        new_tau = tau[rows] - step[rows, :, 1] / new_beta
+        there = _profile(part, kind, new_beta, new_tau)
+        better = ~done[rows] & (there.gain > here.gain[rows])
+        damping[rows] = torch.where(better, damping[rows] * 0.1, (damping[rows] * 10).clamp(min=1e-2))
+        beta[rows] = torch.where(better, new_beta, beta[rows])
+        tau[rows] = torch.where(better, new_tau, tau[rows])
+        for old, new in zip(here, there, strict=True):
+            old[rows] = torch.where(better.reshape(better.shape + (1,) * (old.ndim - 2)), new, old[rows])
+        step, promise = _newton_step(here, damping)
+        done = done | ~(promise > tolerance)
+    return beta, tau, here.gain, done
+
+
+def _sigmoid(problem: Problem, beta: Tensor, tau: Tensor) -> Tensor:
+    return ((problem.t.unsqueeze(1) - tau.unsqueeze(-1)) * beta.unsqueeze(-1)).sigmoid_()
+
+
+def _profile(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> _Profile:
+    z = (problem.t.unsqueeze(1) - tau.unsqueeze(-1)) * beta.unsqueeze(-1)
+    # The sigmoid s, its first derivatives by log beta and by shift, and its second ones, side by side.
+    columns = z.new_empty(*z.shape[:2], 6, z.shape[-1])
+    s, d1, d2, d11, d12, d22 = columns.unbind(-2)
+    torch.sigmoid(z, out=s)
+    torch.addcmul(s, s, s, value=-1, out=d2)
+    torch.mul(d2, z, out=d1)
+    torch.addcmul(d2, s, d2, value=-2, out=d22)
+    torch.mul(d22, z, out=d12)
+    torch.addcmul(d1, d12, z, out=d11)
+    starts, points = z.shape[1:]
+    with_columns = torch.bmm(columns.flatten(1, 2), problem.basis).unflatten(1, (starts, 6))
+    flat = columns.flatten(0, 1)
+    with_itself = torch.bmm(flat, flat[:, :3].transpose(1, 2)).unflatten(0, z.shape[:2]) / points
+    tie = _tie(problem, kind, beta, tau)
+    top, gram = _project(problem, kind, with_columns, with_itself, tie)
+
+    value, b, n = top[..., 0], gram[..., 0, 0], with_itself[..., 0, 0]
+    value, b = _safe_ratio(value, b, n, kind)
+    d = gram[..., 0, 0].clamp(min=torch.finfo(b.dtype).tiny)
+    b1, b2 = ((top[..., i] - 2 * b * gram[..., i, 0]) / d for i in (1, 2))
+    gradient = torch.stack([b * top[..., i] - b * b * gram[..., i, 0] for i in (1, 2)], dim=-1)
+    square = b * b
+    hessian = torch.stack(
+        [
+            square * (gram[..., i, j] + gram[..., ij, 0]) - b * top[..., ij] - d * bi * bj
+            for i, j, ij, bi, bj in ((1, 1, 3, b1, b1), (1, 2, 4, b1, b2), (2, 2, 5, b2, b2))
+        ],
+        dim=-1,
+    )
+    gauss_newton = torch.stack(
+        [
+            square * (gram[..., i, j] - gram[..., i, 0] * gram[..., j, 0] / d)
+            for i, j in ((1, 1), (1, 2), (2, 2))
+        ],
+        dim=-1,
+    )
+    return _Profile(value, gradient, hessian, gauss_newton)
+
+
+def _project(
+    problem: Problem, kind: Kind, with_columns: Tensor, with_itself: Tensor, tie: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Products of the sigmoid's family with the target and with itself, other columns projected out.
+
+    Args:
+        problem: the problems.
+        kind: what stands beside the sigmoid.
+        with_columns: (P, S, F, 3) mean products with 1, t, y.
+        with_itself: (P, S, F, G) mean products of the F functions with the first G of them.
+        tie: (P, S, F) the tied line's kappa and its derivatives, in the same order.
+
+    Returns:
+        (P, S, F) and (P, S, F, G).
+    """
+    first = with_itself.shape[-1]
+    mean, line, target = with_columns.unbind(-1)
+    gram = with_itself - mean.unsqueeze(-1) * mean[..., None, :first]
+    r = problem.r.unsqueeze(-1)
+    if kind == "with_line":
+        return target - line * r, gram - line.unsqueeze(-1) * line[..., None, :first]
+    if kind == "alone":
+        return target, gram
+    cross = tie.unsqueeze(-1) * line[..., None, :first]
+    back = line.unsqueeze(-1) * tie[..., None, :first]
+    return target - tie * r, gram - cross - back + tie.unsqueeze(-1) * tie[..., None, :first]
+
+
+def _safe_ratio(top: Tensor, square: Tensor, whole: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
+    """N^2 / D and b = N / D; both 0 where D is rounding noise.
+
+    For small beta, or beside few distinct points, the sigmoid is a straight line to rounding: D is the difference
+    of equal numbers and its quotient would be a spurious gain. Such curves add nothing that a less flat one lacks.
+    """
+    eps = torch.finfo(top.dtype).eps
+    sound = square > eps**0.5 * whole if kind != "alone" else square > 16 * eps * whole
+    b = torch.where(sound, top / square, torch.zeros_like(top))
+    return b * top, b
+
+
+def _tie(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> Tensor:
+    """(P, S, 6) kappa and its derivatives in the order of the sigmoid's family; zeros where no line is tied."""
+    if kind in ("with_line", "alone"):
+        return beta.new_zeros(*beta.shape, 6)
+    low, high = problem.t[:, :1] - tau, problem.t[:, -1:] - tau
+    if kind == "flat_ends":
+        place = torch.where(high.abs() > low.abs(), high, low)
+    else:
+        place = torch.where(low > 0, low, torch.where(high < 0, high, torch.zeros_like(low)))
+    z = beta * place
+    s = z.sigmoid()
+    g = s * (1 - s)
+    h = g * (1 - 2 * s)
+    k = g * (1 - 6 * g)
+    # Inside the range the steepest place is the centre itself and moves with it: only beta counts there.
+    fixed = (place != 0).to(z.dtype)
+    family = (g, g + h * z, h, g + 3 * h * z + k * z * z, 2 * h + k * z, k * fixed)
+    return beta.unsqueeze(-1) * torch.stack(family, dim=-1)
+
+
+def _newton_step(at: _Profile, damping: Tensor) -> tuple[Tensor, Tensor]:
+    """(P, S, 2) the damped step uphill and (P, S) the gain it promises."""
+    tiny = torch.finfo(damping.dtype).tiny ** 0.5
+    scale = at.gauss_newton[..., (0, 2)].clamp(min=0).sqrt().clamp(min=tiny)
+    g1, g2 = (at.gradient / scale).unbind(-1)
+    h11 = at.hessian[..., 0] / scale[..., 0] / scale[..., 0]
+    h12 = at.hessian[..., 1] / scale[..., 0] / scale[..., 1]
+    h22 = at.hessian[..., 2] / scale[..., 1] / scale[..., 1]
+    middle, spread = (h11 + h22) / 2, torch.hypot((h11 - h22) / 2, h12)
+    lowest = middle - spread
+    # Raise the lowest curvature to a positive floor: an indefinite Hessian still gives a way uphill.
+    mu = damping + (damping + 1e-3 - lowest).clamp(min=0)
+    a, c = h11 + mu, h22 + mu
+    determinant = a * c - h12 * h12
+    p1, p2 = (c * g1 - h12 * g2) / determinant, (a * g2 - h12 * g1) / determinant
+    step = torch.stack((p1, p2), dim=-1) / scale
+    step = torch.where(step.isfinite(), step, torch.zeros_like(step))
+    limit = step.new_tensor([1.5, 4.0])
+    step = step * (limit / step.abs().clamp(min=tiny)).amin(-1, keepdim=True).clamp(max=1)
+    promise = (at.gradient * step).sum(-1)
+    return step, promise

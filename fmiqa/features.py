@@ -1,0 +1,337 @@
+"""Feature maps of a pre-trained network: only what is asked for is run, layer by layer."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fmiqa.errors import InputError
+from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.networks import NETWORKS, Layer, Stage, blank_network, conv_filters, keep_layers, trace_layers
+from fmiqa.weights import StateDict, download, fingerprint, fit_state, read_state, seeded_state
+
+__all__ = ["FeatureExtractor"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# A float image a little outside [0, 1] (an optimiser's overshoot) is let through; these bounds
+# tell it from the two common mistakes, [0, 255] and mean/std-normalised input.
+_LOWEST, _HIGHEST = -0.5, 1.5
+
+
+class FeatureExtractor(nn.Module):
+    """A network cut to its convolutional layers, with the input normalisation inside.
+
+    The network is copied, frozen and in evaluation mode; nothing of the given module is changed.
+
+    Args:
+        model: `"alexnet"` (1152 maps), `"vgg11"`, `"vgg13"`, `"vgg16"` (4224), `"vgg19"`,
+            `"squeezenet1_1"`, or any `nn.Module` that torch.fx can trace.
+        weights: for a named network: `"DEFAULT"` (torchvision's ImageNet weights), the path of a state
+            dict (.pth, .safetensors), a state dict, of the whole network or of `features.*` alone, with
+            or without that prefix; `None` gives seeded random weights, and says so in a warning.
+            For an `nn.Module`, `"DEFAULT"` keeps the weights it has.
+        stage: `"relu"` takes a layer's maps after its ReLU (and its batch normalisation, if any),
+            `"conv"` takes the convolution's own output.
+        layers: names of the layers to keep, all by default; what only the others need is dropped, and
+            `weights` may lack it.
+        seed: of the random weights when `weights` is None.
+
+    Attributes:
+        maps: every feature map, a `MapIndex`, in the order the layers run.
+        network_name: `"alexnet"`, ..., or the class name of the given module.
+        weights_sha256: fingerprint of the convolutional weights; it travels with every saved result.
+
+    Raises:
+        InputError: unknown network name, or a module that cannot be traced or has no convolution.
+        WeightsError: weights that are missing, misshapen, of another network, or not to be had.
+
+    Example:
+        >>> import warnings; warnings.simplefilter("ignore")
+        >>> extractor = FeatureExtractor("alexnet", weights=None)
+        >>> len(extractor.maps), extractor.layers
+        (1152, ['conv1', 'conv2', 'conv3', 'conv4', 'conv5'])
+        >>> features = extractor(torch.rand(2, 3, 128, 96), ["conv1:3", "conv2:7", "conv2:1"])
+        >>> {layer: tuple(value.shape) for layer, value in features.items()}
+        {'conv1': (2, 1, 31, 23), 'conv2': (2, 2, 15, 11)}
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: str | nn.Module,
+        *,
+        weights: str | os.PathLike[str] | StateDict | None = "DEFAULT",
+        stage: Stage = "relu",
+        layers: Iterable[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if stage not in ("relu", "conv"):
+            raise InputError(f"stage is 'relu' (after the ReLU) or 'conv' (before it), got {stage!r}")
+        if not isinstance(model, str | nn.Module):
+            raise InputError(f"model is one of {', '.join(NETWORKS)} or an nn.Module, got {type(model).__name__}")
+        self.stage: Stage = stage
+        module = blank_network(model) if isinstance(model, str) else model
+        self.network, self._layers = trace_layers(module, stage, layers)
+        self.network_name = model if isinstance(model, str) else _network_name(model)
+        self.maps = MapIndex.of_layers({layer.name: layer.channels for layer in self._layers.values()})
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self._plans: dict[MapIndex, _Plan] = {}
+        if isinstance(model, str) or not (weights is None or weights == "DEFAULT"):
+            self._load(module, weights, seed)
+        self.weights_sha256 = fingerprint(self.network.state_dict())
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers' names, in the order they run."""
+        return list(self._layers)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in; `.double()` makes it float64."""
+        return next(self.network.parameters()).dtype
+
+    def forward(self, images: Tensor, maps: Iterable[FeatureMap | str] | None = None) -> dict[str, Tensor]:
+        """Feature maps by layer.
+
+        Args:
+            images: (N, 3, H, W), float in [0, 1] or uint8, on the network's device.
+            maps: the maps wanted, all by default. Nothing past the deepest of them is run, and where a
+                layer's other maps are not needed further on, only the chosen filters are.
+
+        Returns:
+            layer -> (N, C, H', W'), C the wanted channels in the order given.
+
+        Raises:
+            InputError: images of another form, or too small for the network; unknown maps.
+        """
+        return dict(self.features(images, maps))
+
+    def features(
+        self, images: Tensor, maps: Iterable[FeatureMap | str] | None = None
+    ) -> Iterator[tuple[str, Tensor]]:
+        """As `forward`, one layer at a time: the next layer runs when it is asked for.
+
+        A caller that reduces each layer before it takes the next never holds more than one.
+        """
+        plan = self._plan(self.maps if maps is None else MapIndex(maps))
+        return _execute(self.network, plan, self.normalize(images))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Images as the network wants them: (N, 3, H, W) float, ImageNet mean and deviation removed.
+
+        Raises:
+            InputError: not (N, 3, H, W), an integer type other than uint8, values that are not in
+                [0, 1] (a small overshoot is let through), NaN, or images on another device.
+        """
+        check_images(images)
+        if images.device != self.device:
+            raise InputError(
+                f"images are on {images.device}, the network is on {self.device}; move one of them with .to()"
+            )
+        if images.dtype == torch.uint8:
+            images = images.to(self.dtype) / 255
+        images = (images.to(self.dtype) - self.mean) / self.std
+        # Channels last is a fifth faster through CPU convolutions, and the layers' maps inherit it.
+        return images.contiguous(memory_format=torch.channels_last) if images.is_cpu else images
+
+    def layer_shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
+        """(C, H', W') of each layer for images of a size, without computing anything.
+
+        Raises:
+            InputError: the images are too small for the network.
+        """
+        network = copy.deepcopy(self.network).to("meta")
+        x = torch.empty(1, 3, height, width, device="meta", dtype=self.dtype)
+        steps = _Plan.make(self.network, self._layers.values(), self.maps)
+        shapes: dict[str, tuple[int, int, int]] = {}
+        for layer, value in _execute(network, steps, x):
+            _, c, h, w = value.shape
+            shapes[layer] = (c, h, w)
+        return shapes
+
+    def keep(self, layers: Iterable[str]) -> FeatureExtractor:
+        """A copy with these layers and what they need; `weights_sha256` stays that of the whole.
+
+        Raises:
+            InputError: no layers, or one that the network does not have.
+        """
+        other = copy.deepcopy(self)
+        other.network, other._layers = keep_layers(other.network, other.network.graph, other._layers, layers)
+        other.maps = MapIndex.of_layers({layer.name: layer.channels for layer in other._layers.values()})
+        other._plans = {}
+        return other
+
+    def _plan(self, maps: MapIndex) -> _Plan:
+        if maps not in self._plans:
+            if not len(maps):
+                raise InputError("no feature maps asked for; name at least one")
+            self.maps.positions(maps)
+            self._plans[maps] = _Plan.make(self.network, self._layers.values(), maps)
+        return self._plans[maps]
+
+    def _load(self, module: nn.Module, weights: str | os.PathLike[str] | StateDict | None, seed: int) -> None:
+        expected = self.network.state_dict()
+        if weights is None:
+            warnings.warn(
+                f"{self.network_name} has random weights (seed {seed}): good for trying things out, "
+                "not for judging images; pass weights='DEFAULT' or a file",
+                stacklevel=3,
+            )
+            state = seeded_state(self.network, seed)
+        else:
+            given = download(self.network_name) if weights == "DEFAULT" else read_state(weights)
+            unneeded = set(module.state_dict()) - set(expected)
+            state = fit_state(given, expected, ignored=unneeded, prefix="features.")
+        self.network.load_state_dict({k: v.detach().clone() for k, v in state.items()}, assign=True)
+        self.network.requires_grad_(False)
+
+    def extra_repr(self) -> str:
+        """Shown by repr()."""
+        return f"{self.network_name}, {len(self.maps)} maps, stage={self.stage!r}, weights {self.weights_sha256[:12]}"
+
+
+def check_images(images: Tensor, what: str = "images") -> None:
+    """Raise `InputError` unless `images` is (N, 3, H, W), uint8 or float in [0, 1]."""
+    if not isinstance(images, Tensor):
+        raise InputError(f"{what}: expected a torch.Tensor (N, 3, H, W), got {type(images).__name__}")
+    if images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
+        raise InputError(
+            f"{what}: expected RGB images of shape (N, 3, H, W), got {tuple(images.shape)}; "
+            "add a batch dimension with [None], or repeat a grey channel three times"
+        )
+    if images.dtype == torch.uint8:
+        return
+    if not images.is_floating_point():
+        raise InputError(f"{what}: expected uint8 or floating point, got {images.dtype}")
+    if torch.compiler.is_compiling():
+        return
+    low, high = torch.stack(images.detach().aminmax()).tolist()
+    if not (low >= _LOWEST and high <= _HIGHEST):  # also false for NaN
+        raise InputError(
+            f"{what}: float images lie in [0, 1], got values from {low:.4g} to {high:.4g}; "
+            "divide by 255, pass uint8, or undo a mean/std normalisation (fmiqa does its own)"
+        )
+
+
+@dataclass
+class _Plan:
+    """What to run for a set of maps, in order, and what to hand out after which node (all by node name)."""
+
+    nodes: list[str]
+    outputs: dict[str, list[tuple[Layer, list[int] | None]]]  # node -> layers it holds, channels to pick
+    filters: dict[str, list[int]]  # convolutions of which only these filters are run
+    last_use: dict[str, list[str]]  # node -> values that nothing needs after it
+
+    @classmethod
+    def make(cls, network: fx.GraphModule, layers: Iterable[Layer], maps: MapIndex) -> _Plan:
+        wanted = maps.channels
+        layers = [layer for layer in layers if layer.name in wanted]
+        nodes = {node.name: node for node in network.graph.nodes}
+        needed = _ancestors(nodes[layer.output] for layer in layers)
+        outputs: dict[str, list[tuple[Layer, list[int] | None]]] = {}
+        filters: dict[str, list[int]] = {}
+        for layer in layers:
+            channels: list[int] | None = wanted[layer.name]
+            if channels == list(range(layer.channels)):
+                channels = None
+            elif channels and _is_last(network, nodes[layer.conv], nodes[layer.output], needed):
+                filters[layer.conv], channels = channels, None
+            outputs.setdefault(layer.output, []).append((layer, channels))
+        order = [node for node in network.graph.nodes if node in needed]
+        last_use: dict[str, list[str]] = {}
+        used: set[fx.Node] = set()
+        for node in reversed(order):
+            last_use[node.name] = [i.name for i in node.all_input_nodes if i not in used]
+            used.update(node.all_input_nodes)
+        return cls([node.name for node in order], outputs, filters, last_use)
+
+
+def _ancestors(outputs: Iterable[fx.Node]) -> set[fx.Node]:
+    needed: set[fx.Node] = set()
+    stack = list(outputs)
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(node.all_input_nodes)
+    return needed
+
+
+def _is_last(network: fx.GraphModule, conv: fx.Node, output: fx.Node, needed: set[fx.Node]) -> bool:
+    """Whether all that runs after this convolution is its own ReLU, so that filters may be left out."""
+    module = network.get_submodule(str(conv.target))
+    if not isinstance(module, nn.Conv2d) or module.groups != 1 or module.padding_mode != "zeros":
+        return False
+    users = {user for node in {conv, output} for user in node.users if user in needed}
+    return users <= {output} and (output is conv or output in conv.users)
+
+
+def _execute(network: fx.GraphModule, plan: _Plan, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+    nodes = {node.name: node for node in network.graph.nodes}
+    values: dict[str, Any] = {}
+    for name in plan.nodes:
+        try:
+            values[name] = _call(network, nodes[name], values, plan.filters.get(name), images)
+        except RuntimeError as error:
+            if "too small" in str(error) or "Kernel size can't be greater" in str(error):
+                height, width = images.shape[-2:]
+                raise InputError(
+                    f"images {width} wide and {height} high are too small for this network at "
+                    f"{nodes[name].target!r}; give larger images, or ask for maps of earlier layers only ({error})"
+                ) from error
+            raise
+        for dead in plan.last_use[name]:
+            del values[dead]
+        for layer, channels in plan.outputs.get(name, ()):
+            value = values[name] if channels is None else values[name][:, channels]
+            yield layer.name, torch.relu(value) if layer.rectify else value
+            del value
+
+
+def _call(
+    network: fx.GraphModule, node: fx.Node, values: dict[str, Any], filters: list[int] | None, images: Tensor
+) -> Any:
+    if node.op == "placeholder":
+        return images
+    if node.op == "get_attr":
+        return attrgetter(str(node.target))(network)
+    args = fx.node.map_arg(node.args, lambda n: values[n.name])
+    kwargs = fx.node.map_arg(node.kwargs, lambda n: values[n.name])
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    if node.op == "call_function":
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
+    module = network.get_submodule(str(node.target))
+    if filters is not None and isinstance(module, nn.Conv2d):
+        return conv_filters(module, args[0], filters)
+    return module(*args, **kwargs)
+
+
+def _network_name(model: nn.Module) -> str:
+    """torchvision's name where the module is one of `NETWORKS`, else its class name."""
+    if type(model).__module__.startswith("torchvision."):
+        shapes = {k: v.shape for k, v in model.state_dict().items()}
+        for name in NETWORKS:
+            if shapes == {k: v.shape for k, v in blank_network(name).state_dict().items()}:
+                return name
+    return type(model).__name__

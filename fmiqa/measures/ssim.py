@@ -1,0 +1,203 @@
+"""SSIM of feature maps (Wang et al. 2004), the reference side prepared once.
+
+Feature maps are not images: they are unbounded, often constant, and may lie far from zero. So
+`data_range` is part of the metric's definition, a dead map is alike with itself (1, not 0/0), and
+one constant per reference map is taken off before the moments, since E[x^2] - mu^2 cancels in
+float32 where a map's mean is large beside its deviation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fmiqa.errors import InputError
+
+__all__ = ["SSIM", "PreparedReference"]
+
+_SMALLEST_WINDOW = 3
+
+
+class PreparedReference(NamedTuple):
+    """The reference side of SSIM, for maps (N, C, H, W)."""
+
+    shift: Tensor  # (N, C, 1, 1), taken off both sides before the moments
+    maps: Tensor  # (N, C, H, W), shifted
+    mean: Tensor  # (N, C, H', W'), windowed, of the shifted maps
+    variance: Tensor  # (N, C, H', W'), windowed
+    peak: Tensor | None  # (N, C, 1, 1), where the data range depends on the maps
+
+
+@dataclass(frozen=True)
+class SSIM:
+    """Structural similarity of feature maps: the mean of the SSIM map over all full windows.
+
+    Args:
+        data_range: the L of C1 = (k1 L)^2 and C2 = (k2 L)^2. A number; or `"reference"`, each
+            reference map's largest magnitude; `"pair"`, the larger of both maps' ; `"layer"`, the largest
+            magnitude in the reference's layer. A largest magnitude of 0 counts as 1.
+        window: side of the Gaussian window, odd. A map smaller than this, with sides of at least 3, is
+            seen through the largest odd window that fits it, with the same sigma; a smaller map is an error.
+        sigma: standard deviation of the window, in map positions.
+        k1: of the luminance term.
+        k2: of the contrast-structure term.
+
+    Raises:
+        InputError: options out of range.
+
+    Example:
+        >>> reference = torch.rand(1, 4, 20, 30)
+        >>> SSIM()(reference.expand(2, -1, -1, -1), reference).shape
+        torch.Size([2, 4])
+        >>> bool((SSIM()(reference, reference) - 1).abs().max() < 1e-6)
+        True
+    """
+
+    data_range: float | Literal["reference", "pair", "layer"] = 1.0
+    window: int = 11
+    sigma: float = 1.5
+    k1: float = 0.01
+    k2: float = 0.03
+
+    name: ClassVar[str] = "ssim"
+    higher_is_better: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        named = self.data_range in ("reference", "pair", "layer")
+        if not named and (isinstance(self.data_range, str) or not 0 < self.data_range < math.inf):
+            raise InputError(
+                f"data_range is a positive number, 'reference', 'pair' or 'layer', got {self.data_range!r}"
+            )
+        if self.window < _SMALLEST_WINDOW or self.window % 2 == 0:
+            raise InputError(f"window is odd and at least {_SMALLEST_WINDOW}, got {self.window}")
+        if not (self.sigma > 0 and self.k1 > 0 and self.k2 > 0):
+            raise InputError(f"sigma, k1 and k2 are positive, got {self.sigma}, {self.k1}, {self.k2}")
+
+    @property
+    def whole_layers(self) -> bool:
+        """Whether a map's value depends on the layer's other maps."""
+        return self.data_range == "layer"
+
+    def options(self) -> dict[str, Any]:
+        """The settings that define the measure."""
+        return {"name": self.name, **asdict(self)}
+
+    def __call__(self, test: Tensor, reference: Tensor) -> Tensor:
+        """SSIM of each pair of maps.
+
+        Args:
+            test: (N, C, H, W) float.
+            reference: (N, C, H, W) or (1, C, H, W) float.
+
+        Returns:
+            (N, C), at most 1; 1 where the maps are equal.
+
+        Raises:
+            InputError: shapes that do not go together, or maps with a side under 3.
+        """
+        return self.compare(test, self.prepare(reference))
+
+    def prepare(self, reference: Tensor) -> PreparedReference:
+        """The reference side, to be compared with any number of test images.
+
+        Raises:
+            InputError: not (N, C, H, W), or maps with a side under 3.
+        """
+        taps = self._taps(reference)
+        shift = reference.mean((-2, -1), keepdim=True)
+        shifted = reference - shift
+        parts = [_moments(part, taps) for part in _channel_chunks(shifted)]
+        mean, variance = (torch.cat(p, 1) for p in zip(*parts, strict=True))
+        peak = None
+        if isinstance(self.data_range, str):
+            peak = reference.abs().amax((1, 2, 3) if self.data_range == "layer" else (2, 3), keepdim=True)
+        return PreparedReference(shift, shifted, mean, variance, peak)
+
+    def compare(self, test: Tensor, prepared: PreparedReference) -> Tensor:
+        """Compare test maps (N, C, H, W) with prepared reference maps of N images or of one.
+
+        Raises:
+            InputError: shapes that do not go together.
+        """
+        shape = prepared.maps.shape
+        if test.shape[1:] != shape[1:] or shape[0] not in (1, test.shape[0]):
+            raise InputError(
+                f"SSIM compares maps of one shape: test {tuple(test.shape)}, reference {tuple(shape)} "
+                "(the reference may be one image for all)"
+            )
+        taps = self._taps(test)
+        parts, start = [], 0
+        for part in _channel_chunks(test):
+            stop = start + part.shape[1]
+            reference = PreparedReference(*(p if p is None else p[:, start:stop] if p.shape[1] > 1 else p for p in prepared))
+            parts.append(self._compare(part, reference, taps))
+            start = stop
+        return torch.cat(parts, 1)
+
+    def _compare(self, test: Tensor, reference: PreparedReference, taps: list[float]) -> Tensor:
+        limit: Tensor | float = 1.0
+        if isinstance(self.data_range, str):
+            assert reference.peak is not None
+            limit = reference.peak
+            if self.data_range == "pair":
+                limit = torch.maximum(limit, test.abs().amax((-2, -1), keepdim=True))
+            limit = torch.where(limit > 0, limit, 1.0)
+        else:
+            limit = float(self.data_range)
+        c1, c2 = (self.k1 * limit) ** 2, (self.k2 * limit) ** 2
+        x = test - reference.shift
+        mean, variance = _moments(x, taps)
+        covariance = _blur(x * reference.maps, taps) - mean * reference.mean
+        a, b = mean + reference.shift, reference.mean + reference.shift
+        luminance = (2 * a * b + c1) / (a * a + b * b + c1)
+        structure = (2 * covariance + c2) / (variance + reference.variance + c2)
+        return (luminance * structure).mean((-2, -1))
+
+    def _taps(self, maps: Tensor) -> list[float]:
+        """The window's weights along one side, for maps of this size."""
+        if maps.ndim != 4 or not maps.is_floating_point():
+            raise InputError(f"SSIM compares float maps (N, C, H, W), got {tuple(maps.shape)} of {maps.dtype}")
+        side = min(self.window, *maps.shape[-2:])
+        side -= side % 2 == 0
+        if side < _SMALLEST_WINDOW:
+            raise InputError(
+                f"maps of {maps.shape[-1]}x{maps.shape[-2]} are too small for SSIM, which needs sides of at least "
+                f"{_SMALLEST_WINDOW}; give larger images, or leave the deepest layers out"
+            )
+        weights = [math.exp(-((k - side // 2) ** 2) / (2 * self.sigma**2)) for k in range(side)]
+        return [w / sum(weights) for w in weights]
+
+
+def _moments(x: Tensor, taps: list[float]) -> tuple[Tensor, Tensor]:
+    mean = _blur(x, taps)
+    return mean, (_blur(x * x, taps) - mean * mean).clamp(min=0)
+
+
+def _blur(x: Tensor, taps: list[float]) -> Tensor:
+    """Separable window over full windows only: (N, C, H, W) -> (N, C, H - k + 1, W - k + 1)."""
+    if x.is_cpu and not torch.compiler.is_compiling():
+        # One depthwise convolution a side: the fastest eager form on CPUs.
+        c, k = x.shape[1], len(taps)
+        weight = x.new_tensor(taps).expand(c, 1, k)
+        x = F.conv2d(x, weight[..., None].contiguous(), groups=c)
+        return F.conv2d(x, weight[:, :, None].contiguous(), groups=c)
+    # Shifted slices, symmetric taps paired: no reduced-precision convolution on GPUs, one loop when compiled.
+    for axis in (-2, -1):
+        n, half = x.shape[axis] - len(taps) + 1, len(taps) // 2
+        y = x.narrow(axis, half, n) * taps[half]
+        for k in range(half):
+            y = y + (x.narrow(axis, k, n) + x.narrow(axis, len(taps) - 1 - k, n)) * taps[k]
+        x = y
+    return x
+
+
+def _channel_chunks(maps: Tensor) -> tuple[Tensor, ...]:
+    """Groups of channels small enough that the half-dozen moments of a group stay in cache, or fill a GPU."""
+    budget = 2**20 if maps.is_cpu else 2**26
+    n, c, h, w = maps.shape
+    return maps.split(max(1, min(c, budget // (n * h * w))), dim=1)

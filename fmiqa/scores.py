@@ -1,0 +1,122 @@
+"""`ScoreMatrix`: the score of every image at every feature map, with what it was computed from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fmiqa.errors import FileFormatError, InputError
+from fmiqa.io import load_tensors, save_tensors
+from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.pooling import Pool, pool_scores
+
+__all__ = ["ScoreMatrix"]
+
+_KIND = "fmiqa score matrix 1"
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreMatrix:
+    """Scores of N images at M feature maps.
+
+    Args:
+        values: (N, M) float32, row i for image i, column m for `maps[m]`.
+        maps: the M feature maps.
+        targets: (N,) float64, subjective scores, higher = better.
+        groups: the reference id of each image.
+        names: the name of each image.
+        distortions: the distortion type of each image, where the data set has one.
+        options: what the values were computed with: data set, network, weights, stage, measure.
+
+    Raises:
+        InputError: parts of different length.
+
+    Example:
+        >>> scores = ScoreMatrix(torch.rand(4, 2), MapIndex(["conv1:0", "conv1:1"]), torch.arange(4.0),
+        ...                      ["a", "a", "b", "b"], ["a1", "a2", "b1", "b2"])
+        >>> scores.columns(["conv1:1"]).values.shape, scores.rows([0, 3]).groups
+        (torch.Size([4, 1]), ['a', 'b'])
+    """
+
+    values: Tensor
+    maps: MapIndex
+    targets: Tensor
+    groups: list[str]
+    names: list[str]
+    distortions: list[str] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.names)
+        sizes = [len(self.targets), len(self.groups), n if self.distortions is None else len(self.distortions)]
+        if self.values.shape != (n, len(self.maps)) or any(size != n for size in sizes):
+            raise InputError(
+                f"a score matrix has a row an image and a column a map: values {tuple(self.values.shape)}, "
+                f"{len(self.maps)} maps, {n} names, {sizes[0]} targets, {sizes[1]} groups, {sizes[2]} distortions"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def rows(self, index: Sequence[int] | Tensor) -> ScoreMatrix:
+        """Some of the images, in the order given (positions, or a boolean mask)."""
+        chosen = torch.arange(len(self))[torch.as_tensor(index)].tolist()
+        return replace(
+            self,
+            values=self.values[chosen],
+            targets=self.targets[chosen],
+            groups=[self.groups[i] for i in chosen],
+            names=[self.names[i] for i in chosen],
+            distortions=None if self.distortions is None else [self.distortions[i] for i in chosen],
+        )
+
+    def columns(self, maps: Iterable[FeatureMap | str]) -> ScoreMatrix:
+        """Some of the maps, in the order given."""
+        index = MapIndex(maps)
+        return replace(self, values=self.values[:, self.maps.positions(index)], maps=index)
+
+    def pool(self, maps: Iterable[FeatureMap | str] | None = None, *, pool: Pool = "mean") -> Tensor:
+        """(N,) the images' scores at a set of maps combined; at all maps by default (DeepSSIM).
+
+        Raises:
+            InputError: unknown maps or pooling.
+        """
+        chosen = self if maps is None else self.columns(maps)
+        return pool_scores(chosen.values.double(), chosen.maps, pool=pool)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save everything in one safetensors file, written whole or not at all."""
+        header = {
+            "maps": [str(m) for m in self.maps],
+            "groups": self.groups,
+            "names": self.names,
+            "distortions": self.distortions,
+            "options": self.options,
+        }
+        save_tensors(path, _KIND, {"values": self.values, "targets": self.targets}, header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ScoreMatrix:
+        """What `save` saved.
+
+        Raises:
+            FileFormatError: the file is missing, damaged, or holds something else.
+        """
+        tensors, header = load_tensors(path, _KIND)
+        try:
+            maps = MapIndex(header.pop("maps"))
+            return cls(values=tensors["values"], targets=tensors["targets"], maps=maps, **header)
+        except (KeyError, TypeError, InputError) as error:
+            raise FileFormatError(f"{path} is not a whole score matrix: {error}") from error
+
+    def __repr__(self) -> str:
+        source = " on ".join(str(self.options[k]) for k in ("network", "dataset") if k in self.options)
+        return (
+            f"ScoreMatrix({len(self)} images of {len(set(self.groups))} references x {len(self.maps)} maps"
+            f"{', ' + source if source else ''})"
+        )

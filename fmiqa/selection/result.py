@@ -1,0 +1,179 @@
+"""`Selection`: which maps were chosen, in which order, at what gain, from what."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from fmiqa.correlation import LogisticFit
+from fmiqa.errors import FileFormatError, FmiqaError
+from fmiqa.io import load_json, save_json
+from fmiqa.maps import FeatureMap, MapIndex
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Selection", "Step"]
+
+_KIND = "fmiqa selection 1"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a selection.
+
+    Args:
+        map: the map that joined.
+        value: the criterion with it.
+        gain: how much it raised the criterion (the first map: from 0).
+        candidates: how many maps were tried.
+        runner_up: the second best candidate, if there was one.
+        runner_up_value: the criterion with that one instead.
+    """
+
+    map: FeatureMap
+    value: float
+    gain: float
+    candidates: int
+    runner_up: FeatureMap | None = None
+    runner_up_value: float = math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The outcome of a selection. Its figures are in sample.
+
+    Args:
+        maps: the chosen maps in the order in which they joined.
+        steps: the path; maps given as a start have no step.
+        value: the criterion of the whole set.
+        options: how the search was run.
+        source: the options of the score matrix it was run on (data set, network, weights, measure).
+        fit: the logistic that takes the set's combined score to the scale of the subjective scores.
+    """
+
+    maps: MapIndex
+    steps: tuple[Step, ...]
+    value: float
+    options: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
+    fit: LogisticFit | None = None
+
+    @property
+    def curve(self) -> list[float]:
+        """The criterion after each step."""
+        return [step.value for step in self.steps]
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save as JSON, written whole or not at all."""
+        content = {
+            "maps": [str(m) for m in self.maps],
+            "value": self.value,
+            "steps": [
+                {
+                    "map": str(s.map),
+                    "value": s.value,
+                    "gain": s.gain,
+                    "candidates": s.candidates,
+                    "runner_up": None if s.runner_up is None else str(s.runner_up),
+                    "runner_up_value": None if math.isnan(s.runner_up_value) else s.runner_up_value,
+                }
+                for s in self.steps
+            ],
+            "options": self.options,
+            "source": self.source,
+            "fit": None if self.fit is None else self.fit.to_dict(),
+        }
+        save_json(path, _KIND, content)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Selection:
+        """What `save` saved.
+
+        Raises:
+            FileFormatError: the file is missing, damaged, or holds something else.
+        """
+        content = load_json(path, _KIND)
+        try:
+            return cls(
+                maps=MapIndex(content["maps"]),
+                steps=tuple(_step(**step) for step in content["steps"]),
+                value=content["value"],
+                options=content["options"],
+                source=content["source"],
+                fit=None if content["fit"] is None else LogisticFit.from_dict(content["fit"]),
+            )
+        except (KeyError, TypeError, FmiqaError) as error:
+            raise FileFormatError(f"{path} is not a whole saved selection: {error!r}") from error
+
+    def table(self) -> list[tuple[str, ...]]:
+        """The path as rows of text, the header first."""
+        rows = [("step", "map", self._criterion, "gain", "runner-up", "its value")]
+        for number, s in enumerate(self.steps, 1):
+            second = ("", "") if s.runner_up is None else (str(s.runner_up), f"{s.runner_up_value:.4f}")
+            rows.append((str(number), str(s.map), f"{s.value:.4f}", f"{s.gain:+.4f}", *second))
+        return rows
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the criterion against the number of maps.
+
+        Args:
+            ax: where to draw; a new figure by default.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            _, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+        given = len(self.maps) - len(self.steps)
+        counts = list(range(given + 1, len(self.maps) + 1))
+        ax.plot(counts, self.curve, marker="o", markersize=4, color="#0072B2", label="in sample")
+        for count, s in zip(counts, self.steps, strict=True):
+            ax.annotate(
+                str(s.map), (count, s.value), xytext=(3, -4), textcoords="offset points", fontsize=7,
+                rotation=-60, ha="left", va="top",
+            )
+        if self.curve:
+            low, high = min(self.curve), max(self.curve)
+            ax.set_ylim(low - 0.35 * (high - low) - 0.005, high + 0.08 * (high - low) + 0.002)
+        ax.set_xlabel("number of feature maps")
+        ax.set_ylabel(f"{self._criterion} (in sample)")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(alpha=0.3)
+        return ax
+
+    @property
+    def _criterion(self) -> str:
+        name = str(self.options.get("criterion", "criterion")).upper()
+        return f"{name} ({self.options['fit']})" if self.options.get("fit") else name
+
+    def __str__(self) -> str:
+        rows = self.table()
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+    def __repr__(self) -> str:
+        return f"Selection({len(self.maps)} maps, {self._criterion} {self.value:.4f} in sample: {', '.join(map(str, self.maps))})"
+
+    def _repr_html_(self) -> str:
+        head, *rows = self.table()
+
+        def line(cells: tuple[str, ...], tag: str) -> str:
+            return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        body = line(head, "th") + "".join(line(row, "td") for row in rows)
+        return f"<table><caption>{len(self.maps)} maps, {escape(self._criterion)} {self.value:.4f} in sample</caption>{body}</table>"
+
+
+def _step(map: str, runner_up: str | None, runner_up_value: float | None, **rest: Any) -> Step:
+    return Step(
+        FeatureMap.parse(map),
+        runner_up=None if runner_up is None else FeatureMap.parse(runner_up),
+        runner_up_value=math.nan if runner_up_value is None else runner_up_value,
+        **rest,
+    )
