@@ -1,1 +1,44 @@
-"""Image quality from CNN feature maps."""
+"""fmiqa: image quality from the few CNN feature maps that matter."""
+
+from fmiqa import datasets, measures
+from fmiqa.correlation import LogisticFit, fit_logistic, krocc, plcc, rmse, srocc
+from fmiqa.errors import DatasetError, FileFormatError, FmiqaError, InputError, ResumeError, WeightsError
+from fmiqa.features import FeatureExtractor
+from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.measures import SSIM
+from fmiqa.metrics import AllFeatureIQM, SelectedFeatureIQM
+from fmiqa.pooling import pool_scores
+from fmiqa.scores import ScoreMatrix
+from fmiqa.scoring import score_matrix
+from fmiqa.selection import Selection, Step, forward_select
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "datasets",
+    "measures",
+    "FeatureExtractor",
+    "FeatureMap",
+    "MapIndex",
+    "SSIM",
+    "ScoreMatrix",
+    "score_matrix",
+    "pool_scores",
+    "LogisticFit",
+    "fit_logistic",
+    "plcc",
+    "srocc",
+    "krocc",
+    "rmse",
+    "Selection",
+    "Step",
+    "forward_select",
+    "SelectedFeatureIQM",
+    "AllFeatureIQM",
+    "FmiqaError",
+    "InputError",
+    "WeightsError",
+    "DatasetError",
+    "FileFormatError",
+    "ResumeError",
+]

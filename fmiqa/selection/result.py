@@ -135,8 +135,14 @@ class Selection:
         ax.plot(counts, self.curve, marker="o", markersize=4, color="#0072B2", label="in sample")
         for count, s in zip(counts, self.steps, strict=True):
             ax.annotate(
-                str(s.map), (count, s.value), xytext=(3, -4), textcoords="offset points", fontsize=7,
-                rotation=-60, ha="left", va="top",
+                str(s.map),
+                (count, s.value),
+                xytext=(3, -4),
+                textcoords="offset points",
+                fontsize=7,
+                rotation=-60,
+                ha="left",
+                va="top",
             )
         if self.curve:
             low, high = min(self.curve), max(self.curve)
@@ -152,13 +158,18 @@ class Selection:
         name = str(self.options.get("criterion", "criterion")).upper()
         return f"{name} ({self.options['fit']})" if self.options.get("fit") else name
 
+    def _summary(self) -> str:
+        return f"{len(self.maps)} maps, {self._criterion} {self.value:.4f} in sample"
+
     def __str__(self) -> str:
         rows = self.table()
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return "\n".join(
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
 
     def __repr__(self) -> str:
-        return f"Selection({len(self.maps)} maps, {self._criterion} {self.value:.4f} in sample: {', '.join(map(str, self.maps))})"
+        return f"Selection({self._summary()}: {', '.join(map(str, self.maps))})"
 
     def _repr_html_(self) -> str:
         head, *rows = self.table()
@@ -167,7 +178,7 @@ class Selection:
             return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
         body = line(head, "th") + "".join(line(row, "td") for row in rows)
-        return f"<table><caption>{len(self.maps)} maps, {escape(self._criterion)} {self.value:.4f} in sample</caption>{body}</table>"
+        return f"<table><caption>{escape(self._summary())}</caption>{body}</table>"
 
 
 def _step(map: str, runner_up: str | None, runner_up_value: float | None, **rest: Any) -> Step:

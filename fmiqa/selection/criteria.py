@@ -1,0 +1,82 @@
+"""What a selection maximises: a correlation of combined scores with subjective scores."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from fmiqa.correlation import Form, krocc, plcc, srocc
+from fmiqa.correlation.quick import quick_share, weighted_pearson
+from fmiqa.errors import InputError
+
+__all__ = ["Criterion", "Objective"]
+
+Criterion = Literal["plcc", "srocc", "krocc"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The criterion with its options.
+
+    Args:
+        criterion: `"plcc"`, `"srocc"` or `"krocc"`.
+        fit: under `"plcc"`, the logistic fitted before the correlation, or None.
+        monotone: whether that logistic may not turn round inside the data range.
+
+    Raises:
+        InputError: an unknown criterion.
+    """
+
+    criterion: Criterion = "plcc"
+    fit: Form | None = "logistic5"
+    monotone: bool = False
+
+    def __post_init__(self) -> None:
+        if self.criterion not in get_args(Criterion):
+            raise InputError(f"criterion is one of {', '.join(get_args(Criterion))}, got {self.criterion!r}")
+
+    @property
+    def quick_is_exact(self) -> bool:
+        """Whether `quick` needs no confirmation."""
+        return not self._searched
+
+    @property
+    def _searched(self) -> bool:
+        return self.criterion == "plcc" and self.fit == "logistic5" and not self.monotone
+
+    def quick(self, x: Tensor, y: Tensor, counts: Tensor) -> Tensor:
+        """The criterion of many rows on one set of images, at the speed that a selection needs.
+
+        Args:
+            x: (P, N) combined scores, float64.
+            y: (N,) subjective scores.
+            counts: (N,) how often each image counts, whole numbers from 0.
+
+        Returns:
+            (P,), -inf where a row has no information. A five-parameter logistic is searched from a few
+            starts here, so that the value may lie a little under that of `exact`.
+        """
+        if self._searched:
+            value = quick_share(x, y[None], counts[None]).sqrt()
+        elif self.criterion == "plcc" and self.fit is None:
+            value = weighted_pearson(x, y[None], counts[None])
+        else:
+            return self.exact(x, y, counts)
+        return value.nan_to_num(nan=-math.inf)
+
+    def exact(self, x: Tensor, y: Tensor, counts: Tensor) -> Tensor:
+        """As `quick`, by the coefficients that the library reports."""
+        if not bool((counts == 1).all()):
+            images = torch.arange(len(y), device=y.device).repeat_interleave(counts.long())
+            x, y = x[:, images], y[images]
+        if self.criterion == "srocc":
+            value = srocc(x, y)
+        elif self.criterion == "krocc":
+            value = krocc(x, y)
+        else:
+            value = plcc(x, y, fit=self.fit, monotone=self.monotone)
+        return value.nan_to_num(nan=-math.inf)
