@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,13 +120,16 @@ class IQADataset(Dataset[Sample]):
             raise IndexError(f"{self.name} has {len(self)} images, there is no item {position}")
         return self._sample(position % len(self))
 
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
     def _sample(self, index: int) -> Sample:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        counts = [f"{len(self)} images", f"{len(set(self.reference_ids))} references"]
+        counts = [_count(len(self), "image"), _count(len(set(self.reference_ids)), "reference")]
         if self.distortions is not None:
-            counts.append(f"{len(set(self.distortions))} distortion types")
+            counts.append(_count(len(set(self.distortions)), "distortion type"))
         low, high = self.targets.aminmax()
         return f"<{self.name}: {', '.join(counts)}, scores {low:g} to {high:g}>"
 
@@ -160,7 +163,7 @@ class ImageDataset(IQADataset):
         ...     Record(folder / "a.png", folder / "a_darker.png", 1.5, reference_id="a", name="a_darker"),
         ... ], name="Grey")
         >>> data
-        <Grey: 2 images, 1 references, scores 1.5 to 3.5>
+        <Grey: 2 images, 1 reference, scores 1.5 to 3.5>
         >>> sample = data[0]
         >>> sample.name, sample.score, sample.distorted.shape, sample.distorted[0, 0, 0].item()
         ('a_dark', 3.5, torch.Size([3, 24, 32]), 60)
@@ -180,7 +183,7 @@ class ImageDataset(IQADataset):
         if not (found or self.records):
             found = ["there are no scored images"]
         if found:
-            raise DatasetError(f"{name} cannot be used, {_count(found, 'finding')}:", found)
+            raise DatasetError(f"{name} cannot be used, {_count(len(found), 'finding')}:", found)
         typed = [r.distortion for r in self.records if r.distortion is not None]
         super().__init__(
             name,
@@ -246,7 +249,7 @@ def _problems(records: Sequence[Record], places: Sequence[str] | None) -> list[s
     headers = {path: _header(path) for r in records for path in (r.reference, r.distorted)}
     users = Counter(r.reference for r in records)
     problems = [
-        f"reference of {_count(range(users[path]), 'image')}: {header}"
+        f"reference of {_count(users[path], 'image')}: {header}"
         for path, header in headers.items()
         if path in users and isinstance(header, str)
     ]
@@ -300,5 +303,5 @@ def _size(size: tuple[int, int]) -> str:
     return f"{width}x{height} (width x height)"
 
 
-def _count(things: Sequence[object], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -51,7 +51,7 @@ def _clouds(rng: Rng, size: int) -> Field:
 
 
 def _leaves(rng: Rng, size: int) -> Field:
-    return _dead_leaves(rng, size, count=500, smallest=0.03, stretch=3.5)
+    return _dead_leaves(rng, size, count=260, smallest=0.06, stretch=3.5)
 
 
 def _pebbles(rng: Rng, size: int) -> Field:
@@ -64,7 +64,9 @@ def _hills(rng: Rng, size: int) -> Field:
     picture = _blend(y + 0.5, _colour(rng, 0.95), _colour(rng, 0.8))
     for depth in range(5):
         profile = _pink(rng, size, 1.2)[0] * 0.05 - 0.2 + 0.14 * depth
-        ground = _colour(rng, 0.85 - 0.13 * depth) * (1 + 0.05 * (1 + depth) * _pink(rng, size, 0.7)[..., None])
+        ground = _colour(rng, 0.85 - 0.13 * depth) * (
+            1 + 0.05 * (1 + depth) * _pink(rng, size, 0.7)[..., None]
+        )
         picture = np.where((y > profile)[..., None], ground, picture)
     return picture
 
@@ -74,7 +76,8 @@ def _fabric(rng: Rng, size: int) -> Field:
     bend = 0.03 * _pink(rng, size, 2.0)
     angle = rng.uniform(0, math.pi)
     wave = [
-        np.sin(2 * math.pi * rng.uniform(7, 22) * (_ramp(rng, size, angle + turn) + bend)) for turn in (0, math.pi / 2)
+        np.sin(2 * math.pi * rng.uniform(7, 22) * (_ramp(rng, size, angle + turn) + bend))
+        for turn in (0, math.pi / 2)
     ]
     warp = _blend(_soft_step(wave[0], 0.3), _colour(rng), _colour(rng))
     return _blend(_soft_step(wave[1], 0.6), warp, _colour(rng) * np.ones_like(warp))
@@ -113,7 +116,8 @@ def _mosaic(rng: Rng, size: int) -> Field:
     nearest = np.argmin(distance, -1)
     first, second = np.moveaxis(np.partition(distance, 1, -1)[..., :2], -1, 0)
     colours = np.stack([_colour(rng, rng.uniform(0.4, 1)) for _ in sites])
-    return colours[nearest] * (0.15 + 0.85 * _soft_step(second - first - 0.012, 0.006))[..., None]
+    picture: Field = colours[nearest] * (0.15 + 0.85 * _soft_step(second - first - 0.012, 0.006))[..., None]
+    return picture
 
 
 _FAMILIES: tuple[Callable[[Rng, int], Field], ...] = (
@@ -137,11 +141,12 @@ def _dead_leaves(rng: Rng, size: int, *, count: int, smallest: float, stretch: f
     for radius in np.sort(radii)[::-1]:
         cx, cy = rng.uniform(-0.55, 0.55, 2)
         angle, ratio = rng.uniform(0, math.pi), rng.uniform(1, stretch)
-        u = (x - cx) * math.cos(angle) + (y - cy) * math.sin(angle)
-        v = (y - cy) * math.cos(angle) - (x - cx) * math.sin(angle)
+        box = _around(cy, radius, size), _around(cx, radius, size)
+        dx, dy = x[box] - cx, y[box] - cy
+        u, v = dx * math.cos(angle) + dy * math.sin(angle), dy * math.cos(angle) - dx * math.sin(angle)
         inside = (u / radius) ** 2 + (v * ratio / radius) ** 2 < 1
-        shade = 1 + 0.4 * v[inside] / radius + rng.uniform(0, 0.25) * grain[inside]
-        picture[inside] = _colour(rng, rng.uniform(0.35, 1)) * shade[:, None]
+        shade = 1 + 0.4 * v[inside] / radius + rng.uniform(0, 0.25) * grain[box][inside]
+        picture[box][inside] = _colour(rng, rng.uniform(0.35, 1)) * shade[:, None]
     return picture
 
 
@@ -150,8 +155,9 @@ def _pink(rng: Rng, size: int, exponent: float) -> Field:
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size))
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.standard_normal((size, size))) / frequency**exponent
-    field: Field = np.fft.irfft2(spectrum, s=(size, size))
-    return field / field.std()
+    field = np.fft.irfft2(spectrum, s=(size, size))
+    pink: Field = field / field.std()
+    return pink
 
 
 def _pink_colour(rng: Rng, size: int, exponent: float) -> Field:
@@ -165,6 +171,12 @@ def _grid(size: int) -> tuple[Field, Field]:
     axis = np.linspace(-0.5, 0.5, size)
     x, y = np.meshgrid(axis, axis)
     return x, y
+
+
+def _around(centre: float, radius: float, size: int) -> slice:
+    """The pixels between centre - radius and centre + radius along one axis of `_grid`."""
+    first, last = ((centre + side * radius + 0.5) * (size - 1) for side in (-1, 1))
+    return slice(max(0, math.floor(first)), max(0, math.ceil(last) + 1))
 
 
 def _ramp(rng: Rng, size: int, angle: float | None = None) -> Field:

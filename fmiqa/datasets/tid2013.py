@@ -50,7 +50,7 @@ class TID2013(ImageDataset):
     ) -> None:
         folder = Folder(Path(root))
         references, distorted, scores_file = _entries(folder)
-        problems = [line for entry in _LAYOUT for line in folder.clashes(entry)]
+        problems: list[str] = []
         scores = _read_scores(scores_file, folder.find("mos_std.txt"), problems)
 
         images = [n for n in distorted.names if _IMAGE_NAME.fullmatch(n)]
@@ -122,6 +122,9 @@ def _entries(root: Folder) -> tuple[Folder, Folder, Path]:
             f"TID2013 is not at {root.path}: {', '.join(missing)} missing; the folder must hold:",
             [f"{entry}: {what}" for entry, what in _LAYOUT.items()],
         )
+    clashes = [line for entry in (*_LAYOUT, "mos_std.txt") for line in root.clashes(entry)]
+    if clashes:
+        raise DatasetError(f"TID2013 at {root.path} is ambiguous:", clashes)
     references, distorted, scores_file = found
     return Folder(references), Folder(distorted), scores_file
 

@@ -41,38 +41,44 @@ class Objective:
 
     @property
     def quick_is_exact(self) -> bool:
-        """Whether `quick` needs no confirmation."""
-        return not self._searched
-
-    @property
-    def _searched(self) -> bool:
-        return self.criterion == "plcc" and self.fit == "logistic5" and not self.monotone
+        """Whether `quick` gives what `exact` gives, to rounding."""
+        return not (self.criterion == "plcc" and self.fit == "logistic5" and not self.monotone)
 
     def quick(self, x: Tensor, y: Tensor, counts: Tensor) -> Tensor:
-        """The criterion of many rows on one set of images, at the speed that a selection needs.
+        """The criterion of many rows, at the speed that a selection needs.
 
         Args:
             x: (P, N) combined scores, float64.
-            y: (N,) subjective scores.
-            counts: (N,) how often each image counts, whole numbers from 0.
+            y: (P, N) or (1, N) subjective scores.
+            counts: (P, N) or (1, N), how often each image counts, whole numbers from 0.
 
         Returns:
             (P,), -inf where a row has no information. A five-parameter logistic is searched from a few
             starts here, so that the value may lie a little under that of `exact`.
         """
-        if self._searched:
-            value = quick_share(x, y[None], counts[None]).sqrt()
+        if not self.quick_is_exact:
+            value = quick_share(x, y, counts).sqrt()
         elif self.criterion == "plcc" and self.fit is None:
-            value = weighted_pearson(x, y[None], counts[None])
+            value = weighted_pearson(x, y, counts)
         else:
             return self.exact(x, y, counts)
         return value.nan_to_num(nan=-math.inf)
 
     def exact(self, x: Tensor, y: Tensor, counts: Tensor) -> Tensor:
         """As `quick`, by the coefficients that the library reports."""
-        if not bool((counts == 1).all()):
-            images = torch.arange(len(y), device=y.device).repeat_interleave(counts.long())
-            x, y = x[:, images], y[images]
+        if bool((counts == 1).all()):
+            return self._reported(x, y)
+        value = x.new_empty(len(x))
+        rows = torch.cat([y.expand(len(x), -1), counts.expand(len(x), -1)], 1)
+        kinds, member = rows.unique(dim=0, return_inverse=True)
+        for kind, row in enumerate(kinds):
+            own = member == kind
+            target, count = row.chunk(2)
+            images = torch.arange(len(count), device=x.device).repeat_interleave(count.long())
+            value[own] = self._reported(x[own][:, images], target[None, images])
+        return value
+
+    def _reported(self, x: Tensor, y: Tensor) -> Tensor:
         if self.criterion == "srocc":
             value = srocc(x, y)
         elif self.criterion == "krocc":

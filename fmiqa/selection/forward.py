@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
 
@@ -17,7 +16,7 @@ from fmiqa.pooling import Pool, check_pool
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection.criteria import Criterion, Objective
 from fmiqa.selection.result import Selection, Step
-from fmiqa.selection.search import Candidates
+from fmiqa.selection.search import Best, Candidates, climb
 
 __all__ = ["Direction", "forward_select", "read_scores", "usable"]
 
@@ -94,37 +93,32 @@ def forward_select(
             f"none of the {len(maps)} maps may join: each is constant, not finite, excluded, or "
             "(direction='rising') falls with quality; are the targets higher = better?"
         )
-    value = candidates.value(chosen) if chosen else -math.inf
     limit = min(len(maps) if max_maps is None else max_maps, len(chosen) + int(allowed.sum()))
     steps: list[Step] = []
     with _bar(progress, limit) as bar:
-        while len(chosen) < limit:
-            best = candidates.best(chosen, allowed)
-            if not best.value > value + tol:
-                break
-            steps.append(
-                Step(
-                    map=maps[best.position],
-                    value=best.value,
-                    gain=best.value - max(value, 0.0),
-                    candidates=int(allowed.sum()),
-                    runner_up=None if best.second < 0 else maps[best.second],
-                    runner_up_value=best.second_value,
-                )
+
+        def on_step(_: int, best: Best, before: float, tried: int) -> None:
+            step = Step(
+                map=maps[best.position],
+                value=best.value,
+                gain=best.value - max(before, 0.0),
+                candidates=tried,
+                runner_up=None if best.second < 0 else maps[best.second],
+                runner_up_value=best.second_value,
             )
-            value = best.value
-            chosen.append(best.position)
-            allowed[best.position] = False
+            steps.append(step)
             bar.update()
-            bar.set_postfix(map=str(maps[best.position]), **{criterion: f"{value:.4f}"})
+            bar.set_postfix(map=str(step.map), **{criterion: f"{step.value:.4f}"})
             if callback is not None:
-                callback(steps[-1])
+                callback(step)
+
+        ((chosen, _),) = climb(candidates, [chosen], allowed[None], max_maps=limit, tol=tol, on_step=on_step)
     if not chosen:
         raise InputError("no map agrees with the targets at all: every candidate's criterion is undefined")
     return Selection(
         maps=maps.at(chosen),
         steps=tuple(steps),
-        value=value,
+        value=float(candidates.value([chosen])),
         options={
             "search": "forward",
             "criterion": criterion,

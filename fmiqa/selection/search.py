@@ -1,9 +1,14 @@
-"""The machinery of a search: score every candidate map beside a set, confirm the best, take one."""
+"""The machinery of a search: every candidate map beside every set under construction, in one batch.
+
+A problem is one weighting of the images with its targets: the whole data set, a fold's training part, a
+bootstrap sample, a permutation of the scores. All problems of a run share the map scores, and advance step by
+step together: candidates x problems are the rows of the same tensor operations.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,9 +18,11 @@ from fmiqa.maps import MapIndex
 from fmiqa.pooling import Pool, pool_scores
 from fmiqa.selection.criteria import Objective
 
-__all__ = ["Best", "Candidates"]
+__all__ = ["Best", "Candidates", "Path", "climb"]
 
 _CONFIRMED = 8  # candidates of a step whose fit is searched globally
+_POINTS = {"cpu": 2**19}  # points of a portion of rows; a CPU's are cut again to what its cache holds
+_POINTS_ELSEWHERE = 2**26
 
 
 class Best(NamedTuple):
@@ -27,16 +34,24 @@ class Best(NamedTuple):
     second_value: float
 
 
+class Path(NamedTuple):
+    """How one problem's set grew: the positions of its maps, and the criterion after each step."""
+
+    chosen: list[int]
+    values: list[float]
+
+
 class Candidates:
-    """Maps as candidates for a set, on one weighting of the images.
+    """Maps as candidates, on B problems.
 
     Args:
         values: (N, M) map scores, float64.
-        targets: (N,) subjective scores, float64.
+        targets: (N,) or (B, N) subjective scores, float64.
         maps: the M maps.
         objective: what is maximised.
         pool: how map scores are combined.
-        counts: (N,) how often each image counts; all once by default.
+        counts: (B, N) how often each image counts in each problem; all once by default.
+        confirm: whether the best candidates of a step get a global fit before one is taken.
     """
 
     def __init__(
@@ -48,53 +63,173 @@ class Candidates:
         objective: Objective,
         pool: Pool = "mean",
         counts: Tensor | None = None,
+        confirm: bool = True,
     ) -> None:
         self.columns = values.T.contiguous()
-        self.targets = targets
         self.maps = maps
         self.objective = objective
         self.pool = pool
-        self.counts = torch.ones_like(targets) if counts is None else counts.to(targets.dtype)
-
-    def value(self, chosen: Sequence[int]) -> float:
-        """The criterion of a set."""
-        return float(self.objective.exact(self.pooled(chosen)[None], self.targets, self.counts))
+        self.confirm = confirm and not objective.quick_is_exact
+        targets = targets.reshape(-1, values.shape[0])
+        self.problems = max(len(targets), 1 if counts is None else len(counts))
+        if counts is None:
+            self.images = None
+            self.targets, self.counts = targets, torch.ones_like(targets[:1])
+        else:
+            # Images of count 0 are left out; where problems differ in length, some of them stay as padding.
+            counts = counts.to(targets.dtype).expand(self.problems, -1)
+            length = int((counts > 0).sum(-1).max())
+            self.images = (
+                (counts > 0).to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, :length]
+            )
+            self.targets = targets.expand(self.problems, -1).gather(1, self.images)
+            self.counts = counts.gather(1, self.images)
+        layers = maps.layers
+        self._layer = torch.tensor([layers.index(m.layer) for m in maps], device=values.device)
+        self._layers = len(layers)
 
     def pooled(self, chosen: Sequence[int]) -> Tensor:
-        """(N,) the combined score of a set."""
+        """(N,) the combined score of a set on all images."""
         return pool_scores(self.columns[list(chosen)].T, self.maps.at(chosen), pool=self.pool)
 
-    def best(self, chosen: Sequence[int], allowed: Tensor) -> Best:
-        """The map among `allowed` (M,) with which the set does best; ties go to the one that stands first."""
-        positions = allowed.nonzero()[:, 0]
-        combined = self.joined(chosen, positions)
-        value = self.objective.quick(combined, self.targets, self.counts)
-        if not self.objective.quick_is_exact:
-            top = value.topk(min(_CONFIRMED, len(value))).indices
-            exact = self.objective.exact(combined[top], self.targets, self.counts)
-            value = value.index_copy(0, top, torch.maximum(exact, value[top]))
-        first = int(value.argmax())
-        best = float(value[first])
-        value[first] = -math.inf
-        second = int(value.argmax())
-        if math.isinf(float(value[second])):
-            return Best(int(positions[first]), best, -1, math.nan)
-        return Best(int(positions[first]), best, int(positions[second]), float(value[second]))
+    def value(self, sets: Sequence[Sequence[int]]) -> Tensor:
+        """(B,) the criterion of a set for each problem; -inf for an empty one."""
+        if not any(len(s) for s in sets):
+            return self.columns.new_full((self.problems,), -math.inf)
+        x = torch.stack([self.pooled(s) for s in sets])
+        x = x if self.images is None else x.gather(1, self.images)
+        evaluate = (
+            self.objective.exact if self.confirm or self.objective.quick_is_exact else self.objective.quick
+        )
+        return evaluate(x, self.targets, self.counts)
+
+    def best(self, sets: Sequence[Sequence[int]], allowed: Tensor) -> list[Best]:
+        """For each problem, the map among `allowed` (B, M) with which its set does best.
+
+        Ties go to the map that stands first; a problem without candidates gets position -1.
+        """
+        problem, candidate = allowed.nonzero().unbind(1)
+        value = self.columns.new_full(allowed.shape, -math.inf)
+        state = _State(self, sets)
+        length = self.targets.shape[1]
+        rows = max(1, _POINTS.get(self.columns.device.type, _POINTS_ELSEWHERE) // length)
+        for p, m in zip(problem.split(rows), candidate.split(rows), strict=True):
+            y, counts = (v if len(v) == 1 else v[p] for v in (self.targets, self.counts))
+            value[p, m] = self.objective.quick(state.joined(p, m), y, counts)
+        if self.confirm:
+            self._confirm(value, state)
+        found = []
+        top = value.topk(min(2, value.shape[1]), dim=1).values
+        for b in range(self.problems):
+            first = int(value[b].argmax())  # the first of equals, which topk does not promise
+            best = float(value[b, first])
+            if math.isinf(best):
+                found.append(Best(-1, best, -1, math.nan))
+                continue
+            value[b, first] = -math.inf
+            second = int(value[b].argmax()) if top.shape[1] > 1 else first
+            runner_up = float(value[b, second])
+            found.append(
+                Best(first, best, *((second, runner_up) if math.isfinite(runner_up) else (-1, math.nan)))
+            )
+        return found
 
     def joined(self, chosen: Sequence[int], candidates: Tensor) -> Tensor:
-        """(K, N) the set's combined score with each of K candidates joined to it."""
-        own = self.columns[candidates]
-        if not chosen:
-            return own
-        members = self.columns[list(chosen)]
-        if self.pool == "mean":
-            return (own + members.sum(0)) / (len(chosen) + 1)
-        layers = list(dict.fromkeys(m.layer for m in self.maps))
-        layer_of = torch.tensor([layers.index(m.layer) for m in self.maps], device=own.device)
-        home, at = layer_of[list(chosen)], layer_of[candidates]
-        total = own.new_zeros(len(layers), own.shape[1]).index_add_(0, home, members)
-        count = torch.bincount(home, minlength=len(layers)).to(own.dtype)[:, None]
-        logs = torch.where(count > 0, total / count.clamp(min=1), 1.0).log()
-        grown = ((total[at] + own) / (count[at] + 1)).log()
-        present = (count > 0).sum() + (count[at] == 0)
-        return ((logs.sum(0) - logs[at] + grown) / present).exp()
+        """(K, n) the first problem's set with each of K candidates joined to it."""
+        return _State(self, [chosen]).joined(torch.zeros_like(candidates), candidates)
+
+    def _confirm(self, value: Tensor, state: _State) -> None:
+        top = value.topk(min(_CONFIRMED, value.shape[1]), dim=1)
+        good = top.values.isfinite()
+        p, rank = good.nonzero().unbind(1)
+        m = top.indices[p, rank]
+        y, counts = (v if len(v) == 1 else v[p] for v in (self.targets, self.counts))
+        exact = self.objective.exact(state.joined(p, m), y, counts)
+        value[p, m] = torch.maximum(exact, value[p, m])
+
+
+class _State:
+    """What the sets under construction contribute to a candidate's combined score."""
+
+    def __init__(self, candidates: Candidates, sets: Sequence[Sequence[int]]) -> None:
+        self._c = c = candidates
+        n = c.targets.shape[1]
+        groups = 1 if c.pool == "mean" else c._layers
+        self._total = c.columns.new_zeros(len(sets), groups, n)
+        self._count = c.columns.new_zeros(len(sets), groups)
+        for b, chosen in enumerate(sets):
+            if not len(chosen):
+                continue
+            index = torch.tensor(list(chosen), device=c.columns.device)
+            own = c.columns[index] if c.images is None else c.columns[index][:, c.images[b]]
+            home = torch.zeros_like(index) if c.pool == "mean" else c._layer[index]
+            self._total[b].index_add_(0, home, own)
+            self._count[b].index_add_(0, home, torch.ones_like(home, dtype=own.dtype))
+        if c.pool != "mean":
+            filled = self._count > 0
+            means = self._total / self._count.clamp(min=1)[..., None]
+            self._logs = torch.where(filled[..., None], means, 1.0).log()
+            self._log_sum = self._logs.sum(1)
+            self._filled = filled.sum(1)
+
+    def joined(self, problem: Tensor, candidate: Tensor) -> Tensor:
+        """(R, n) the combined score of each row's set with its candidate."""
+        c = self._c
+        if c.images is None:
+            own = c.columns[candidate]
+        elif c.problems == 1:
+            own = c.columns[candidate][:, c.images[0]]
+        else:
+            own = c.columns[candidate[:, None], c.images[problem]]
+        group = torch.zeros_like(candidate) if c.pool == "mean" else c._layer[candidate]
+        count = self._count[problem, group][:, None]
+        grown = (self._total[problem, group] + own) / (count + 1)
+        if c.pool == "mean":
+            return grown
+        present = self._filled[problem][:, None] + (count == 0)
+        return ((self._log_sum[problem] - self._logs[problem, group] + grown.log()) / present).exp()
+
+
+def climb(
+    candidates: Candidates,
+    sets: Sequence[Sequence[int]],
+    allowed: Tensor,
+    *,
+    max_maps: int,
+    tol: float,
+    on_step: Callable[[int, Best, float, int], object] | None = None,
+) -> list[Path]:
+    """Forward selection on every problem at once (steps 5 to 8 of the paper).
+
+    Args:
+        candidates: the maps and problems.
+        sets: (B) the positions that each set starts from.
+        allowed: (B, M) which maps may join.
+        max_maps: stop a set at so many maps.
+        tol: stop a set when its best candidate gains no more than this.
+        on_step: called with problem, step, the value before it, and how many candidates there were.
+    """
+    allowed = allowed.clone()
+    chosen = [list(s) for s in sets]
+    value = candidates.value(chosen).tolist()
+    curves: list[list[float]] = [[] for _ in chosen]
+    growing = [True] * len(chosen)
+    while any(growing):
+        for b, s in enumerate(chosen):
+            growing[b] = growing[b] and len(s) < max_maps
+        open_to = allowed & torch.tensor(growing, device=allowed.device)[:, None]
+        if not bool(open_to.any()):
+            break
+        for b, best in enumerate(candidates.best(chosen, open_to)):
+            if not growing[b]:
+                continue
+            if best.position < 0 or not best.value > value[b] + tol:
+                growing[b] = False
+                continue
+            if on_step is not None:
+                on_step(b, best, value[b], int(allowed[b].sum()))
+            value[b] = best.value
+            chosen[b].append(best.position)
+            curves[b].append(best.value)
+            allowed[b, best.position] = False
+    return [Path(s, c) for s, c in zip(chosen, curves, strict=True)]

@@ -119,7 +119,7 @@ def test_quick_search_finds_what_a_global_one_finds() -> None:
     allowed = torch.ones(60, dtype=torch.bool)
     for _ in range(6):
         every = fmiqa.plcc(candidates.joined(chosen, allowed.nonzero()[:, 0]), targets)
-        best = candidates.best(chosen, allowed)
+        (best,) = candidates.best([chosen], allowed[None])
         assert best.value == pytest.approx(float(every.max()), abs=1e-12)
         assert best.position == int(allowed.nonzero()[int(every.argmax()), 0])
         chosen.append(best.position)

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fmiqa.datasets import CSVDataset
+from fmiqa.errors import DatasetError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a", "b", "a1", "a2", "b1", "b, the second"):
+        Image.new("L", (8, 6), len(name) * 9).save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def table(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = folder / "study.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def problems(path: Path, **options: object) -> tuple[str, ...]:
+    with pytest.raises(DatasetError) as caught:
+        CSVDataset(path, **options)  # type: ignore[arg-type]
+    return caught.value.problems
+
+
+PLAIN = 'reference,distorted,score\na.png,a1.png,3.5\na.png,a2.png,2\nb.png,"b, the second.png",-1e-1\n'
+
+
+def test_plain(folder: Path) -> None:
+    data = CSVDataset(table(folder, PLAIN))
+    assert data.name == "study"
+    assert data.targets.tolist() == [3.5, 2.0, -0.1]
+    assert data.reference_ids == ["a", "a", "b"]
+    assert data.names == ["a1.png", "a2.png", "b, the second.png"]
+    assert data.distortions is None
+    assert data[2].distorted.unique().tolist() == [13 * 9]
+    assert (data[0].level, data[0].score_std) == (None, None)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_dialects(folder: Path, delimiter: str, encoding: str, newline: str) -> None:
+    # A comma inside the quoted name, and more commas than separators in a heading, must mislead nobody.
+    rows = [
+        ["reference", "distorted", '"score (0, 1, 2, 3, 4, 5)"', " who "],
+        ["a.png", " a1.png ", "3", "Anna"],
+        [],
+        ["", " ", "", ""],
+        ["b.png", '"b, the second.png"', "4", '"two\nlines"'],
+    ]
+    path = table(folder, newline.join(delimiter.join(row) for row in rows), encoding)
+    data = CSVDataset(path, score="score (0, 1, 2, 3, 4, 5)", image_name="who")
+    assert data.targets.tolist() == [3.0, 4.0]
+    assert [r.distorted.name for r in data.records] == ["a1.png", "b, the second.png"]
+    assert data.names[0] == "Anna"
+
+
+def test_given_delimiter(folder: Path) -> None:
+    path = table(folder, PLAIN.replace(",", ":").replace("b: the", "b, the"))
+    assert len(CSVDataset(path, delimiter=":")) == 3
+
+
+def test_direction(folder: Path) -> None:
+    path = table(folder, PLAIN)
+    up, down = CSVDataset(path), CSVDataset(path, higher_is_better=False)
+    assert down.targets.tolist() == [-3.5, -2.0, 0.1]
+    assert [r.raw_score for r in down.records] == [r.raw_score for r in up.records] == [3.5, 2.0, -0.1]
+    assert down[0].score == -3.5
+
+
+def test_columns(folder: Path) -> None:
+    path = table(
+        folder,
+        "ref,dist,mos,group,label,kind,step,spread\n"
+        "a.png,a1.png,3,beach,x,blur,1,0.5\n"
+        "a.png,a2.png,2,beach,y,noise,2.0,\n"
+        "b.png,b1.png,1,town,z,blur,,0\n",
+    )
+    data = CSVDataset(
+        path,
+        reference="ref",
+        distorted="dist",
+        score="mos",
+        reference_id="group",
+        image_name="label",
+        distortion="kind",
+        level="step",
+        score_std="spread",
+        name="Holidays",
+    )
+    assert data.reference_ids == ["beach", "beach", "town"]
+    assert data.names == ["x", "y", "z"]
+    assert data.distortions == ["blur", "noise", "blur"]
+    assert [r.level for r in data.records] == [1, 2, None]
+    assert [r.score_std for r in data.records] == [0.5, None, 0.0]
+    assert repr(data) == "<Holidays: 3 images, 2 references, 2 distortion types, scores 1 to 3>"
+
+
+def test_roots(folder: Path, tmp_path: Path) -> None:
+    for place, name in (("originals", "a.png"), ("deep/distorted", "a1.png"), ("deep/distorted", "a2.png")):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (folder / name).rename(tmp_path / place / name)
+    text = "reference,distorted,score\na.png,a1.png,1\na.png,a2.png,2\n"
+    path = table(folder, text)
+    data = CSVDataset(
+        path, reference_root=tmp_path / "originals", distorted_root=str(tmp_path / "deep/distorted")
+    )
+    assert len(data) == 2
+    path = table(folder, text.replace("a.png", "originals/a.png").replace(",a", ",deep\\distorted\\a"))
+    assert CSVDataset(path).records == [
+        r.__class__(**{**vars(r), "reference_id": "originals/a", "name": f"deep/distorted/{r.name}"})
+        for r in data.records
+    ]
+    (tmp_path / "tables").mkdir()
+    moved = path.rename(tmp_path / "tables" / "study.csv")
+    assert len(CSVDataset(moved, root=tmp_path)) == 2
+    assert sum("no such file" in line for line in problems(moved)) == 3
+
+
+def test_missing_columns_are_listed_with_those_there(folder: Path) -> None:
+    path = table(folder, "ref;distorted;mos\na.png;a1.png;3\n")
+    with pytest.raises(
+        DatasetError, match=r"no column 'reference', 'score', 'kind'; .* ref, distorted, mos\."
+    ):
+        CSVDataset(path, distortion="kind")
+
+
+def test_column_named_twice(folder: Path) -> None:
+    with pytest.raises(DatasetError, match=r"two columns named 'score'"):
+        CSVDataset(table(folder, "reference,distorted,score,score\na.png,a1.png,1,2\n"))
+
+
+def test_every_bad_row_with_its_line_number(folder: Path) -> None:
+    path = table(
+        folder,
+        "reference;distorted;score;kind;step;spread\n"
+        "a.png;a1.png;3,5;blur;1;0\n"
+        "a.png;a1.png;good;blur;1;0\n"
+        "a.png;a1.png;;blur;1;0\n"
+        "a.png;a1.png;inf;blur;1;0\n"
+        ";;1;;1.5;-1\n"
+        "a.png;a1.png;1;blur;1\n"
+        "\n"
+        "a.png;gone.png;1;blur;1;0\n"
+        "a.png;a1.png;1;blur;1;0\n"
+        "a.png;a1.png;2;blur;1;0\n"
+        "gone.png;a2.png;2;blur;1;0\n",
+    )
+    found = problems(path, distortion="kind", level="step", score_std="spread")
+    expected = [
+        ("line 2:", "'3,5'", "with a point"),
+        ("line 3:", "'score'", "'good'"),
+        ("line 4:", "'score' is empty"),
+        ("line 5:", "'inf'", "finite"),
+        ("line 6:", "'reference' is empty"),
+        ("line 6:", "'distorted' is empty"),
+        ("line 6:", "'kind' is empty"),
+        ("line 6:", "'step'", "'1.5'", "whole number"),
+        ("line 6:", "'spread'", "'-1'"),
+        ("line 7:", "5 cells", "6", "';'"),
+        ("line 9:", "gone.png", "no such file"),
+        ("line 11:", "a1.png stands twice", "line 10"),
+        ("reference of 1 image", "gone.png"),
+    ]
+    for words in expected:
+        assert any(all(word in line for word in words) for line in found), words
+    assert len(found) == len(expected)
+
+
+def test_a_decimal_comma_in_a_comma_table_shifts_the_cells(folder: Path) -> None:
+    (line,) = problems(table(folder, "reference,distorted,score\na.png,a1.png,3,5\n"))
+    assert "line 2: 4 cells" in line
+    assert "decimals with a point" in line
+
+
+def test_tables_that_cannot_be_read(folder: Path) -> None:
+    with pytest.raises(DatasetError, match=r"cannot read the table .*nowhere.csv: No such file"):
+        CSVDataset(folder / "nowhere.csv")
+    with pytest.raises(DatasetError, match="not UTF-8 text"):
+        CSVDataset(table(folder, PLAIN.replace("a1", "ä1"), "latin-1"))
+    with pytest.raises(DatasetError, match="not UTF-8 text"):
+        CSVDataset(table(folder, PLAIN, "utf-16"))
+    with pytest.raises(DatasetError, match="the file is empty"):
+        CSVDataset(table(folder, ""))
+    assert problems(table(folder, "reference,distorted,score\n")) == ("there are no scored images",)
+    long = 'reference,distorted,score\na.png,"' + "a" * 200_000 + '",1\n'
+    with pytest.raises(DatasetError, match="line 2: not a CSV table"):
+        CSVDataset(table(folder, long))
+
+
+def test_a_real_experiment(shared: Path) -> None:
+    study = shared / "data" / "jpegtid"
+    data = CSVDataset(
+        study / "scores.csv",
+        reference="ref",
+        distorted="dist",
+        score="mos",
+        score_std="std",
+        level="compression",
+        reference_root=shared / "data" / "tid2013r" / "reference_images",
+        distorted_root=study / "distorted_images",
+        name="JPEG-TID",
+    )
+    assert repr(data) == "<JPEG-TID: 100 images, 10 references, scores 0 to 5.9>"
+    sample = data[0]
+    assert (sample.name, sample.reference_id, sample.level) == ("i01_jpeg_010.jpg", "I01", 10)
+    assert (sample.score, sample.score_std) == (5.5, 0.527)
+    assert sample.reference.shape == sample.distorted.shape == (3, 384, 512)
+    data.check()
