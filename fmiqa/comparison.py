@@ -24,6 +24,8 @@ class PreparedImages:
 
     layers: dict[str, Any]
     shape: tuple[int, ...]  # of the images, (N, 3, H, W)
+    maps: MapIndex  # in the order they were computed
+    measure: dict[str, Any]
 
 
 class MapScorer(nn.Module):
@@ -33,6 +35,10 @@ class MapScorer(nn.Module):
         extractor: the network.
         maps: the maps to score, all of the network's by default; columns come in this order.
         measure: how maps are compared: a name or a `Measure`.
+
+    Attributes:
+        maps: the maps scored, in the order of the columns.
+        asked: the maps computed, in the order they run.
 
     Raises:
         InputError: maps that the network does not have, or none.
@@ -55,10 +61,10 @@ class MapScorer(nn.Module):
         channels = self.maps.channels
         ran = [layer for layer in extractor.layers if layer in channels]
         if self.measure.whole_layers:
-            self._asked = MapIndex(m for m in extractor.maps if m.layer in channels)
+            self.asked = MapIndex(m for m in extractor.maps if m.layer in channels)
         else:
-            self._asked = MapIndex(FeatureMap(layer, c) for layer in ran for c in channels[layer])
-        self._columns = None if self._asked == self.maps else self._asked.positions(self.maps)
+            self.asked = MapIndex(FeatureMap(layer, c) for layer in ran for c in channels[layer])
+        self._columns = None if self.asked == self.maps else self.asked.positions(self.maps)
 
     def prepare(self, reference: Tensor) -> PreparedImages:
         """The reference side, for any number of later calls.
@@ -68,9 +74,9 @@ class MapScorer(nn.Module):
         """
         with strict_float32(self.extractor.device):
             layers = {}
-            for layer, maps in self.extractor.features(reference, self._asked):
+            for layer, maps in self.extractor.features(reference, self.asked):
                 layers[layer] = self._named(layer, self.measure.prepare, maps)
-        return PreparedImages(layers, tuple(reference.shape))
+        return PreparedImages(layers, tuple(reference.shape), self.asked, self.measure.options())
 
     def forward(self, test: Tensor, reference: Tensor | PreparedImages) -> Tensor:
         """One score for each pair and map.
@@ -83,27 +89,41 @@ class MapScorer(nn.Module):
             (N, M), columns in the order of `maps`.
 
         Raises:
-            InputError: sizes that differ, images of another form, too small, or on another device.
+            InputError: sizes that differ, images of another form, too small, or on another device; a reference
+                prepared for other maps or another measure.
         """
+        self._check_pair(test, reference)
+        with strict_float32(self.extractor.device):
+            parts = []
+            walk = self.extractor.features(test, self.asked)
+            if isinstance(reference, PreparedImages):
+                for layer, maps in walk:
+                    parts.append(self._named(layer, self.measure.compare, maps, reference.layers[layer]))
+            else:
+                other = self.extractor.features(reference, self.asked)
+                for (layer, maps), (_, reference_maps) in zip(walk, other, strict=True):
+                    prepared = self._named(layer, self.measure.prepare, reference_maps)
+                    parts.append(self._named(layer, self.measure.compare, maps, prepared))
+            scores = torch.cat(parts, 1)
+        return scores if self._columns is None else scores[:, self._columns]
+
+    def _check_pair(self, test: Tensor, reference: Tensor | PreparedImages) -> None:
+        if not isinstance(test, Tensor) or not isinstance(reference, Tensor | PreparedImages):
+            given = f"{type(test).__name__} and {type(reference).__name__}"
+            raise InputError(f"test and reference images are tensors (N, 3, H, W), got {given}")
+        if isinstance(reference, PreparedImages) and (
+            reference.maps != self.asked or reference.measure != self.measure.options()
+        ):
+            raise InputError(
+                f"the reference was prepared for {reference.maps!r} under {reference.measure}, this compares "
+                f"{self.asked!r} under {self.measure.options()}; prepare it with the same metric"
+            )
         shape = reference.shape
         if len(shape) != 4 or test.shape[1:] != shape[1:] or shape[0] not in (1, test.shape[0]):
             raise InputError(
                 f"test images {tuple(test.shape)} and reference images {tuple(shape)} must have one size "
                 "(N, 3, H, W), the reference being one image a test image or one for all; fmiqa never resizes or crops"
             )
-        with strict_float32(self.extractor.device):
-            parts = []
-            walk = self.extractor.features(test, self._asked)
-            if isinstance(reference, PreparedImages):
-                for layer, maps in walk:
-                    parts.append(self._named(layer, self.measure.compare, maps, reference.layers[layer]))
-            else:
-                other = self.extractor.features(reference, self._asked)
-                for (layer, maps), (_, reference_maps) in zip(walk, other, strict=True):
-                    prepared = self._named(layer, self.measure.prepare, reference_maps)
-                    parts.append(self._named(layer, self.measure.compare, maps, prepared))
-            scores = torch.cat(parts, 1)
-        return scores if self._columns is None else scores[:, self._columns]
 
     @staticmethod
     def _named(layer: str, step: Any, *args: Any) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap, MapIndex
-from fmiqa.networks import NETWORKS, Layer, Stage, blank_network, conv_filters, keep_layers, trace_layers
+from fmiqa.networks import NETWORKS, Layer, Stage, blank_network, conv_filters, keep_layers, layer_nodes, trace_layers
 from fmiqa.weights import StateDict, download, fingerprint, fit_state, read_state, seeded_state
 
 __all__ = ["FeatureExtractor"]
@@ -26,6 +26,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # A float image a little outside [0, 1] (an optimiser's overshoot) is let through; these bounds
 # tell it from the two common mistakes, [0, 255] and mean/std-normalised input.
 _LOWEST, _HIGHEST = -0.5, 1.5
+_MOST_PLANS = 64
 
 
 class FeatureExtractor(nn.Module):
@@ -39,9 +40,9 @@ class FeatureExtractor(nn.Module):
         weights: for a named network: `"DEFAULT"` (torchvision's ImageNet weights), the path of a state
             dict (.pth, .safetensors), a state dict, of the whole network or of `features.*` alone, with
             or without that prefix; `None` gives seeded random weights, and says so in a warning.
-            For an `nn.Module`, `"DEFAULT"` keeps the weights it has.
-        stage: `"relu"` takes a layer's maps after its ReLU (and its batch normalisation, if any),
-            `"conv"` takes the convolution's own output.
+            An `nn.Module` keeps the weights it has under `"DEFAULT"` and `None`.
+        stage: `"relu"` takes a layer's maps after its ReLU (and its normalisation, if any); where the network
+            has another activation there, or none, a ReLU is applied. `"conv"` takes the convolution's own output.
         layers: names of the layers to keep, all by default; what only the others need is dropped, and
             `weights` may lack it.
         seed: of the random weights when `weights` is None.
@@ -87,12 +88,14 @@ class FeatureExtractor(nn.Module):
         self.network, self._layers = trace_layers(module, stage, layers)
         self.network_name = model if isinstance(model, str) else _network_name(model)
         self.maps = MapIndex.of_layers({layer.name: layer.channels for layer in self._layers.values()})
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self._plans: dict[MapIndex, _Plan] = {}
         if isinstance(model, str) or not (weights is None or weights == "DEFAULT"):
             self._load(module, weights, seed)
         self.weights_sha256 = fingerprint(self.network.state_dict())
+        for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            constant = torch.tensor(value, device=self.device, dtype=self.dtype).view(1, 3, 1, 1)
+            self.register_buffer(name, constant, persistent=False)
+        self.eval()
 
     @property
     def layers(self) -> list[str]:
@@ -125,14 +128,12 @@ class FeatureExtractor(nn.Module):
         """
         return dict(self.features(images, maps))
 
-    def features(
-        self, images: Tensor, maps: Iterable[FeatureMap | str] | None = None
-    ) -> Iterator[tuple[str, Tensor]]:
+    def features(self, images: Tensor, maps: Iterable[FeatureMap | str] | None = None) -> Iterator[tuple[str, Tensor]]:
         """As `forward`, one layer at a time: the next layer runs when it is asked for.
 
         A caller that reduces each layer before it takes the next never holds more than one.
         """
-        plan = self._plan(self.maps if maps is None else MapIndex(maps))
+        plan = self._plan(self.maps if maps is None else maps if isinstance(maps, MapIndex) else MapIndex(maps))
         return _execute(self.network, plan, self.normalize(images))
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -142,28 +143,36 @@ class FeatureExtractor(nn.Module):
             InputError: not (N, 3, H, W), an integer type other than uint8, values that are not in
                 [0, 1] (a small overshoot is let through), NaN, or images on another device.
         """
-        check_images(images)
-        if images.device != self.device:
+        if isinstance(images, Tensor) and images.device != self.device:
             raise InputError(
                 f"images are on {images.device}, the network is on {self.device}; move one of them with .to()"
             )
+        check_images(images)
         if images.dtype == torch.uint8:
             images = images.to(self.dtype) / 255
         images = (images.to(self.dtype) - self.mean) / self.std
         # Channels last is a fifth faster through CPU convolutions, and the layers' maps inherit it.
         return images.contiguous(memory_format=torch.channels_last) if images.is_cpu else images
 
-    def layer_shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
-        """(C, H', W') of each layer for images of a size, without computing anything.
+    def train(self, mode: bool = True) -> FeatureExtractor:
+        """Stays in evaluation mode, also inside a model that is being trained."""
+        return super().train(False)
+
+    def layer_shapes(
+        self, height: int, width: int, maps: Iterable[FeatureMap | str] | None = None
+    ) -> dict[str, tuple[int, int, int]]:
+        """(C, H', W') of each layer that `maps` need, all by default, without computing anything.
+
+        C counts the wanted maps.
 
         Raises:
             InputError: the images are too small for the network.
         """
         network = copy.deepcopy(self.network).to("meta")
         x = torch.empty(1, 3, height, width, device="meta", dtype=self.dtype)
-        steps = _Plan.make(self.network, self._layers.values(), self.maps)
+        plan = self._plan(self.maps if maps is None else MapIndex(maps))
         shapes: dict[str, tuple[int, int, int]] = {}
-        for layer, value in _execute(network, steps, x):
+        for layer, value in _execute(network, plan, x):
             _, c, h, w = value.shape
             shapes[layer] = (c, h, w)
         return shapes
@@ -185,6 +194,8 @@ class FeatureExtractor(nn.Module):
             if not len(maps):
                 raise InputError("no feature maps asked for; name at least one")
             self.maps.positions(maps)
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
             self._plans[maps] = _Plan.make(self.network, self._layers.values(), maps)
         return self._plans[maps]
 
@@ -200,9 +211,13 @@ class FeatureExtractor(nn.Module):
         else:
             given = download(self.network_name) if weights == "DEFAULT" else read_state(weights)
             unneeded = set(module.state_dict()) - set(expected)
-            state = fit_state(given, expected, ignored=unneeded, prefix="features.")
+            constants = {k: v for k, v in expected.items() if k not in module.state_dict()}  # found by the tracer
+            state = fit_state(given, expected, ignored=unneeded, defaults=constants)
         self.network.load_state_dict({k: v.detach().clone() for k, v in state.items()}, assign=True)
         self.network.requires_grad_(False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_plans": {}}  # nodes get other names when the network is unpickled
 
     def extra_repr(self) -> str:
         """Shown by repr()."""
@@ -244,18 +259,18 @@ class _Plan:
     @classmethod
     def make(cls, network: fx.GraphModule, layers: Iterable[Layer], maps: MapIndex) -> _Plan:
         wanted = maps.channels
-        layers = [layer for layer in layers if layer.name in wanted]
-        nodes = {node.name: node for node in network.graph.nodes}
-        needed = _ancestors(nodes[layer.output] for layer in layers)
+        ends = zip(layers, layer_nodes(network.graph), strict=True)
+        found = [(layer, conv, output) for layer, (conv, output) in ends if layer.name in wanted]
+        needed = _ancestors(output for _, _, output in found)
         outputs: dict[str, list[tuple[Layer, list[int] | None]]] = {}
         filters: dict[str, list[int]] = {}
-        for layer in layers:
+        for layer, conv, output in found:
             channels: list[int] | None = wanted[layer.name]
             if channels == list(range(layer.channels)):
                 channels = None
-            elif channels and _is_last(network, nodes[layer.conv], nodes[layer.output], needed):
-                filters[layer.conv], channels = channels, None
-            outputs.setdefault(layer.output, []).append((layer, channels))
+            elif channels and _is_last(layer, conv, output, needed):
+                filters[conv.name], channels = channels, None
+            outputs.setdefault(output.name, []).append((layer, channels))
         order = [node for node in network.graph.nodes if node in needed]
         last_use: dict[str, list[str]] = {}
         used: set[fx.Node] = set()
@@ -276,13 +291,11 @@ def _ancestors(outputs: Iterable[fx.Node]) -> set[fx.Node]:
     return needed
 
 
-def _is_last(network: fx.GraphModule, conv: fx.Node, output: fx.Node, needed: set[fx.Node]) -> bool:
+def _is_last(layer: Layer, conv: fx.Node, output: fx.Node, needed: set[fx.Node]) -> bool:
     """Whether all that runs after this convolution is its own ReLU, so that filters may be left out."""
-    module = network.get_submodule(str(conv.target))
-    if not isinstance(module, nn.Conv2d) or module.groups != 1 or module.padding_mode != "zeros":
-        return False
     users = {user for node in {conv, output} for user in node.users if user in needed}
-    return users <= {output} and (output is conv or output in conv.users)
+    relu_follows = output in conv.users and not layer.rectify  # else it is a normalisation, which needs all channels
+    return users <= {output} and (output is conv or relu_follows)
 
 
 def _execute(network: fx.GraphModule, plan: _Plan, images: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -311,27 +324,28 @@ def _call(
     network: fx.GraphModule, node: fx.Node, values: dict[str, Any], filters: list[int] | None, images: Tensor
 ) -> Any:
     if node.op == "placeholder":
-        return images
+        return images  # the only one that is needed: the other arguments' defaults are traced in
     if node.op == "get_attr":
         return attrgetter(str(node.target))(network)
-    args = fx.node.map_arg(node.args, lambda n: values[n.name])
-    kwargs = fx.node.map_arg(node.kwargs, lambda n: values[n.name])
+    args: Any = fx.node.map_arg(node.args, lambda n: values[n.name])
+    kwargs: Any = fx.node.map_arg(node.kwargs, lambda n: values[n.name])
     if node.op == "call_method":
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
     if node.op == "call_function":
         assert callable(node.target)
         return node.target(*args, **kwargs)
     module = network.get_submodule(str(node.target))
-    if filters is not None and isinstance(module, nn.Conv2d):
+    if filters is not None:
         return conv_filters(module, args[0], filters)
     return module(*args, **kwargs)
 
 
 def _network_name(model: nn.Module) -> str:
-    """torchvision's name where the module is one of `NETWORKS`, else its class name."""
+    """torchvision's name where the module's features are those of one of `NETWORKS`, else its class name."""
     if type(model).__module__.startswith("torchvision."):
-        shapes = {k: v.shape for k, v in model.state_dict().items()}
         for name in NETWORKS:
-            if shapes == {k: v.shape for k, v in blank_network(name).state_dict().items()}:
+            blank = blank_network(name)
+            # Its text tells poolings and activations too, which users exchange.
+            if type(model) is type(blank) and repr(model.features) == repr(blank.features):
                 return name
     return type(model).__name__

@@ -18,29 +18,33 @@ class FeatureMap:
     Args:
         layer: the layer's name, `"conv1"` or a module path.
         channel: the channel, counted from 0.
+        source: names the network and scale where maps of several stand side by side, empty where there is one.
 
     Raises:
-        InputError: the layer name is empty or the channel is not a whole number from 0.
+        InputError: the layer name is empty or has a "/", or the channel is not a whole number from 0.
 
     Example:
         >>> FeatureMap.parse("conv1:27")
-        FeatureMap(layer='conv1', channel=27)
+        FeatureMap(layer='conv1', channel=27, source='')
         >>> str(FeatureMap("conv1", 27))
         'conv1:27'
+        >>> FeatureMap.parse("half/conv1:27").source
+        'half'
     """
 
     layer: str
     channel: int
+    source: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.layer, str) or not self.layer:
-            raise InputError(f"a feature map needs a layer name such as 'conv1', got {self.layer!r}")
+        if not isinstance(self.layer, str) or not self.layer or "/" in self.layer:
+            raise InputError(f"a feature map needs a layer name such as 'conv1', without '/', got {self.layer!r}")
         if not isinstance(self.channel, int) or isinstance(self.channel, bool) or self.channel < 0:
             raise InputError(f"a channel is a whole number from 0, got {self.channel!r} for layer {self.layer!r}")
 
     @classmethod
     def parse(cls, text: str | FeatureMap) -> FeatureMap:
-        """Read the text form `"layer:channel"`; a `FeatureMap` comes back as it is.
+        """Read the text form `"layer:channel"` or `"source/layer:channel"`; a `FeatureMap` comes back as it is.
 
         Raises:
             InputError: the text is not of that form.
@@ -50,10 +54,18 @@ class FeatureMap:
         layer, colon, channel = text.rpartition(":") if isinstance(text, str) else ("", "", "")
         if not (colon and layer and channel.isdecimal()):
             raise InputError(f"a feature map is written 'layer:channel', as in 'conv1:27', got {text!r}")
-        return cls(layer, int(channel))
+        source, slash, layer = layer.rpartition("/")
+        if slash and not source:
+            raise InputError(f"a feature map of a source is written 'source/layer:channel', got {text!r}")
+        return cls(layer, int(channel), source)
+
+    @property
+    def place(self) -> str:
+        """The layer, with its source where there is one: `"conv1"`, `"half/conv1"`."""
+        return f"{self.source}/{self.layer}" if self.source else self.layer
 
     def __str__(self) -> str:
-        return f"{self.layer}:{self.channel}"
+        return f"{self.place}:{self.channel}"
 
 
 class MapIndex(Sequence[FeatureMap]):
@@ -93,7 +105,7 @@ class MapIndex(Sequence[FeatureMap]):
         """The channels of each layer, layers and channels in order of first appearance."""
         grouped: dict[str, list[int]] = {}
         for m in self._maps:
-            grouped.setdefault(m.layer, []).append(m.channel)
+            grouped.setdefault(m.place, []).append(m.channel)
         return grouped
 
     @property

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from fmiqa.comparison import MapScorer, PreparedImages
 from fmiqa.correlation.logistic import LogisticFit
-from fmiqa.errors import FileFormatError, FmiqaError, InputError
+from fmiqa.errors import FileFormatError, InputError
 from fmiqa.features import FeatureExtractor
 from fmiqa.io import load_tensors, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
@@ -38,7 +38,7 @@ class SelectedFeatureIQM(nn.Module):
         fit: a logistic fitted to subjective scores; the metric then answers on their scale.
 
     Raises:
-        InputError: no maps, maps that the network lacks, an unknown measure or pooling.
+        InputError: no maps, maps that the network lacks, an unknown measure or pooling, a `fit` of several problems.
 
     Example:
         >>> import torch, torchvision
@@ -62,6 +62,8 @@ class SelectedFeatureIQM(nn.Module):
     ) -> None:
         super().__init__()
         check_pool(pool)
+        if fit is not None and fit.parameters.ndim != 1:
+            raise InputError(f"fit is of one problem, got one of {tuple(fit.parameters.shape[:-1])} problems")
         extractor = model if isinstance(model, FeatureExtractor) else FeatureExtractor(model)
         index = MapIndex(maps)
         scorer = MapScorer(extractor, index, measure=measure)  # names wrong maps before the network is cut
@@ -94,7 +96,10 @@ class SelectedFeatureIQM(nn.Module):
             InputError: sizes that differ, images of another form, too small, or on another device.
         """
         score = pool_scores(self.scorer(test, reference), self.maps, pool=self.pool)
-        return score if self.fit is None else self.fit.predict(score[:, None])[:, 0]
+        if self.fit is None:
+            return score
+        fit = replace(self.fit, parameters=self.fit.parameters.to(score.device))
+        return fit.predict(score)
 
     def prepare(self, reference: Tensor) -> PreparedImages:
         """The reference side (N or 1, 3, H, W), computed once for many calls."""
@@ -129,16 +134,14 @@ class SelectedFeatureIQM(nn.Module):
         """
         state, header = load_tensors(path, _KIND)
         try:
-            named = header["network"] in NETWORKS
-            if not named and model is None:
+            network = header["network"] if header["network"] in NETWORKS else model
+            if network is None:
                 raise FileFormatError(
                     f"{path} was built on a network of your own ({header['network']}); "
                     "pass one of the same architecture: load(path, model=...)"
                 )
             maps = MapIndex(header["maps"])
-            extractor = FeatureExtractor(
-                header["network"] if named else model, weights=state, stage=header["stage"], layers=maps.layers
-            )
+            extractor = FeatureExtractor(network, weights=state, stage=header["stage"], layers=maps.layers)
             extractor.weights_sha256 = header["weights_sha256"]
             fit = None if header["fit"] is None else LogisticFit.from_dict(header["fit"])
             kind = AllFeatureIQM if header["class"] == "AllFeatureIQM" else SelectedFeatureIQM

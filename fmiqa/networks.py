@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from fmiqa.errors import InputError
 
-__all__ = ["NETWORKS", "Layer", "Stage", "blank_network", "conv_filters", "keep_layers", "trace_layers"]
+__all__ = ["NETWORKS", "Layer", "Stage", "blank_network", "conv_filters", "keep_layers", "layer_nodes", "trace_layers"]
 
 NETWORKS = ("alexnet", "vgg11", "vgg13", "vgg16", "vgg19", "squeezenet1_1")
 
@@ -28,16 +29,12 @@ class Layer:
         name: as the field writes it (`conv1`, `conv3_2`), or the module path.
         path: the module path of the convolution.
         channels: how many feature maps it has.
-        conv: graph node of the convolution.
-        output: graph node whose value holds the maps.
-        rectify: whether that value has still to go through a ReLU.
+        rectify: whether the value that holds the maps has still to go through a ReLU.
     """
 
     name: str
     path: str
     channels: int
-    conv: str
-    output: str
     rectify: bool
 
 
@@ -60,8 +57,10 @@ def trace_layers(
 ) -> tuple[fx.GraphModule, dict[str, Layer]]:
     """Cut a copy of `model` to what its convolutions need, and list these in the order they run.
 
+    Nothing in the copy overwrites maps that are handed out.
+
     Args:
-        model: a network of one image tensor.
+        model: a network of one image tensor; further arguments of its `forward` keep their defaults.
         stage: where the maps are taken.
         keep: names of the layers to keep, all by default.
 
@@ -72,14 +71,18 @@ def trace_layers(
     names = _field_names(model)
     head = _classifier(model)
     try:
-        graph = fx.Tracer().trace(model)
+        graph = _Tracer().trace(model, concrete_args=_defaults(model))
+    except InputError:
+        raise
     except Exception as error:  # data-dependent control flow fails in as many ways as there are networks
         raise InputError(
             f"{type(model).__name__} cannot be traced by torch.fx ({error}); pass a network whose forward takes one "
             "image tensor and does not branch on its values, or the convolutional part alone"
         ) from error
     modules = dict(model.named_modules())
+    _follow_writes(graph, modules)
     layers: dict[str, Layer] = {}
+    ends: list[tuple[fx.Node, fx.Node]] = []
     for node in list(graph.nodes):
         conv = modules.get(str(node.target)) if node.op == "call_module" else None
         path = str(node.target)
@@ -88,19 +91,27 @@ def trace_layers(
         calls = sum(layer.path == path for layer in layers.values())
         name = names.get(path, path) + (f"#{calls + 1}" if calls else "")
         output, rectify = (node, False) if stage == "conv" else _rectified(node, modules)
-        layers[name] = Layer(name, path, conv.out_channels, node.name, output.name, rectify)
+        layers[name] = Layer(name, path, conv.out_channels, rectify)
+        ends.append((node, output))
     if not layers:
         raise InputError(f"{type(model).__name__} has no nn.Conv2d layer, so there are no feature maps to compare")
-    network, layers = keep_layers(model, graph, layers, list(layers if keep is None else keep))
-    if stage == "conv":
-        _forbid_overwriting(network)
-    return network, layers
+    graph.output_node().args = (tuple(ends),)
+    _separate_writes(graph, modules)
+    return keep_layers(model, graph, layers, list(layers if keep is None else keep))
+
+
+def layer_nodes(graph: fx.Graph) -> list[tuple[fx.Node, fx.Node]]:
+    """Each layer's convolution and the node whose value holds its maps, in the order of the layers.
+
+    They are read off the graph's output, since nodes get other names when a network is unpickled.
+    """
+    return list(graph.output_node().args[0])  # type: ignore[arg-type]
 
 
 def keep_layers(
     model: nn.Module, graph: fx.Graph, layers: dict[str, Layer], keep: Iterable[str]
 ) -> tuple[fx.GraphModule, dict[str, Layer]]:
-    """Drop all that the layers to keep do not need.
+    """Drop all that the layers to keep do not need; `graph` itself is changed.
 
     Raises:
         InputError: a layer to keep that is not there, or none.
@@ -108,12 +119,35 @@ def keep_layers(
     kept = list(keep)
     if not kept or not set(kept) <= set(layers):
         raise InputError(f"layers to keep: {', '.join(kept) or 'none'}; the network has {', '.join(layers)}")
+    ends = tuple(ends for name, ends in zip(layers, layer_nodes(graph), strict=True) if name in kept)
     layers = {name: layer for name, layer in layers.items() if name in kept}
-    nodes = {node.name: node for node in graph.nodes}
-    outputs = dict.fromkeys(nodes[layer.output] for layer in layers.values())
-    graph.output_node().args = (tuple(outputs),)
+    graph.output_node().args = (ends,)
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
     return fx.GraphModule(model, graph), layers  # holds only the modules that the graph still names
+
+
+class _Tracer(fx.Tracer):
+    """Takes every convolution as one step, those of other packages too."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _defaults(model: nn.Module) -> dict[str, object]:
+    """What the arguments of `forward` after the images are by default."""
+    others = list(inspect.signature(model.forward).parameters.values())[1:]
+    named = [p for p in others if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    needed = [p.name for p in named if p.default is p.empty]
+    if needed:
+        raise InputError(
+            f"{type(model).__name__}.forward needs {', '.join(needed)} beside the images; pass a network whose "
+            "forward takes one image tensor, or a wrapper that fills in the rest"
+        )
+    return {p.name: p.default for p in named}
+
+
+_RELUS = (torch.relu, torch.relu_, nn.functional.relu, nn.functional.relu6, "relu", "relu_")
+_NORMALISATIONS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.InstanceNorm2d)
 
 
 def _rectified(conv: fx.Node, modules: dict[str, nn.Module]) -> tuple[fx.Node, bool]:
@@ -122,25 +156,68 @@ def _rectified(conv: fx.Node, modules: dict[str, nn.Module]) -> tuple[fx.Node, b
     while len(node.users) == 1:
         (user,) = node.users
         module = modules.get(str(user.target)) if user.op == "call_module" else None
-        if isinstance(module, nn.ReLU) or user.target in (torch.relu, torch.relu_, nn.functional.relu, "relu", "relu_"):
+        if isinstance(module, nn.ReLU | nn.ReLU6) or (user.op != "call_module" and user.target in _RELUS):
             return user, False
-        if not isinstance(module, nn.BatchNorm2d):
+        if not isinstance(module, _NORMALISATIONS):
             break
         node = user
     return node, True
 
 
-def _forbid_overwriting(network: fx.GraphModule) -> None:
-    """An in-place ReLU would change the convolution's output after it was handed out."""
-    for module in network.modules():
-        if isinstance(module, nn.ReLU):
-            module.inplace = False
-    for node in network.graph.nodes:
-        if node.op == "call_function" and node.kwargs.get("inplace"):
-            node.update_kwarg("inplace", False)
-        if node.target in (torch.relu_, "relu_"):
-            node.target = torch.relu if node.op == "call_function" else "relu"
-    network.recompile()
+def _follow_writes(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
+    """Where an operation writes into its input, let later readers of that input read the operation's result.
+
+    torch.fx knows only results: after the statement `F.relu_(x)` it would read x as it was before.
+    """
+    place = {node: i for i, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        value = _written(node, modules)
+        if value is not None:
+            for user in [user for user in value.users if place[user] > place[node]]:
+                user.replace_input_with(value, node)
+
+
+def _separate_writes(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
+    """Let operations that write into their input write into a copy, but where only they read it."""
+    handed_out = {output for _, output in layer_nodes(graph)}
+    for node in list(graph.nodes):
+        value = _written(node, modules)
+        if value is None:
+            continue
+        readers = [user for user in value.users if user.op != "output"]
+        if _is_fresh(value, modules) and readers == [node] and value not in handed_out:
+            continue
+        with graph.inserting_before(node):
+            node.replace_input_with(value, graph.call_method("clone", (value,)))
+
+
+def _written(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
+    """The value that a node writes into, if it does so."""
+    value = node.args[0] if node.args else node.kwargs.get("input")
+    if node.op == "call_module":
+        writes = getattr(modules[str(node.target)], "inplace", False) is True
+    elif node.op == "call_method":
+        writes = str(node.target).endswith("_") and not str(node.target).endswith("__")
+    elif node.op == "call_function":
+        name = getattr(node.target, "__name__", "")
+        writes = (name.endswith("_") and not name.endswith("__")) or _asks_in_place(node)
+    else:
+        writes = False
+    return value if writes and isinstance(value, fx.Node) else None
+
+
+def _asks_in_place(node: fx.Node) -> bool:
+    """Whether a function such as F.relu is called with inplace=True, by name or by position."""
+    try:
+        given = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # a built-in without a signature; those say so in their names
+        return False
+    return given.arguments.get("inplace", False) is True
+
+
+def _is_fresh(value: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a value has memory of its own, shared with no other value."""
+    return value.op == "call_module" and type(modules[str(value.target)]) in (nn.Conv2d, nn.BatchNorm2d)
 
 
 def _classifier(model: nn.Module) -> set[str]:
@@ -167,7 +244,14 @@ def _field_names(model: nn.Module) -> dict[str, str]:
     return names
 
 
-def conv_filters(conv: nn.Conv2d, images: Tensor, channels: list[int]) -> Tensor:
-    """Run only some filters of an ungrouped convolution: (N, C, H, W) -> (N, len(channels), H', W')."""
+def conv_filters(conv: nn.Module, images: Tensor, channels: list[int]) -> Tensor:
+    """Run only some filters of a convolution: (N, C, H, W) -> (N, len(channels), H', W').
+
+    A convolution with a forward of its own, hooks, groups or its own padding is run whole.
+    """
+    hooked = conv._forward_pre_hooks or conv._forward_hooks
+    if type(conv) is not nn.Conv2d or conv.groups != 1 or conv.padding_mode != "zeros" or hooked:
+        maps: Tensor = conv(images)[:, channels]
+        return maps
     bias = None if conv.bias is None else conv.bias[channels]
     return nn.functional.conv2d(images, conv.weight[channels], bias, conv.stride, conv.padding, conv.dilation)

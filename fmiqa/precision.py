@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -11,17 +12,18 @@ __all__ = ["strict_float32"]
 
 # From torch 2.9 each backend has its own fp32_precision; reading the older flags after a user
 # set the newer ones raises, so each torch is spoken to in its own terms.
+_BACKENDS: Any = torch.backends  # typed differently from torch to torch
 _SWITCHES: list[tuple[object, str, object]] = (
     [
-        (torch.backends.cudnn.conv, "fp32_precision", "ieee"),
-        (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
-        (torch.backends.mkldnn.conv, "fp32_precision", "ieee"),
-        (torch.backends.mkldnn.matmul, "fp32_precision", "ieee"),
+        (_BACKENDS.cudnn.conv, "fp32_precision", "ieee"),
+        (_BACKENDS.cuda.matmul, "fp32_precision", "ieee"),
+        (_BACKENDS.mkldnn.conv, "fp32_precision", "ieee"),
+        (_BACKENDS.mkldnn.matmul, "fp32_precision", "ieee"),
     ]
-    if hasattr(torch.backends.cudnn, "conv")
+    if hasattr(_BACKENDS.cudnn, "conv")
     else [
-        (torch.backends.cudnn, "allow_tf32", False),
-        (torch.backends.cuda.matmul, "allow_tf32", False),
+        (_BACKENDS.cudnn, "allow_tf32", False),
+        (_BACKENDS.cuda.matmul, "allow_tf32", False),
     ]
 )
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Subset
 
 from fmiqa.comparison import MapScorer, PreparedImages
 from fmiqa.datasets.base import Sample
-from fmiqa.errors import InputError, ResumeError
+from fmiqa.errors import FileFormatError, InputError, ResumeError
 from fmiqa.features import FeatureExtractor
 from fmiqa.io import load_json, load_tensors, save_json, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
@@ -73,7 +73,8 @@ def score_matrix(
         batch_size: the largest number of test images in a batch, chosen by device and `memory` if None.
         workers: processes that decode images ahead; by default 0 on a CPU, up to 8 on a GPU.
         save: file for the result (safetensors). Finished parts are kept beside it in `<save>.parts`, and
-            a run that was stopped goes on from them when called again; they are removed at the end.
+            a run that was stopped goes on from them when called again; a damaged part is computed again. They
+            are removed at the end.
         check: decode every image once before the start, so that a damaged file is found now.
         progress: show a progress bar.
 
@@ -82,7 +83,8 @@ def score_matrix(
         beyond float32 rounding (about 1e-6), and are the same bits for the same call on the same machine.
 
     Raises:
-        InputError: an item that is not a `Sample`, pairs of different size, images too small for a layer.
+        InputError: an item that is not a `Sample`, pairs of different size, images too small for a layer; `save`
+            is a folder.
         DatasetError: from the check, naming every damaged file.
         ResumeError: `save` has parts of a run with other options.
 
@@ -102,7 +104,11 @@ def score_matrix(
         extractor = copy.deepcopy(extractor).to(home)
     scorer = MapScorer(extractor, maps, measure=measure)
     run = _Run(scorer, data, home, memory, batch_size, workers)
-    parts = _Parts(save, run.plan, run.describe()) if save is not None else _Parts(None, run.plan, {})
+    if save is not None and Path(save).is_dir():
+        raise InputError(f"save is the name of a file to be, {os.fspath(save)} is a folder")
+    parts = _Parts(save, run.plan, run.describe() if save is not None else {})
+    if save is not None and item_names(data) is None:
+        parts.refuse_other_items(data)
     bar = _bar(progress, len(data), sum(len(run.plan[k]) for k in parts.finished))
     for number, part in run.compute(parts.missing):
         parts.add(number, part)
@@ -139,7 +145,7 @@ class _Run:
         self.workers = workers if workers is not None else (min(8, os.cpu_count() or 1) if device.type == "cuda" else 0)
         self.plan = _plan(reference_ids(data), len(data))
         self._reference: tuple[Tensor, PreparedImages | Tensor] | None = None
-        self._footprint: dict[tuple[int, ...], tuple[int, int]] = {}
+        self._footprint: dict[tuple[int, int], tuple[int, bool]] = {}
 
     def options(self) -> dict[str, Any]:
         extractor = self.scorer.extractor
@@ -148,13 +154,14 @@ class _Run:
             "network": extractor.network_name,
             "weights_sha256": extractor.weights_sha256,
             "stage": extractor.stage,
+            "layers": extractor.layers,
             "measure": self.scorer.measure.options(),
             "dtype": str(extractor.dtype).removeprefix("torch."),
         }
 
     def describe(self) -> dict[str, Any]:
         """What finished parts must share with this run to be used again."""
-        names = getattr(_innermost(self.data), "names", None)
+        names = item_names(self.data)
         digest = hashlib.sha256(json.dumps([names, self.plan, [str(m) for m in self.scorer.maps]]).encode())
         return {
             **self.options(),
@@ -177,47 +184,60 @@ class _Run:
                 batch_size=None,
                 collate_fn=_as_it_is,
                 num_workers=min(self.workers, len(order)),
+                generator=torch.Generator(),  # or the caller's random numbers would move on
             )
         )
         for number in numbers:
-            rows = self.plan[number]
-            part = [_checked(next(samples), row) for row in rows]
-            values = torch.cat([self._score(run) for run in _runs(part)])
-            yield number, {
-                "rows": rows,
-                "values": values,
-                "targets": [float(s.score) for s in part],
-                "groups": [s.reference_id for s in part],
-                "names": [s.name for s in part],
-                "distortions": [s.distortion for s in part],
-            }
+            part: dict[str, Any] = {"rows": self.plan[number], "targets": [], "groups": [], "names": []}
+            part["distortions"], values = [], []
+            for batch in self._batches(samples, self.plan[number]):
+                values.append(self._score(batch))
+                part["targets"] += [float(s.score) for s in batch]
+                part["groups"] += [s.reference_id for s in batch]
+                part["names"] += [s.name for s in batch]
+                part["distortions"] += [s.distortion for s in batch]
+            yield number, {**part, "values": torch.cat(values)}
+
+    def _batches(self, samples: Iterator[object], rows: list[int]) -> Iterator[list[Sample]]:
+        """Samples of one reference image, as many as fit; no more images are held at a time."""
+        batch: list[Sample] = []
+        for row in rows:
+            sample = _checked(next(samples), row)
+            if batch and (len(batch) == self._fitting(batch[0])[0] or not _go_together(sample, batch[0])):
+                yield batch
+                batch = []
+            batch.append(sample)
+        yield batch
 
     def _score(self, samples: list[Sample]) -> Tensor:
         """Samples of one reference image: (n, M)."""
         image = samples[0].reference
-        size, fixed = self._bytes(image)
-        if self._reference is None or not torch.equal(self._reference[0], image):
-            self._reference = None  # frees the last one before the next is made
-            moved = image[None].to(self.device)
-            # A reference whose prepared side does not fit is run again beside each batch, layer by layer.
-            self._reference = image, self.scorer.prepare(moved) if fixed <= self.memory // 2 else moved
-        room = self.memory - (fixed if isinstance(self._reference[1], PreparedImages) else 0)
-        batch = max(1, min(self.batch_size, room // size))
-        scores = []
-        for start in range(0, len(samples), batch):
-            test = torch.stack([s.distorted for s in samples[start : start + batch]])
-            scores.append(self.scorer(test.to(self.device), self._reference[1]).float().cpu())
-        return torch.cat(scores)
+        try:
+            if self._reference is None or not _same(self._reference[0], image):
+                self._reference = None  # frees the last one before the next is made
+                moved = image[None].to(self.device)
+                # A reference whose prepared side does not fit is run again beside each batch, layer by layer.
+                self._reference = image, self.scorer.prepare(moved) if self._fitting(samples[0])[1] else moved
+            test = torch.stack([s.distorted for s in samples]).to(self.device)
+            scores: Tensor = self.scorer(test, self._reference[1])
+        except InputError as error:
+            names = ", ".join(s.name for s in samples)
+            raise InputError(f"{names}, or the reference {samples[0].reference_id}: {error}") from error
+        return scores.float().cpu()
 
-    def _bytes(self, image: Tensor) -> tuple[int, int]:
-        """About how much a test image takes while it is scored, and a prepared reference for good."""
-        _, height, width = image.shape
+    def _fitting(self, sample: Sample) -> tuple[int, bool]:
+        """How many test images of a size go into a batch, and whether the prepared reference fits beside them."""
+        height, width = sample.reference.shape[1:]
         if (height, width) not in self._footprint:
-            shapes = self.scorer.extractor.layer_shapes(height, width)
-            layers = [c * h * w for c, h, w in shapes.values()]
-            item = torch.empty(0, dtype=self.scorer.extractor.dtype).element_size()
+            extractor = self.scorer.extractor
+            layers = [c * h * w for c, h, w in extractor.layer_shapes(height, width, self.scorer.asked).values()]
+            item = torch.empty(0, dtype=extractor.dtype).element_size()
             # A layer, the next one, a convolution's workspace, and the moments of a few channels.
-            self._footprint[height, width] = (4 * max([*layers, 3 * height * width]) * item, 3 * sum(layers) * item)
+            size = 4 * max([*layers, 3 * height * width]) * item
+            fixed = 3 * sum(layers) * item
+            prepared = fixed <= self.memory // 2
+            room = self.memory - (fixed if prepared else 0)
+            self._footprint[height, width] = max(1, min(self.batch_size, room // size)), prepared
         return self._footprint[height, width]
 
     def assemble(self, parts: list[dict[str, Any]]) -> ScoreMatrix:
@@ -254,9 +274,9 @@ class _Parts:
         else:
             self._refuse_other(load_json(run, _RUN), description)
         for number, rows in enumerate(plan):
-            if self._path(number).exists():
-                tensors, header = load_tensors(self._path(number), _PART)
-                self._done[number] = {"rows": rows, "values": tensors["values"], **header}
+            part = self._read(number, rows, description["maps"])
+            if part is not None:
+                self._done[number] = part
 
     def _refuse_other(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         now = json.loads(json.dumps(now))
@@ -266,6 +286,29 @@ class _Parts:
                 f"{self._folder} holds finished parts of a run with other options ({'; '.join(differing)}); "
                 "call with the same options to go on, save under another name, or delete that folder to start anew"
             )
+
+    def refuse_other_items(self, data: SampleSource) -> None:
+        """For data whose items have no names without being decoded: look at one item of each part."""
+        for number, part in self._done.items():
+            before, now = part["names"][0], data[part["rows"][0]].name
+            if before != now:
+                raise ResumeError(
+                    f"{self._folder} holds finished parts of other images (item {part['rows'][0]} was {before!r} "
+                    f"in part {number}, now it is {now!r}); save under another name, or delete that folder"
+                )
+
+    def _read(self, number: int, rows: list[int], maps: int) -> dict[str, Any] | None:
+        """A finished part; a damaged one counts as not finished."""
+        if not self._path(number).exists():
+            return None
+        try:
+            tensors, header = load_tensors(self._path(number), _PART)
+        except FileFormatError:
+            return None
+        whole = all(len(header.get(key, ())) == len(rows) for key in ("targets", "groups", "names", "distortions"))
+        if not whole or "values" not in tensors or tensors["values"].shape != (len(rows), maps):
+            return None
+        return {"rows": rows, "values": tensors["values"], **header}
 
     def _path(self, number: int) -> Path:
         assert self._folder is not None
@@ -295,11 +338,22 @@ class _Parts:
 
 def reference_ids(data: object) -> list[str] | None:
     """The reference of each item without decoding any, where the data set knows it; through `Subset`s."""
+    return _known(data, "reference_ids", "reference_id")
+
+
+def item_names(data: object) -> list[str] | None:
+    """The name of each item without decoding any, where the data set knows it; through `Subset`s."""
+    return _known(data, "names", "name")
+
+
+def _known(data: object, of_all: str, of_one: str) -> list[str] | None:
     if isinstance(data, Subset):
-        inner = reference_ids(data.dataset)
+        inner = _known(data.dataset, of_all, of_one)
         return None if inner is None else [inner[i] for i in data.indices]
-    ids = getattr(data, "reference_ids", None)
-    return None if ids is None else [str(i) for i in ids]
+    if isinstance(data, list | tuple):
+        return [str(getattr(sample, of_one, "")) for sample in data]
+    known = getattr(data, of_all, None)
+    return None if known is None else [str(item) for item in known]
 
 
 def _innermost(data: Any) -> Any:
@@ -314,22 +368,22 @@ def _plan(ids: list[str] | None, count: int) -> list[list[int]]:
     return [rows[i : i + _PART_ROWS] for rows in by_reference.values() for i in range(0, len(rows), _PART_ROWS)]
 
 
-def _runs(samples: list[Sample]) -> Iterator[list[Sample]]:
-    """Stretches of samples whose reference is the same picture, whatever its id says."""
-    start = 0
-    for i in range(1, len(samples) + 1):
-        if i == len(samples) or not _same(samples[i].reference, samples[start].reference):
-            yield samples[start:i]
-            start = i
+def _go_together(a: Sample, b: Sample) -> bool:
+    """Whether two test images can share a batch: the same reference picture, whatever its id says."""
+    return a.distorted.dtype == b.distorted.dtype and _same(a.reference, b.reference)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a is b or torch.equal(a, b)
+    return a is b or (a.dtype == b.dtype and torch.equal(a, b))
 
 
 def _checked(sample: object, row: int) -> Sample:
     if not isinstance(sample, Sample):
         raise InputError(f"item {row} of the data set is a {type(sample).__name__}, expected an fmiqa.datasets.Sample")
+    for what, image in (("test image", sample.distorted), ("reference", sample.reference)):
+        if not isinstance(image, Tensor) or image.ndim != 3:
+            given = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+            raise InputError(f"item {row} ({sample.name}): {what} is a tensor (3, H, W), got {given}")
     if sample.reference.shape != sample.distorted.shape:
         raise InputError(
             f"item {row} ({sample.name}): test image {tuple(sample.distorted.shape)} and reference "

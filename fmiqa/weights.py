@@ -7,6 +7,7 @@ import os
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,8 @@ def read_state(source: str | os.PathLike[str] | StateDict) -> dict[str, Tensor]:
         WeightsError: the file is missing, damaged, or holds anything but tensors by name.
     """
     if isinstance(source, Mapping):
-        state, origin = source, "the given state dict"
+        state: Any = source
+        origin = "the given state dict"
     else:
         path = Path(source).expanduser()
         origin = str(path)
@@ -56,24 +58,26 @@ def read_state(source: str | os.PathLike[str] | StateDict) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         kind = type(state).__name__
         raise WeightsError(f"{origin} holds a {kind} that is not a mapping of names to tensors (a state dict)")
-    prefix = "module."  # what nn.DataParallel puts before every name
-    return {str(k).removeprefix(prefix): v for k, v in state.items()}
+    return {str(name): value for name, value in state.items()}
 
 
-def fit_state(state: StateDict, expected: StateDict, *, ignored: Iterable[str] = (), prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of `state` that `expected` names, checked one by one.
+def fit_state(
+    state: StateDict, expected: StateDict, *, ignored: Iterable[str] = (), defaults: StateDict | None = None
+) -> dict[str, Tensor]:
+    """The tensors of `state` that `expected` names, checked one by one, on the devices of `expected`.
 
     Args:
-        state: what was given.
-        expected: names and shapes that must be there.
+        state: what was given, under the network's names, these without `features.`, or either with the
+            `module.` that `nn.DataParallel` puts in front.
+        expected: names and shapes that must be there; those without memory (on the meta device) come to be on
+            the CPU. Half precision is widened to the dtype expected, double precision is kept.
         ignored: names that may be there and are not needed (the classifier).
-        prefix: put before every name of `state` when it stands before none (`"features."`).
+        defaults: taken where `state` has none.
 
     Raises:
         WeightsError: naming every missing, misshapen and unknown tensor.
     """
-    if prefix and not any(name.startswith(prefix) for name in state):
-        state = {prefix + name: value for name, value in state.items()}
+    state = {**(defaults or {}), **_named_as(expected, state)}
     found = [f"{name} is missing" for name in expected if name not in state]
     found += [
         f"{name} has shape {tuple(state[name].shape)}, expected {tuple(value.shape)}"
@@ -84,7 +88,20 @@ def fit_state(state: StateDict, expected: StateDict, *, ignored: Iterable[str] =
     if found:
         shown = "; ".join(found[:12]) + (f"; and {len(found) - 12} more" if len(found) > 12 else "")
         raise WeightsError(f"the weights do not fit the network: {shown}. Are they of another network?")
-    return {name: state[name] for name in expected}
+    return {name: _placed_as(expected[name], state[name]) for name in expected}
+
+
+def _named_as(expected: StateDict, state: StateDict) -> StateDict:
+    """The tensors under the names of the network that they fit best."""
+    bare = {name.removeprefix("module."): value for name, value in state.items()}
+    below = {f"features.{name}": value for name, value in bare.items()}
+    return max((state, bare, below), key=lambda names: len(expected.keys() & names.keys()))
+
+
+def _placed_as(expected: Tensor, value: Tensor) -> Tensor:
+    narrow = value.is_floating_point() and value.itemsize < expected.itemsize
+    device = "cpu" if expected.is_meta else expected.device
+    return value.to(device, expected.dtype if narrow else value.dtype)
 
 
 def fingerprint(state: StateDict) -> str:

@@ -1,7 +1,8 @@
 """How well scores agree with subjective scores: PLCC, SROCC, KROCC and RMSE, batched over leading dimensions.
 
-All four follow one rule: a column without information (constant, or holding NaN or infinite values) gives NaN; it raises
-nothing and does not touch its batch mates. They are computed in float64 where the device has it.
+All four follow one rule: a column without information (constant, or holding NaN or infinite values) gives
+NaN; it raises nothing and does not touch its batch mates. They are computed in float64 where the device has
+it.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def plcc(x: Tensor, y: Tensor, *, fit: Form | None = "logistic5", monotone: bool
     if fit is not None:
         return fit_logistic(x, y, form=fit, monotone=monotone).plcc
     pairs = pair(x, y, minimum=2, what="plcc", dtype=_computing_dtype(x))
-    good = pairs.informative()
-    return pairs.unflatten(_masked(_pearson(_unit(pairs.x)[pairs.x_row], _unit(pairs.y)[pairs.y_row]), good))
+    result = _pearson(_unit(pairs.x)[pairs.x_row], _unit(pairs.y)[pairs.y_row])
+    return pairs.unflatten(_masked(result, pairs.informative()))
 
 
 def rmse(x: Tensor, y: Tensor, *, fit: Form | None = "logistic5", monotone: bool = False) -> Tensor:
@@ -58,8 +59,8 @@ def rmse(x: Tensor, y: Tensor, *, fit: Form | None = "logistic5", monotone: bool
         monotone: bound the fit to keep its direction, see `fit_logistic`.
 
     Returns:
-        (...), the mean taken over N, not over degrees of freedom. NaN for columns without information; without a
-        fit a constant column has an error like any other, and the result is differentiable.
+        (...), the mean taken over N, not over degrees of freedom. NaN for columns without information;
+        without a fit a constant column has an error like any other, and the result is differentiable.
 
     Raises:
         InputError: shapes that do not broadcast, or fewer points than 1 without a fit, 5 or 4 with one.
@@ -171,13 +172,17 @@ def _kendall(x: Tensor, y: Tensor) -> Tensor:
     ties_x = _tied_pairs(x_same)
     ties_y = _tied_pairs(y_sorted.values[:, 1:] == y_sorted.values[:, :-1])
     ties_both = _tied_pairs(x_same & (y[:, 1:] == y[:, :-1]))
-    # Sorted by x, and by y within equal x; equal y are numbered as they come: only discordant pairs are inverted.
-    inverse = torch.empty_like(order).scatter_(-1, y_sorted.indices, torch.arange(points, device=x.device).expand_as(order))
+    # Sorted by x, and by y within equal x; equal y are numbered as they come: only discordant pairs are
+    # inverted.
+    inverse = torch.empty_like(order).scatter_(
+        -1, y_sorted.indices, torch.arange(points, device=x.device).expand_as(order)
+    )
     discordant = _inversions(inverse)
     every = points * (points - 1) // 2
     surplus = every - ties_x - ties_y + ties_both - 2 * discordant
     scale = (every - ties_x).to(x.dtype).sqrt() * (every - ties_y).to(x.dtype).sqrt()
-    return (surplus / scale).clamp(-1, 1)
+    tau: Tensor = surplus / scale
+    return tau.clamp(-1, 1)
 
 
 def _tied_pairs(same: Tensor) -> Tensor:
@@ -190,8 +195,9 @@ def _tied_pairs(same: Tensor) -> Tensor:
 def _inversions(numbers: Tensor) -> Tensor:
     """(P,) number of pairs out of order in each row, a permutation of 0 .. N - 1.
 
-    Bit by bit from the highest: within the values that agree in all higher bits, each 0 that comes after a 1 is an
-    inversion; then zeros are moved before ones, in order. Padded to a power of two, all groups are equally long.
+    Bit by bit from the highest: within the values that agree in all higher bits, each 0 that comes after a 1
+    is an inversion; then zeros are moved before ones, in order. Padded to a power of two, all groups are
+    equally long.
     """
     length = 1 << max(1, (numbers.shape[-1] - 1).bit_length())
     tail = torch.arange(numbers.shape[-1], length, device=numbers.device).expand(len(numbers), -1)

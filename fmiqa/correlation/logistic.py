@@ -1,14 +1,14 @@
 """Batched least-squares fit of the logistic functions that map objective scores to subjective ones.
 
-Two forms are in use: the four-parameter logistic of the Video Quality Experts Group (VQEG, Final report from the
-Video Quality Experts Group on the validation of objective models of video quality assessment, 2000), and the
-five-parameter one with a linear term of Sheikh, Sabir and Bovik (A statistical evaluation of recent full reference
-image quality assessment algorithms, IEEE Trans. Image Processing 15(11), 2006, Eq. 8).
+Two forms are in use: the four-parameter logistic of the Video Quality Experts Group (VQEG, Final report from
+the Video Quality Experts Group on the validation of objective models of video quality assessment, 2000), and
+the five-parameter one with a linear term of Sheikh, Sabir and Bovik (A statistical evaluation of recent full
+reference image quality assessment algorithms, IEEE Trans. Image Processing 15(11), 2006, Eq. 8).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fmiqa.correlation.pairs import Pairs, pair
-from fmiqa.correlation.starts import search
+from fmiqa.correlation.starts import pick, search
 from fmiqa.correlation.varpro import Kind, Problem, linear_part, refine, standardise, tied_slope
 from fmiqa.errors import InputError
 
@@ -25,9 +25,10 @@ __all__ = ["Form", "LogisticFit", "fit_logistic"]
 Form = Literal["logistic5", "logistic4"]
 _PARAMETERS = {"logistic5": 5, "logistic4": 4}
 _TIED: tuple[Kind, Kind] = ("flat_ends", "flat_middle")
-_STEPS = 30
+_STEPS = 60
+_TIED_STARTS = 5
 _TOLERANCE = 1e-10
-_MEMORY = 2**25
+_MEMORY = 2**24
 """Bytes that the largest temporary tensor of a portion of the problems may take."""
 
 
@@ -39,7 +40,8 @@ class LogisticFit:
         form: `"logistic5"`, b1 (1/2 - 1/(1 + exp(b2 (x - b3)))) + b4 x + b5, or
             `"logistic4"`, (b1 - b2) / (1 + exp(-(x - b3) / |b4|)) + b2.
         parameters: (..., 5) or (..., 4), b1 first, for x as it was given; in the dtype of the computation
-            (float64), whatever the dtype of x, since the parameters of scores with a large offset need the digits.
+            (float64), whatever the dtype of x, since the parameters of scores with a large offset need the
+            digits.
         plcc: (...) Pearson correlation of fitted and given y, from 0 to 1.
         rmse: (...) root of the mean squared difference of fitted and given y.
         converged: (...) whether the search came to rest; False too where there was nothing to fit.
@@ -79,10 +81,7 @@ class LogisticFit:
                 f"predict: x of shape {tuple(x.shape)} does not broadcast against fits of shape "
                 f"{tuple(self.parameters.shape[:-1])}; expected (..., K)"
             ) from None
-        if self.form == "logistic5":
-            fitted = b[0] * (torch.sigmoid(b[1] * (values - b[2])) - 0.5) + b[3] * values + b[4]
-        else:
-            fitted = (b[0] - b[1]) * torch.sigmoid((values - b[2]) / b[3].abs()) + b[1]
+        fitted = _evaluate(self.form, b, values)
         return fitted.to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,9 +91,7 @@ class LogisticFit:
             InputError: the fit holds several problems.
         """
         if self.parameters.ndim != 1:
-            raise InputError(
-                f"to_dict is for one problem, this fit holds {tuple(self.parameters.shape[:-1])} problems"
-            )
+            raise InputError(f"to_dict is for one problem, this fit holds {tuple(self.parameters.shape[:-1])} problems")
         return {
             "form": self.form,
             "parameters": self.parameters.tolist(),
@@ -119,7 +116,8 @@ class LogisticFit:
         return cls(
             form,
             torch.tensor(values["parameters"], dtype=torch.float64),
-            *(torch.tensor(values[name], dtype=torch.float64) for name in ("plcc", "rmse")),
+            torch.tensor(values["plcc"], dtype=torch.float64),
+            torch.tensor(values["rmse"], dtype=torch.float64),
             torch.tensor(bool(values["converged"])),
         )
 
@@ -136,25 +134,28 @@ def fit_logistic(
 ) -> LogisticFit:
     """Fit logistic curves from objective scores to subjective scores, all problems at once.
 
-    Every problem is searched globally (a grid of curves, cubics, all step functions) and refined by Newton's method
-    with the linear parameters eliminated, so that no start has to be chosen. Problems do not influence one another.
-    Curves that are best in a limit (a step, a cubic) are given with finite parameters close to it.
+    Every problem is searched globally (a grid of curves, cubics, all step functions) and refined by Newton's
+    method with the linear parameters eliminated, so that no start has to be chosen. Problems do not influence
+    one another. Curves that are best in a limit (a step, a cubic) are given with finite parameters close to
+    it.
 
     A problem whose x or y is constant or holds NaN or infinite values gets NaN parameters, plcc and rmse, and
     `converged` False; it raises nothing and leaves the others alone.
 
-    `predict` reproduces plcc and rmse to about 1e-9 for scores of ordinary range. An offset of x costs digits as it
-    does in x itself: with |mean| / deviation = 1e6 the fitted scores are good to about 1e-8 of the deviation of y.
+    plcc and rmse are those of the curve that the parameters draw in float64. An offset of x costs digits, as it
+    does in x itself: at |mean| / deviation = 1e6 an ordinary fit is good to about 1e-8 of the deviation of y, one
+    whose steep sigmoid and line nearly cancel (few or clustered points) to about 1e-4.
 
     Args:
         x: (..., N) objective scores; at least 5 points for `"logistic5"`, 4 for `"logistic4"`.
-        y: (..., N) subjective scores, leading dimensions broadcast against those of `x`; a shared `y` of shape
-            (N,) is not repeated in memory.
+        y: (..., N) subjective scores, leading dimensions broadcast against those of `x`; a shared `y` of
+            shape (N,) is not repeated in memory.
         form: `"logistic5"` (default) or `"logistic4"`, see `LogisticFit`.
-        monotone: keep the curve from changing direction between the lowest and the highest x (of `"logistic5"`;
-            the other form cannot). Rising and falling curves are both allowed.
-        starts: (..., S, 5) or (..., S, 4) parameters to start from instead of the global search, such as those of
-            an earlier fit with `.unsqueeze(-2)`; only slope and centre are read. Faster, but no longer global.
+        monotone: keep the curve from changing direction between the lowest and the highest x (of
+            `"logistic5"`; the other form cannot). Rising and falling curves are both allowed.
+        starts: (..., S, 5) or (..., S, 4) parameters to start from instead of the global search, such as
+            those of an earlier fit with `.unsqueeze(-2)`; only slope and centre are read. Faster, but no
+            longer global.
         dtype: what is computed in; float32 is for devices without float64 and finds R^2 to about 1e-4.
 
     Returns:
@@ -181,14 +182,13 @@ def fit_logistic(
     for numbers, x_rows, y_rows in pairs.chunks(good.nonzero().squeeze(-1), size):
         warm_rows = None if warm is None else warm[numbers]
         result[numbers], converged[numbers] = _fit_rows(x_rows, y_rows, form, monotone, warm_rows)
-    parameters = result[:, :-2].reshape(*pairs.shape, -1)
+    converged &= result[:, -1].isfinite()
+    parameters = result[:, :-2].reshape(*pairs.shape, _PARAMETERS[form])
     plcc, rmse = (pairs.unflatten(result[:, i]) for i in (-2, -1))
     return LogisticFit(form, parameters, plcc, rmse, converged.reshape(pairs.shape))
 
 
-def _fit_rows(
-    x: Tensor, y: Tensor, form: Form, monotone: bool, starts: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _fit_rows(x: Tensor, y: Tensor, form: Form, monotone: bool, starts: Tensor | None) -> tuple[Tensor, Tensor]:
     """(P, 5 + 2) or (P, 4 + 2) parameters, plcc and rmse, and (P,) converged."""
     t, x_mean, x_deviation = standardise(x)
     y_unit, y_mean, y_deviation = standardise(y)
@@ -205,21 +205,24 @@ def _fit_rows(
         curve = _best_curve(problem, "with_line", warm)
         if monotone:
             curve = _without_turns(problem, curve, warm)
-    line, amplitude, beta, tau = curve.line, curve.amplitude, curve.beta, curve.tau
-    level = curve.level
-    fitted = level + line * problem.t + amplitude * (beta * (problem.t - tau)).sigmoid()
-    residual = (problem.y - fitted).square().mean(-1, keepdim=True).clamp(max=1)
-    plcc, rmse = (1 - residual).sqrt(), residual.sqrt() * y_deviation
-
-    b2, b3 = beta / x_deviation, x_mean + x_deviation * tau
-    level, line, amplitude = (part * y_deviation for part in (level, line, amplitude))
+    b2, b3 = curve.beta / x_deviation, x_mean + x_deviation * curve.tau
+    level, line, amplitude = (part * y_deviation for part in (curve.level, curve.line, curve.amplitude))
+    parameters: tuple[Tensor, ...]
     if form == "logistic5":
         slope = line / x_deviation
         parameters = (amplitude, b2, b3, slope, y_mean + level + amplitude / 2 - slope * x_mean)
     else:
         parameters = (y_mean + level + amplitude, y_mean + level, b3, 1 / b2)
-    columns = torch.broadcast_tensors(*parameters, plcc, rmse)
-    return torch.cat(columns, dim=-1), curve.done.squeeze(-1)
+    # Scored as published, so that what rounding of the parameters costs is in the figures.
+    residual = ((y - _evaluate(form, parameters, x)) / y_deviation).square().mean(-1, keepdim=True).clamp(max=1)
+    plcc, rmse = (1 - residual).sqrt(), residual.sqrt() * y_deviation
+    return torch.cat((*torch.broadcast_tensors(*parameters), plcc, rmse), dim=-1), curve.done.squeeze(-1)
+
+
+def _evaluate(form: Form, b: Sequence[Tensor], x: Tensor) -> Tensor:
+    if form == "logistic5":
+        return b[0] * (torch.sigmoid(b[1] * (x - b[2])) - 0.5) + b[3] * x + b[4]
+    return (b[0] - b[1]) * torch.sigmoid((x - b[2]) / b[3].abs()) + b[1]
 
 
 class _Curve(NamedTuple):
@@ -246,11 +249,11 @@ def _best_curve(problem: Problem, kind: Kind, starts: tuple[Tensor, Tensor] | No
 
 
 def _without_turns(problem: Problem, free: _Curve, starts: tuple[Tensor, Tensor] | None) -> _Curve:
-    """The best curves whose derivative keeps its sign over the data; `free` are the best ones without that bound.
+    """The best curves whose derivative keeps its sign over the data; `free` are the best without that bound.
 
-    The derivative is linear in s (1 - s), so it keeps its sign if it does where the sigmoid is flattest and where
-    it is steepest. A best curve that must obey either is a local maximum of the free gain that happens to keep its
-    sign, or it has a vanishing slope in one of those places, which ties its line to its sigmoid.
+    The derivative is linear in s (1 - s), so it keeps its sign if it does where the sigmoid is flattest and
+    where it is steepest. A best curve that must obey either is a local maximum of the free gain that happens
+    to keep its sign, or it has a vanishing slope in one of those places, which ties its line to its sigmoid.
     """
     turning = (~_keeps_direction(problem, free)).squeeze(1).nonzero().squeeze(-1)
     if len(turning) == 0:
@@ -260,7 +263,11 @@ def _without_turns(problem: Problem, free: _Curve, starts: tuple[Tensor, Tensor]
         starts = (starts[0][turning], starts[1][turning])
     zero = torch.zeros_like(part.r)
     best = _Curve(zero, part.r, zero, zero + 1, zero, part.r.square(), torch.ones_like(zero, dtype=torch.bool))
-    found = search(part, "with_line") if starts is None else starts
+    if starts is None:
+        # A curve that is good under one bound is a good start under the others.
+        pools = [search(part, kind) for kind in ("with_line", *_TIED)]
+        starts = (torch.cat([each[0] for each in pools], dim=1), torch.cat([each[1] for each in pools], dim=1))
+    found = pick(part, "with_line", _TIED_STARTS + 600 // part.t.shape[1], *starts)
     beta, tau, gain, done = refine(part, "with_line", *found, steps=_STEPS, tolerance=_TOLERANCE)
     for i in range(beta.shape[1]):
         one = slice(i, i + 1)
@@ -269,7 +276,7 @@ def _without_turns(problem: Problem, free: _Curve, starts: tuple[Tensor, Tensor]
         local = _Curve(*line, beta[:, one], tau[:, one], share, done[:, one])
         best = _better(best, local, _keeps_direction(part, local))
     for kind in _TIED:
-        tied = _best_curve(part, kind, starts)
+        tied = _best_curve(part, kind, pick(part, kind, _TIED_STARTS + 600 // part.t.shape[1], *starts))
         best = _better(best, tied, torch.ones_like(tied.done))
     return _Curve(*(whole.index_copy(0, turning, new) for whole, new in zip(free, best, strict=True)))
 

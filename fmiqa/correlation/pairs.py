@@ -36,7 +36,8 @@ class Pairs(NamedTuple):
 
         Rows are (size, N); a matrix of a single row comes as (1, N), not repeated.
         """
-        for numbers in problems.split(max(1, size)):
+        for start in range(0, len(problems), max(1, size)):
+            numbers = problems[start : start + max(1, size)]
             yield numbers, _rows(self.x, self.x_row[numbers]), _rows(self.y, self.y_row[numbers])
 
     def unflatten(self, values: Tensor) -> Tensor:
@@ -79,8 +80,10 @@ def pair(x: Tensor, y: Tensor, *, minimum: int, what: str, dtype: torch.dtype = 
     except RuntimeError:
         raise InputError(f"{what}: leading dimensions do not broadcast, got {shapes}") from None
     return Pairs(
-        *(v.reshape(-1, v.shape[-1]).to(dtype) for v in (x, y)),
-        *(_row_numbers(v, shape) for v in (x, y)),
+        x.reshape(-1, x.shape[-1]).to(dtype),
+        y.reshape(-1, y.shape[-1]).to(dtype),
+        _row_numbers(x, shape),
+        _row_numbers(y, shape),
         shape,
         result_dtype(x, y),
     )

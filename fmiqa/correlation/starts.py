@@ -1,8 +1,9 @@
 """Where to start the search for the best logistic curve: a coarse grid, cubics, and every step function.
 
 The gain has many local maxima: smooth curves, curves bent by a few outlying points, and steps between two
-neighbouring points. Smooth ones are found on a grid over a few dozen averaged points, whose slopes follow the local
-spacing of the scores, so that clusters of any width are seen; steps are scored exactly, all at once, by running sums.
+neighbouring points. Smooth ones are found on a grid over a few dozen averaged points, whose slopes follow the
+local spacing of the scores, so that clusters of any width are seen; steps are scored exactly, all at once, by
+running sums.
 """
 
 from __future__ import annotations
@@ -10,39 +11,52 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fmiqa.correlation.varpro import Kind, Problem, gain, refine, standardise
+from fmiqa.correlation.varpro import Kind, Problem, gain, refine, standardise, twins
 
-__all__ = ["search"]
+__all__ = ["pick", "search"]
 
 _BINS = 64
 _KEPT_COARSE = 8
 _COARSE_STEPS = 8
 _KEPT_STEPS = 3
 _STEP_WIDTHS = (2, 6, 20)
-_KEPT = 3
+_KEPT_SMOOTH = 3
+_KEPT_SOFT = 3
 # (relative width in ranks, number of centres); (slope over the whole range, number of centres).
 _LOCAL_GRID = ((1.0, 3), (0.5, 7), (0.25, 13), (0.125, 25), (0.0625, 33))
 _GLOBAL_GRID = ((2.0, 7), (6.0, 9), (18.0, 13), (54.0, 21))
+_TAIL_SLOPES = (1.0, 3.0, 9.0, 27.0, 81.0)
 _STEEPEST = 1e9
 
 
 def search(problem: Problem, kind: Kind) -> tuple[Tensor, Tensor]:
-    """The most promising starts: (P, S) slopes and centres, best first."""
-    pools = [_coarse(problem, kind), _cubic(problem), *_steps(problem, kind)]
-    beta = torch.cat([pool[0] for pool in pools], dim=1).clamp(max=_STEEPEST)
-    tau = torch.cat([pool[1] for pool in pools], dim=1)
+    """The most promising starts: (P, S) slopes and centres."""
+    # Few points make a ragged objective, and cost little.
+    extra = 600 // problem.t.shape[1]
+    smooth = _join(_coarse(problem, kind, _KEPT_COARSE + extra), _cubic(problem))
+    sharp, *soft = _steps(problem, kind, _KEPT_STEPS + extra)
+    # Chosen apart: before refinement a step looks better than the smooth curve that will beat it.
+    return _join(
+        pick(problem, kind, _KEPT_SMOOTH + extra, *smooth),
+        pick(problem, kind, _KEPT_SOFT + extra, *_join(*soft)),
+        (sharp[0][:, : 1 + extra], sharp[1][:, : 1 + extra]),
+    )
+
+
+def pick(problem: Problem, kind: Kind, number: int, beta: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+    """The starts of largest gain, twins left out."""
     value = gain(problem, kind, beta, tau)
-    value, order = value.sort(dim=1, descending=True, stable=True)
-    beta, tau = beta.gather(1, order), tau.gather(1, order)
-    return _pick(_without_twins(value, beta, tau), beta, tau, _KEPT)
+    value, at = value.topk(min(3 * number, value.shape[1]), dim=1)
+    beta, tau = beta.gather(1, at), tau.gather(1, at)
+    value = value.masked_fill(twins(value, beta, tau, 0.1), -torch.inf)
+    at = value.topk(min(number, value.shape[1]), dim=1).indices
+    return beta.gather(1, at), tau.gather(1, at)
 
 
-def _coarse(problem: Problem, kind: Kind) -> tuple[Tensor, Tensor]:
+def _coarse(problem: Problem, kind: Kind, number: int) -> tuple[Tensor, Tensor]:
     """Refined winners of the grid, on bins of equal numbers of points."""
     coarse, mean, deviation = _binned(problem)
-    beta, tau = _grid(coarse.t)
-    value = gain(coarse, kind, beta, tau)
-    beta, tau = _pick(value, beta, tau, _KEPT_COARSE)
+    beta, tau = pick(coarse, kind, number, *_grid(coarse.t))
     beta, tau, _, _ = refine(coarse, kind, beta, tau, steps=_COARSE_STEPS, tolerance=1e-6)
     return beta / deviation, tau * deviation + mean
 
@@ -79,14 +93,19 @@ def _grid(t: Tensor) -> tuple[Tensor, Tensor]:
         places = torch.linspace(-beyond, 1 + beyond, number, dtype=t.dtype, device=t.device)
         tau.append(t[:, :1] + extent * places)
         beta.append((slope / extent).expand(-1, number))
+    for slope in _TAIL_SLOPES:
+        flat = slope / extent
+        beta += [flat, flat]
+        tau += [t[:, :1] - 6 / flat, t[:, -1:] + 6 / flat]
     return torch.cat(beta, dim=1), torch.cat(tau, dim=1)
 
 
 def _cubic(problem: Problem) -> tuple[Tensor, Tensor]:
     """The flat curve that comes nearest to the cubic through the points.
 
-    As beta goes to 0 the sigmoid beside a line turns into a cubic; any ratio of its cubic to its quadratic part is
-    had by the right value u = 1 - 2 s at t = 0, a root of 1.5 u^2 - m u - 0.5 with m = 3 ratio / beta.
+    As beta goes to 0 the sigmoid beside a line turns into a cubic; any ratio of its cubic to its quadratic
+    part is had by the right value u = 1 - 2 s at t = 0, a root of 1.5 u^2 - m u - 0.5 with m = 3 ratio /
+    beta.
     """
     t, y = problem.t, problem.y
     q = t.square()
@@ -105,22 +124,16 @@ def _cubic(problem: Problem) -> tuple[Tensor, Tensor]:
     return beta, 2 * torch.atanh(u) / beta
 
 
-def _steps(problem: Problem, kind: Kind) -> list[tuple[Tensor, Tensor]]:
-    """The best step functions, exact and softened.
+def _step_shares(problem: Problem, kind: Kind, first: Tensor, closes: Tensor) -> tuple[Tensor, Tensor]:
+    """(P, N) the gain of the best step at each group of equal scores, and the height of that group.
 
     A step may leave one group of equal scores at any height w between its two levels; the best w is had in
     closed form, as the maximum of (n0 + n1 w)^2 / (d0 + 2 d1 w + d2 w^2).
     """
     t, y = problem.t, problem.y.expand_as(problem.t)
     points = t.shape[1]
-    place = torch.arange(points, device=t.device).expand_as(t)
-    opens = torch.ones_like(t, dtype=torch.bool)
-    opens[:, 1:] = t[:, 1:] > t[:, :-1]
-    first = torch.where(opens, place, 0).cummax(dim=1).values
-    closes = torch.ones_like(opens)
-    closes[:, :-1] = opens[:, 1:]
-
-    # Products of the indicator "above this group" with 1, t, y, and of the group itself, held at its last point.
+    # Products of the indicator "above this group" with 1, t, y, and of the group itself, held at its last
+    # point.
     sums = torch.stack((torch.ones_like(t), t, y)).cumsum(-1) / points
     padded = torch.nn.functional.pad(sums, (1, 0))
     above = sums[..., -1:] - sums
@@ -135,12 +148,27 @@ def _steps(problem: Problem, kind: Kind) -> list[tuple[Tensor, Tensor]]:
     w = (n1 * d0 - n0 * d1) / (n0 * d2 - n1 * d1)
     w = torch.where((w > 0) & (w < 1), w, torch.zeros_like(w))
     square = d0 + 2 * d1 * w + d2 * w.square()
-    sound = closes & (square > 1e-8 * (whole + group[0])) & ((above[0] > 0.5 / points) | (w > 0))
-    value = torch.where(sound, (n0 + n1 * w).square() / square, torch.full_like(w, -1.0))
+    sound = (
+        closes & (square > torch.finfo(t.dtype).eps ** 0.6 * (whole + group[0])) & ((above[0] > 0.5 / points) | (w > 0))
+    )
+    return torch.where(sound, (n0 + n1 * w).square() / square, torch.full_like(w, -1.0)), w
+
+
+def _steps(problem: Problem, kind: Kind, number: int) -> list[tuple[Tensor, Tensor]]:
+    """The best step functions, exact and then softened over more and more points; best first."""
+    t = problem.t
+    points = t.shape[1]
+    place = torch.arange(points, device=t.device).expand_as(t)
+    opens = torch.ones_like(t, dtype=torch.bool)
+    opens[:, 1:] = t[:, 1:] > t[:, :-1]
+    first = torch.where(opens, place, 0).cummax(dim=1).values
+    closes = torch.ones_like(opens)
+    closes[:, :-1] = opens[:, 1:]
+    value, w = _step_shares(problem, kind, first, closes)
 
     window = 2 * (points // 100) + 1
-    peak = torch.nn.functional.max_pool1d(value.unsqueeze(1), window, stride=1, padding=window // 2).squeeze(1)
-    number = min(_KEPT_STEPS, points)
+    peak = torch.nn.functional.max_pool1d(value.unsqueeze(1), window, 1, window // 2).squeeze(1)
+    number = min(number, points)
     at = torch.where(value == peak, value, value - 2).topk(number, dim=1).indices
 
     here, height = t.gather(1, at), w.gather(1, at)
@@ -160,17 +188,8 @@ def _steps(problem: Problem, kind: Kind) -> list[tuple[Tensor, Tensor]]:
         low, high = (at - width // 2 + 1).clamp(0, points - 1), (at + width // 2).clamp(0, points - 1)
         spacing = (t.gather(1, high) - t.gather(1, low)).maximum((t[:, -1:] - t[:, :1]) * 1e-9)
         softened.append((6 / spacing, tau))
-    return [(beta, tau), *softened]
+    return [(beta.clamp(max=_STEEPEST), tau), *softened]
 
 
-def _without_twins(value: Tensor, beta: Tensor, tau: Tensor) -> Tensor:
-    """The values of starts sorted from the best, -inf for those that lie close to a better one."""
-    near_slope = (beta.log().unsqueeze(2) - beta.log().unsqueeze(1)).abs() < 0.1
-    near_centre = ((tau.unsqueeze(2) - tau.unsqueeze(1)).abs() * beta.unsqueeze(2)) < 0.1
-    twin = (near_slope & near_centre).tril(diagonal=-1).any(dim=2)
-    return value.masked_fill(twin, -torch.inf)
-
-
-def _pick(value: Tensor, beta: Tensor, tau: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    at = value.topk(min(number, value.shape[1]), dim=1).indices
-    return beta.gather(1, at), tau.gather(1, at)
+def _join(*starts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return torch.cat([each[0] for each in starts], dim=1), torch.cat([each[1] for each in starts], dim=1)

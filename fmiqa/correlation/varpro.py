@@ -1,11 +1,11 @@
 """Variable projection for logistic curves: R^2 as a function of slope and centre, with derivatives.
 
-Given slope beta and centre tau, `a + c t + b sigmoid(beta (t - tau))` is linear in (a, c, b). With `t` and `y`
-of zero mean and unit mean square, the linear part has a closed form and the share of variance that the
+Given slope beta and centre tau, `a + c t + b sigmoid(beta (t - tau))` is linear in (a, c, b). With `t` and
+`y` of zero mean and unit mean square, the linear part has a closed form and the share of variance that the
 sigmoid adds is `N^2 / D`: N is the product of the sigmoid with the target, D the sigmoid's own square, both
-after the other columns are projected out (Golub & Pereyra 1973). What is left is a search over two
-numbers, done by Newton's method with exact second derivatives, damped as by Levenberg and Marquardt. Only
-sums over the points are needed, so that many problems and many starts run as one batch.
+after the other columns are projected out (Golub & Pereyra 1973). What is left is a search over two numbers,
+done by Newton's method with exact second derivatives, damped as by Levenberg and Marquardt. Only sums over
+the points are needed, so that many problems and many starts run as one batch.
 """
 
 from __future__ import annotations
@@ -15,15 +15,24 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Kind", "Problem", "gain", "linear_part", "refine", "standardise", "tied_slope"]
+__all__ = ["Kind", "Problem", "gain", "linear_part", "refine", "standardise", "tied_slope", "twins"]
 
 Kind = Literal["with_line", "alone", "flat_ends", "flat_middle"]
-"""What stands beside the sigmoid: a free line; nothing; or a line tied to it, `c = -b kappa`, so that the curve's
-slope vanishes where the sigmoid is flattest in the data range, or where it is steepest."""
+"""What stands beside the sigmoid: a free line; nothing; or a line tied to it, `c = -b kappa`, so that the
+slope of the curve vanishes where the sigmoid is flattest in the data range, or where it is steepest."""
+
+
+# Flatter than this over the whole range, a sigmoid beside a line is a cubic to some 1e-6 of the variance, and
+# one alone is a line; going on only loses digits, since amplitudes grow as 1 / beta^3 or 1 / beta.
+_FLATTEST: dict[Kind, float] = {"with_line": 0.5, "alone": 0.01, "flat_ends": 0.5, "flat_middle": 0.5}
+# A centre this many units of z beyond the data leaves an exponential to 1e-5; amplitudes grow as its
+# exponential.
+_FARTHEST = 12.0
+_TOGETHER = 3
 
 
 class Problem(NamedTuple):
-    """P problems of N points each: `t` ascending along its rows; both of zero mean, `t` of unit mean square."""
+    """P problems of N points: `t` ascending along its rows; both of zero mean, `t` of unit mean square."""
 
     t: Tensor  # (P, N)
     y: Tensor  # (P, N)
@@ -42,15 +51,36 @@ class Problem(NamedTuple):
 
 
 class _Profile(NamedTuple):
-    """The gain of (P, S) starts with its gradient, minus half its Hessian, and that in Gauss and Newton's form.
+    """The gain of (P, S) starts, half its gradient, minus half its Hessian, exact and after Gauss and Newton.
 
     The two coordinates are log beta and a shift of z = beta (t - tau); matrices come as (11, 12, 22).
     """
 
     gain: Tensor  # (P, S)
-    gradient: Tensor  # (P, S, 2), half of it
+    gradient: Tensor  # (P, S, 2)
     hessian: Tensor  # (P, S, 3)
     gauss_newton: Tensor  # (P, S, 3)
+
+
+class _State(NamedTuple):
+    """Starts under way, (P, S) each: where they are, their profile there, and the step to take next."""
+
+    beta: Tensor
+    tau: Tensor
+    damping: Tensor
+    gain: Tensor
+    gradient: Tensor
+    hessian: Tensor
+    gauss_newton: Tensor
+    step: Tensor
+    promise: Tensor
+    done: Tensor
+
+    def rows(self, numbers: Tensor) -> _State:
+        return _State(*(part[numbers] for part in self))
+
+    def with_rows(self, numbers: Tensor, new: _State) -> _State:
+        return _State(*(old.index_copy(0, numbers, part) for old, part in zip(self, new, strict=True)))
 
 
 def standardise(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,8 +100,10 @@ def standardise(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def gain(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> Tensor:
     """The share of the variance of y that the sigmoid explains, (P, S).
 
-    Beside a free line it is what the sigmoid adds to the line's share; for the other kinds it is the whole share.
+    Beside a free line it is what the sigmoid adds to the line's share; for the other kinds it is the whole
+    share.
     """
+    beta = _oriented(beta, tau)
     s = _sigmoid(problem, beta, tau)
     with_columns = torch.matmul(s, problem.basis).unsqueeze(-2)
     with_itself = torch.linalg.vecdot(s, s)[..., None, None] / s.shape[-1]
@@ -80,7 +112,8 @@ def gain(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> Tensor:
 
 
 def linear_part(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Intercept a, line c and amplitude b of one curve a problem; beta and tau are (P, 1), as are the results."""
+    """Intercept a, line c and amplitude b of one curve a problem, (P, 1) each as beta and tau."""
+    beta, turned = _oriented(beta, tau), tau < 0
     s = _sigmoid(problem, beta, tau).squeeze(1)
     level = s.mean(-1, keepdim=True)
     kappa = _tie(problem, kind, beta, tau)[..., 0]
@@ -96,15 +129,22 @@ def linear_part(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> tupl
     amplitude = (column * target).mean(-1, keepdim=True) / square
     amplitude = torch.where(amplitude.isfinite(), amplitude, torch.zeros_like(amplitude))
     line = problem.r - amplitude * slope if kind == "with_line" else -amplitude * kappa
-    return -amplitude * level, line, amplitude
+    intercept = -amplitude * level
+    return (
+        torch.where(turned, intercept + amplitude, intercept),
+        line,
+        torch.where(turned, -amplitude, amplitude),
+    )
 
 
 def tied_slope(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> Tensor:
-    """The sigmoid's derivative where it is flattest ("flat_ends") or steepest ("flat_middle") in the data range."""
+    """The sigmoid's derivative where it is flattest or steepest over the data, by the kind of tie."""
     return _tie(problem, kind, beta, tau)[..., 0]
 
 
-def refine(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor, *, steps: int, tolerance: float) -> tuple[Tensor, ...]:
+def refine(
+    problem: Problem, kind: Kind, beta: Tensor, tau: Tensor, *, steps: int, tolerance: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Climb from (P, S) starts to local maxima of the gain.
 
     Args:
@@ -118,28 +158,101 @@ def refine(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor, *, steps: in
     Returns:
         beta, tau, gain and whether the start is done, each (P, S).
     """
-    beta, tau = beta.clone(), tau.clone()
-    here = _profile(problem, kind, beta, tau)
+    beta, tau = _bounded(problem, kind, beta, tau)
     damping = torch.full_like(beta, 1e-3)
-    step, promise = _newton_step(here, damping)
-    done = ~(promise > tolerance)
-    for _ in range(steps):
-        rows = (~done).any(-1).nonzero().squeeze(-1)
-        if len(rows) == 0:
+    profile = _profile(problem, kind, beta, tau)
+    state = _aimed(problem, kind, beta, tau, damping, profile, torch.zeros_like(beta, dtype=torch.bool), tolerance)
+    for _ in range(min(steps, _TOGETHER)):
+        state = _advance(problem, kind, state, tolerance)
+    best = state.gain.amax(dim=1, keepdim=True)
+    hopeless = state.gain + 10 * state.promise < best
+    state = state._replace(done=state.done | hopeless | twins(state.gain, state.beta, state.tau, 0.03))
+
+    # From here on every start is a row of its own, and rows that are done are left out by and by.
+    flat = _State(*(part.flatten(0, 1).unsqueeze(1) for part in state))
+    owner = torch.arange(len(beta), device=beta.device).repeat_interleave(beta.shape[1])
+    numbers = (~flat.done).squeeze(1).nonzero().squeeze(1)
+    part, now = problem.rows(owner[numbers]), flat.rows(numbers)
+    for _ in range(steps - _TOGETHER):
+        active = (~now.done).squeeze(1).nonzero().squeeze(1)
+        if len(active) == 0:
             break
-        part = problem if len(rows) == len(beta) else problem.rows(rows)
-        new_beta = beta[rows] * step[rows, :, 0].exp()
-        new_tau = tau[rows] - step[rows, :, 1] / new_beta
-        there = _profile(part, kind, new_beta, new_tau)
-        better = ~done[rows] & (there.gain > here.gain[rows])
-        damping[rows] = torch.where(better, damping[rows] * 0.1, (damping[rows] * 10).clamp(min=1e-2))
-        beta[rows] = torch.where(better, new_beta, beta[rows])
-        tau[rows] = torch.where(better, new_tau, tau[rows])
-        for old, new in zip(here, there, strict=True):
-            old[rows] = torch.where(better.reshape(better.shape + (1,) * (old.ndim - 2)), new, old[rows])
-        step, promise = _newton_step(here, damping)
-        done = done | ~(promise > tolerance)
-    return beta, tau, here.gain, done
+        if 4 * len(active) < 3 * len(now.done):
+            flat = flat.with_rows(numbers, now)
+            numbers, part, now = numbers[active], part.rows(active), now.rows(active)
+        now = _advance(part, kind, now, tolerance)
+    flat = flat.with_rows(numbers, now)
+    shape = beta.shape
+    return flat.beta.abs().view(shape), flat.tau.view(shape), flat.gain.view(shape), flat.done.view(shape)
+
+
+def twins(value: Tensor, beta: Tensor, tau: Tensor, radius: float) -> Tensor:
+    """(P, S) whether a better start, or an equal one before it, draws nearly the same curve."""
+    near = (beta.abs().log().unsqueeze(2) - beta.abs().log().unsqueeze(1)).abs() < radius
+    near &= ((tau.unsqueeze(2) - tau.unsqueeze(1)) * beta.unsqueeze(2)).abs() < radius
+    ahead = value.unsqueeze(1) > value.unsqueeze(2)
+    equal = (value.unsqueeze(1) == value.unsqueeze(2)).tril(diagonal=-1)
+    return (near & (ahead | equal)).any(dim=2)
+
+
+def _aimed(
+    problem: Problem,
+    kind: Kind,
+    beta: Tensor,
+    tau: Tensor,
+    damping: Tensor,
+    profile: _Profile,
+    done: Tensor,
+    tolerance: float,
+) -> _State:
+    """The state with its next step."""
+    low, high = problem.t[:, :1], problem.t[:, -1:]
+    gradient = profile.gradient
+    # At a bound with the way uphill leading out, only the other coordinate moves.
+    flattest = (beta.abs() * (high - low) < _FLATTEST[kind] * (1 + 1e-6)) & (gradient[..., 0] < 0)
+    largest = torch.maximum(beta * (low - tau), beta * (high - tau))
+    farthest = (largest < -_FARTHEST * (1 - 1e-6)) & (gradient[..., 1] < 0)
+    step, promise = _newton_step(profile, damping, flattest, farthest)
+    return _State(beta, tau, damping, *profile, step, promise, done | ~(promise > tolerance))
+
+
+def _advance(problem: Problem, kind: Kind, state: _State, tolerance: float) -> _State:
+    """Take the step where it leads uphill; where it does not, stay and aim again with more damping."""
+    beta = state.beta * state.step[..., 0].exp()
+    beta, tau = _bounded(problem, kind, beta, state.tau - state.step[..., 1] / beta)
+    profile = _profile(problem, kind, beta, tau)
+    better = ~state.done & (profile.gain > state.gain)
+
+    def choose(new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(better.reshape(better.shape + (1,) * (new.ndim - 2)), new, old)
+
+    return _aimed(
+        problem,
+        kind,
+        choose(beta, state.beta),
+        choose(tau, state.tau),
+        choose(state.damping * 0.1, (state.damping * 10).clamp(min=1e-2)),
+        _Profile(*(choose(new, getattr(state, name)) for name, new in profile._asdict().items())),
+        state.done,
+        tolerance,
+    )
+
+
+def _oriented(beta: Tensor, tau: Tensor) -> Tensor:
+    """beta with the sign that makes the sigmoid small on most points.
+
+    Turning the sigmoid round changes nothing but the sign of its amplitude. Near 1 it would have no digits
+    left for its exponential tail, which is the whole curve when the centre lies beyond the data.
+    """
+    return torch.where(tau < 0, -beta.abs(), beta.abs())
+
+
+def _bounded(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and centre moved to where the curve still differs from its limits."""
+    low, high = problem.t[:, :1], problem.t[:, -1:]
+    beta = beta.abs().maximum(_FLATTEST[kind] / (high - low))
+    tau = tau.maximum(low - _FARTHEST / beta).minimum(high + _FARTHEST / beta)
+    return _oriented(beta, tau), tau
 
 
 def _sigmoid(problem: Problem, beta: Tensor, tau: Tensor) -> Tensor:
@@ -157,10 +270,10 @@ def _profile(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> _Profil
     torch.addcmul(d2, s, d2, value=-2, out=d22)
     torch.mul(d22, z, out=d12)
     torch.addcmul(d1, d12, z, out=d11)
-    starts, points = z.shape[1:]
-    with_columns = torch.bmm(columns.flatten(1, 2), problem.basis).unflatten(1, (starts, 6))
+    problems, starts, points = z.shape
+    with_columns = torch.bmm(columns.flatten(1, 2), problem.basis).view(problems, starts, 6, 3)
     flat = columns.flatten(0, 1)
-    with_itself = torch.bmm(flat, flat[:, :3].transpose(1, 2)).unflatten(0, z.shape[:2]) / points
+    with_itself = torch.bmm(flat, flat[:, :3].transpose(1, 2)).view(problems, starts, 6, 3) / points
     tie = _tie(problem, kind, beta, tau)
     top, gram = _project(problem, kind, with_columns, with_itself, tie)
 
@@ -178,10 +291,7 @@ def _profile(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> _Profil
         dim=-1,
     )
     gauss_newton = torch.stack(
-        [
-            square * (gram[..., i, j] - gram[..., i, 0] * gram[..., j, 0] / d)
-            for i, j in ((1, 1), (1, 2), (2, 2))
-        ],
+        [square * (gram[..., i, j] - gram[..., i, 0] * gram[..., j, 0] / d) for i, j in ((1, 1), (1, 2), (2, 2))],
         dim=-1,
     )
     return _Profile(value, gradient, hessian, gauss_newton)
@@ -218,17 +328,18 @@ def _project(
 def _safe_ratio(top: Tensor, square: Tensor, whole: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
     """N^2 / D and b = N / D; both 0 where D is rounding noise.
 
-    For small beta, or beside few distinct points, the sigmoid is a straight line to rounding: D is the difference
-    of equal numbers and its quotient would be a spurious gain. Such curves add nothing that a less flat one lacks.
+    For small beta, or beside few distinct points, the sigmoid is a straight line to rounding: D is the
+    difference of equal numbers and its quotient would be a spurious gain. Such curves add nothing that a less
+    flat one lacks.
     """
     eps = torch.finfo(top.dtype).eps
-    sound = square > eps**0.5 * whole if kind != "alone" else square > 16 * eps * whole
+    sound = square > eps**0.6 * whole if kind != "alone" else square > 16 * eps * whole
     b = torch.where(sound, top / square, torch.zeros_like(top))
     return b * top, b
 
 
 def _tie(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> Tensor:
-    """(P, S, 6) kappa and its derivatives in the order of the sigmoid's family; zeros where no line is tied."""
+    """(P, S, 6) kappa and its derivatives in the order of the sigmoid's family; zeros with no line tied."""
     if kind in ("with_line", "alone"):
         return beta.new_zeros(*beta.shape, 6)
     low, high = problem.t[:, :1] - tau, problem.t[:, -1:] - tau
@@ -247,13 +358,15 @@ def _tie(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> Tensor:
     return beta.unsqueeze(-1) * torch.stack(family, dim=-1)
 
 
-def _newton_step(at: _Profile, damping: Tensor) -> tuple[Tensor, Tensor]:
+def _newton_step(at: _Profile, damping: Tensor, pinned_slope: Tensor, pinned_centre: Tensor) -> tuple[Tensor, Tensor]:
     """(P, S, 2) the damped step uphill and (P, S) the gain it promises."""
     tiny = torch.finfo(damping.dtype).tiny ** 0.5
     scale = at.gauss_newton[..., (0, 2)].clamp(min=0).sqrt().clamp(min=tiny)
     g1, g2 = (at.gradient / scale).unbind(-1)
+    g1, g2 = g1.masked_fill(pinned_slope, 0), g2.masked_fill(pinned_centre, 0)
     h11 = at.hessian[..., 0] / scale[..., 0] / scale[..., 0]
     h12 = at.hessian[..., 1] / scale[..., 0] / scale[..., 1]
+    h12 = h12.masked_fill(pinned_slope | pinned_centre, 0)
     h22 = at.hessian[..., 2] / scale[..., 1] / scale[..., 1]
     middle, spread = (h11 + h22) / 2, torch.hypot((h11 - h22) / 2, h12)
     lowest = middle - spread

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fmiqa.errors import InputError
 from fmiqa.measures.base import Measure
 from fmiqa.measures.ssim import SSIM
@@ -11,7 +13,7 @@ __all__ = ["SSIM", "Measure", "get_measure"]
 _BY_NAME = {"ssim": SSIM}
 
 
-def get_measure(measure: str | dict[str, object] | Measure) -> Measure:
+def get_measure(measure: str | dict[str, Any] | Measure) -> Measure:
     """A measure by its name, by its saved options, or as it is.
 
     Args:
@@ -28,8 +30,8 @@ def get_measure(measure: str | dict[str, object] | Measure) -> Measure:
     """
     if not isinstance(measure, str | dict):
         return measure
-    options = {"name": measure} if isinstance(measure, str) else dict(measure)
+    options: dict[str, Any] = {"name": measure} if isinstance(measure, str) else dict(measure)
     name = options.pop("name", None)
     if name not in _BY_NAME:
         raise InputError(f"no measure {name!r}: there are {', '.join(_BY_NAME)}, or pass a Measure of your own")
-    return _BY_NAME[str(name)](**options)  # type: ignore[arg-type]
+    return _BY_NAME[str(name)](**options)

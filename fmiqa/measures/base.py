@@ -15,14 +15,17 @@ class Measure(Protocol):
     The reference side is prepared once and compared with many test images.
     """
 
-    name: str
-    """As options and saved results write it."""
+    @property
+    def name(self) -> str:
+        """As options and saved results write it."""
 
-    higher_is_better: bool
-    """Whether a higher value means more alike."""
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher value means more alike."""
 
-    whole_layers: bool
-    """Whether a map's value depends on the layer's other maps, so that all of them must be computed."""
+    @property
+    def whole_layers(self) -> bool:
+        """Whether a map's value depends on the layer's other maps, so that all of them must be computed."""
 
     def options(self) -> dict[str, Any]:
         """The settings that define the measure, as JSON can hold them."""

@@ -2,8 +2,13 @@
 
 Feature maps are not images: they are unbounded, often constant, and may lie far from zero. So
 `data_range` is part of the metric's definition, a dead map is alike with itself (1, not 0/0), and
-one constant per reference map is taken off before the moments, since E[x^2] - mu^2 cancels in
-float32 where a map's mean is large beside its deviation.
+float32 must not cancel away the small variance of flat places in E[x^2] - mu^2:
+
+- One constant per reference map is taken off both sides first: the level of the map's flat places. Its
+  mean would not do: most of a map after a ReLU is exactly 0, and taking a mean of 5 off put errors of
+  5e-4 into whole scores of real AlexNet and VGG maps.
+- The contrast-structure term (2 cov + c2) / (var x + var y + c2) is computed as
+  1 - var(x - y) / (var x + var y + c2), which is the same and exactly 1 where the maps are equal.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmiqa.errors import InputError
+from fmiqa.precision import strict_float32
 
 __all__ = ["SSIM", "PreparedReference"]
 
@@ -30,7 +36,13 @@ class PreparedReference(NamedTuple):
     maps: Tensor  # (N, C, H, W), shifted
     mean: Tensor  # (N, C, H', W'), windowed, of the shifted maps
     variance: Tensor  # (N, C, H', W'), windowed
-    peak: Tensor | None  # (N, C, 1, 1), where the data range depends on the maps
+    peak: Tensor | None  # (N, C or 1, 1, 1), where the data range depends on the maps
+
+    def channels(self, start: int, stop: int) -> PreparedReference:
+        """The side of some of the channels."""
+        shift, maps, mean, variance = (part[:, start:stop] for part in self[:4])
+        peak = self.peak if self.peak is None or self.peak.shape[1] == 1 else self.peak[:, start:stop]
+        return PreparedReference(shift, maps, mean, variance, peak)
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ class SSIM:
 
     Args:
         data_range: the L of C1 = (k1 L)^2 and C2 = (k2 L)^2. A number; or `"reference"`, each
-            reference map's largest magnitude; `"pair"`, the larger of both maps' ; `"layer"`, the largest
+            reference map's largest magnitude; `"pair"`, the larger of both maps'; `"layer"`, the largest
             magnitude in the reference's layer. A largest magnitude of 0 counts as 1.
         window: side of the Gaussian window, odd. A map smaller than this, with sides of at least 3, is
             seen through the largest odd window that fits it, with the same sigma; a smaller map is an error.
@@ -109,13 +121,13 @@ class SSIM:
             InputError: not (N, C, H, W), or maps with a side under 3.
         """
         taps = self._taps(reference)
-        shift = reference.mean((-2, -1), keepdim=True)
-        shifted = reference - shift
-        parts = [_moments(part, taps) for part in _channel_chunks(shifted)]
-        mean, variance = (torch.cat(p, 1) for p in zip(*parts, strict=True))
         peak = None
         if isinstance(self.data_range, str):
             peak = reference.abs().amax((1, 2, 3) if self.data_range == "layer" else (2, 3), keepdim=True)
+        shift = _flat_level(reference.detach(), self._constants(peak)[1])  # the score does not depend on it
+        shifted = reference - shift
+        parts = [_moments(part, taps) for part in _channel_chunks(shifted)]
+        mean, variance = (torch.cat(p, 1) for p in zip(*parts, strict=True))
         return PreparedReference(shift, shifted, mean, variance, peak)
 
     def compare(self, test: Tensor, prepared: PreparedReference) -> Tensor:
@@ -131,32 +143,35 @@ class SSIM:
                 "(the reference may be one image for all)"
             )
         taps = self._taps(test)
-        parts, start = [], 0
-        for part in _channel_chunks(test):
-            stop = start + part.shape[1]
-            reference = PreparedReference(*(p if p is None else p[:, start:stop] if p.shape[1] > 1 else p for p in prepared))
-            parts.append(self._compare(part, reference, taps))
-            start = stop
+        chunks = _channel_chunks(test)
+        parts = []
+        for i, part in enumerate(chunks):
+            start = i * chunks[0].shape[1]
+            parts.append(self._compare(part, prepared.channels(start, start + part.shape[1]), taps))
         return torch.cat(parts, 1)
 
     def _compare(self, test: Tensor, reference: PreparedReference, taps: list[float]) -> Tensor:
-        limit: Tensor | float = 1.0
-        if isinstance(self.data_range, str):
-            assert reference.peak is not None
-            limit = reference.peak
-            if self.data_range == "pair":
-                limit = torch.maximum(limit, test.abs().amax((-2, -1), keepdim=True))
-            limit = torch.where(limit > 0, limit, 1.0)
-        else:
-            limit = float(self.data_range)
-        c1, c2 = (self.k1 * limit) ** 2, (self.k2 * limit) ** 2
+        peak = reference.peak
+        if peak is not None and self.data_range == "pair":
+            peak = torch.maximum(peak, test.abs().amax((-2, -1), keepdim=True))
+        c1, c2 = self._constants(peak)
         x = test - reference.shift
+        difference = x - reference.maps
         mean, variance = _moments(x, taps)
-        covariance = _blur(x * reference.maps, taps) - mean * reference.mean
+        mean_difference = mean - reference.mean
+        unlike = (_blur(difference.square(), taps) - mean_difference.square()).clamp(min=0)
         a, b = mean + reference.shift, reference.mean + reference.shift
         luminance = (2 * a * b + c1) / (a * a + b * b + c1)
-        structure = (2 * covariance + c2) / (variance + reference.variance + c2)
+        structure = 1 - unlike / (variance + reference.variance + c2)
         return (luminance * structure).mean((-2, -1))
+
+    def _constants(self, peak: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
+        """C1 and C2, for a number or for each map's largest magnitude."""
+        if peak is None:
+            limit: Tensor | float = float(self.data_range)
+        else:
+            limit = torch.where(peak > 0, peak, 1.0)
+        return (self.k1 * limit) ** 2, (self.k2 * limit) ** 2
 
     def _taps(self, maps: Tensor) -> list[float]:
         """The window's weights along one side, for maps of this size."""
@@ -166,11 +181,21 @@ class SSIM:
         side -= side % 2 == 0
         if side < _SMALLEST_WINDOW:
             raise InputError(
-                f"maps of {maps.shape[-1]}x{maps.shape[-2]} are too small for SSIM, which needs sides of at least "
-                f"{_SMALLEST_WINDOW}; give larger images, or leave the deepest layers out"
+                f"maps of {maps.shape[-1]}x{maps.shape[-2]} are too small for SSIM, which needs sides of "
+                f"at least {_SMALLEST_WINDOW}; give larger images, or leave the deepest layers out"
             )
         weights = [math.exp(-((k - side // 2) ** 2) / (2 * self.sigma**2)) for k in range(side)]
         return [w / sum(weights) for w in weights]
+
+
+def _flat_level(maps: Tensor, c2: Tensor | float) -> Tensor:
+    """The mean value of each map, flat places counting most: (N, C, H, W) -> (N, C, 1, 1).
+
+    A window's rounding error is about its distance from the level, squared, over its variance and c2.
+    """
+    left = maps[..., :-1]
+    weight = ((maps[..., 1:] - left).square() + c2).reciprocal()
+    return (weight * left).sum((-2, -1), keepdim=True) / weight.sum((-2, -1), keepdim=True)
 
 
 def _moments(x: Tensor, taps: list[float]) -> tuple[Tensor, Tensor]:
@@ -184,8 +209,9 @@ def _blur(x: Tensor, taps: list[float]) -> Tensor:
         # One depthwise convolution a side: the fastest eager form on CPUs.
         c, k = x.shape[1], len(taps)
         weight = x.new_tensor(taps).expand(c, 1, k)
-        x = F.conv2d(x, weight[..., None].contiguous(), groups=c)
-        return F.conv2d(x, weight[:, :, None].contiguous(), groups=c)
+        with strict_float32("cpu"):
+            x = F.conv2d(x, weight[..., None].contiguous(), groups=c)
+            return F.conv2d(x, weight[:, :, None].contiguous(), groups=c)
     # Shifted slices, symmetric taps paired: no reduced-precision convolution on GPUs, one loop when compiled.
     for axis in (-2, -1):
         n, half = x.shape[axis] - len(taps) + 1, len(taps) // 2
@@ -200,4 +226,5 @@ def _channel_chunks(maps: Tensor) -> tuple[Tensor, ...]:
     """Groups of channels small enough that the half-dozen moments of a group stay in cache, or fill a GPU."""
     budget = 2**20 if maps.is_cpu else 2**26
     n, c, h, w = maps.shape
-    return maps.split(max(1, min(c, budget // (n * h * w))), dim=1)
+    chunks: tuple[Tensor, ...] = torch.split(maps, max(1, min(c, budget // (n * h * w))), dim=1)
+    return chunks

@@ -149,17 +149,13 @@ def read_scores(
     else:
         if not isinstance(scores, Tensor) or scores.ndim != 2:
             given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise InputError(
-                f"scores is a ScoreMatrix or a tensor (N, M) of N images and M maps, got {given}"
-            )
+            raise InputError(f"scores is a ScoreMatrix or a tensor (N, M) of N images and M maps, got {given}")
         values, maps, source = scores, MapIndex.of_layers({"map": scores.shape[1]}), {}
     if targets is None:
         raise InputError("a plain tensor of scores needs targets: forward_select(values, targets)")
     targets = torch.as_tensor(targets, device=values.device)
     if targets.shape != values.shape[:1]:
-        raise InputError(
-            f"targets {tuple(targets.shape)} need one score for each of the {len(values)} images"
-        )
+        raise InputError(f"targets {tuple(targets.shape)} need one score for each of the {len(values)} images")
     if not targets.isfinite().all() or len(targets) < 5 or targets.min() == targets.max():
         raise InputError(f"targets must be at least 5 finite scores that are not all equal, got {targets}")
     return values.double(), targets.double(), maps, dict(source)

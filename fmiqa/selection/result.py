@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from fmiqa.correlation import LogisticFit
 from fmiqa.errors import FileFormatError, FmiqaError
 from fmiqa.io import load_json, save_json
 from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.tables import html_table, text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -162,23 +162,13 @@ class Selection:
         return f"{len(self.maps)} maps, {self._criterion} {self.value:.4f} in sample"
 
     def __str__(self) -> str:
-        rows = self.table()
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        return "\n".join(
-            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
-        )
+        return text_table(self.table())
 
     def __repr__(self) -> str:
         return f"Selection({self._summary()}: {', '.join(map(str, self.maps))})"
 
     def _repr_html_(self) -> str:
-        head, *rows = self.table()
-
-        def line(cells: tuple[str, ...], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        body = line(head, "th") + "".join(line(row, "td") for row in rows)
-        return f"<table><caption>{escape(self._summary())}</caption>{body}</table>"
+        return html_table(self.table(), self._summary())
 
 
 def _step(map: str, runner_up: str | None, runner_up_value: float | None, **rest: Any) -> Step:

@@ -79,9 +79,7 @@ class Candidates:
             # Images of count 0 are left out; where problems differ in length, some of them stay as padding.
             counts = counts.to(targets.dtype).expand(self.problems, -1)
             length = int((counts > 0).sum(-1).max())
-            self.images = (
-                (counts > 0).to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, :length]
-            )
+            self.images = (counts > 0).to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, :length]
             self.targets = targets.expand(self.problems, -1).gather(1, self.images)
             self.counts = counts.gather(1, self.images)
         layers = maps.layers
@@ -98,9 +96,7 @@ class Candidates:
             return self.columns.new_full((self.problems,), -math.inf)
         x = torch.stack([self.pooled(s) for s in sets])
         x = x if self.images is None else x.gather(1, self.images)
-        evaluate = (
-            self.objective.exact if self.confirm or self.objective.quick_is_exact else self.objective.quick
-        )
+        evaluate = self.objective.exact if self.confirm or self.objective.quick_is_exact else self.objective.quick
         return evaluate(x, self.targets, self.counts)
 
     def best(self, sets: Sequence[Sequence[int]], allowed: Tensor) -> list[Best]:
@@ -129,9 +125,7 @@ class Candidates:
             value[b, first] = -math.inf
             second = int(value[b].argmax()) if top.shape[1] > 1 else first
             runner_up = float(value[b, second])
-            found.append(
-                Best(first, best, *((second, runner_up) if math.isfinite(runner_up) else (-1, math.nan)))
-            )
+            found.append(Best(first, best, *((second, runner_up) if math.isfinite(runner_up) else (-1, math.nan))))
         return found
 
     def joined(self, chosen: Sequence[int], candidates: Tensor) -> Tensor:

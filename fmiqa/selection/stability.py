@@ -124,9 +124,7 @@ def _checked(selections: Tensor, *, minimum: int) -> Tensor:
         given = tuple(selections.shape) if isinstance(selections, Tensor) else type(selections).__name__
         raise InputError(f"selections must be a tensor (..., R, M), one row a repetition, got {given}")
     if selections.shape[-2] < minimum or selections.shape[-1] < 1:
-        raise InputError(
-            f"selections need {minimum} or more repetitions and candidates, got {tuple(selections.shape)}"
-        )
+        raise InputError(f"selections need {minimum} or more repetitions and candidates, got {tuple(selections.shape)}")
     if not ((selections == 0) | (selections == 1)).all():
         raise InputError("selections must hold 0 and 1 only, 1 where a candidate was chosen")
     return selections.to(torch.float32 if selections.device.type == "mps" else torch.float64)

@@ -1,0 +1,42 @@
+# `make demo` and `make test` set up all they need from a bare Python 3.10 or newer, in ./.venv.
+#
+#   PYTHON    the Python to set up from (default: the first on the path that is new enough)
+#   PIP_ARGS  further arguments for pip, such as an index with CPU-only builds of torch
+
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python3.10 python
+PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && { echo $$p; break; }; done)
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo   score, select and compare on the embedded data set, into demo/"
+	@echo "make test   run all tests"
+	@echo "make lint   ruff and mypy"
+	@echo "make clean  remove .venv, demo/ and caches"
+
+demo: $(READY)
+	$(BIN)/fmiqa demo --out demo/
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(READY): pyproject.toml
+	@"$(PYTHON)" -c '$(NEW_ENOUGH)' 2>/dev/null || \
+		{ echo "fmiqa needs Python 3.10 or newer; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -e '.[plot,test,lint]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis fmiqa.egg-info build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,91 @@
+"""The `fmiqa` command: `demo`, `matrix`, `select`, `evaluate`, `score`. Thin over the library.
+
+Results go to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from fmiqa.cli import demo, evaluate, matrix, score, select
+from fmiqa.cli.output import say
+from fmiqa.errors import FmiqaError
+
+__all__ = ["main"]
+
+_DESCRIPTION = """\
+Image quality from the few CNN feature maps that matter.
+
+  fmiqa demo     --out demo/
+  fmiqa matrix   --csv study.csv --out study.safetensors
+  fmiqa select   study.safetensors --out selected.json --metric metric.safetensors
+  fmiqa evaluate --selection selected.json --matrix study.safetensors
+  fmiqa score    --metric metric.safetensors --reference reference.png test.png
+
+Every command has its own --help."""
+
+_EPILOG = "exit codes: 0 done, 1 an error that the message explains, 2 a wrong command line, 130 interrupted"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the `fmiqa` command.
+
+    Args:
+        argv: the arguments, those of the process by default.
+
+    Returns:
+        The exit code: 0, 1 (an error that the message explains) or 130 (interrupted). A wrong command line
+        (code 2), `--help` and `--version` raise `SystemExit`, as argparse does.
+
+    Example:
+        >>> main(["score", "--metric", "metric.safetensors", "--reference", "a.png", "b.png"])
+        1
+    """
+    args = _parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show_warning
+        try:
+            args.run(args)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            say(f"\nfmiqa: interrupted. {args.interrupted(args)}")
+            return 130
+        except BrokenPipeError:
+            # Whoever reads has read enough; without this Python would complain when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except torch.OutOfMemoryError as error:
+            say(f"fmiqa: out of memory on the device; lower --memory or --batch-size ({error})")
+            return 1
+        except (FmiqaError, OSError) as error:
+            say(f"fmiqa: {error}")
+            return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from fmiqa import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="fmiqa",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"fmiqa {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands", required=True)
+    for command in (demo, matrix, select, evaluate, score):
+        command.add(commands)
+    return parser
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    say(f"fmiqa: warning: {message}")

@@ -1,0 +1,79 @@
+"""The picture of a selection: how the criterion rose, and what the chosen maps say beside the observers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from fmiqa.cli.results import agreement, judging
+from fmiqa.errors import InputError
+from fmiqa.scores import ScoreMatrix
+from fmiqa.selection import Selection
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["check_plotting", "save_selection_figure"]
+
+_BLUE, _ORANGE = "#0072B2", "#D55E00"
+
+
+def check_plotting(path: str | os.PathLike[str]) -> None:
+    """Raise `InputError` if a picture cannot be drawn to this path."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise InputError("pictures need matplotlib: pip install 'fmiqa[plot]'") from error
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    known = FigureCanvasBase.get_supported_filetypes()
+    if suffix not in known:
+        raise InputError(f"no picture format {suffix!r} ({path}); known are {', '.join(sorted(known))}")
+
+
+def save_selection_figure(path: str | os.PathLike[str], selection: Selection, scores: ScoreMatrix) -> None:
+    """Draw a selection and the score matrix it was made on, in two panels.
+
+    Args:
+        path: .png, .svg, .pdf.
+        selection: as `forward_select(scores)` gave it.
+        scores: that score matrix.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    curve, scatter = figure.subplots(1, 2, width_ratios=(3, 2))
+    selection.plot(curve)
+    _all_maps_line(curve, selection, scores)
+    _scatter(scatter, selection, scores)
+    source = " on ".join(str(scores.options[k]) for k in ("network", "dataset") if k in scores.options)
+    figure.suptitle(f"{source}: {len(selection)} of {len(scores.maps)} maps, in sample")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _all_maps_line(ax: Axes, selection: Selection, scores: ScoreMatrix) -> None:
+    value = getattr(
+        agreement("all maps", scores, scores.maps, **judging(selection.options)),
+        selection.options["criterion"],
+    )
+    ax.axhline(value, color=_ORANGE, linestyle="--", label=f"all {len(scores.maps)} maps: {value:.4f}")
+    ax.lines[0].set_label(f"{len(selection)} chosen maps: {selection.value:.4f}")
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, value - 0.28 * (high - value)), high)  # room for the legend below the line
+    ax.set_xlim(None, len(selection) + 1)  # and for the last map's name
+    ax.legend(loc="lower right")
+
+
+def _scatter(ax: Axes, selection: Selection, scores: ScoreMatrix) -> None:
+    quality = scores.pool(selection.maps, pool=selection.options["pool"])
+    ax.scatter(quality, scores.targets, s=6, alpha=0.5, linewidths=0, color=_BLUE)
+    if selection.fit is not None:
+        x = torch.linspace(float(quality.min()), float(quality.max()), 200, dtype=torch.float64)
+        ax.plot(x, selection.fit.predict(x), color=_ORANGE, label=f"{selection.fit.form} fit")
+        ax.legend(loc="upper left")
+    ax.set_xlabel("score of the chosen maps")
+    ax.set_ylabel("subjective score")
+    ax.grid(alpha=0.3)

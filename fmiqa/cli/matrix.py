@@ -1,0 +1,80 @@
+"""`fmiqa matrix`: the score of every image of a data set at every feature map, into a file."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from fmiqa.cli import options
+from fmiqa.cli.output import add_output_options, print_result, wants_progress
+from fmiqa.errors import InputError
+from fmiqa.measures import Measure, get_measure
+
+_EXAMPLES = """\
+examples:
+  fmiqa matrix --tid2013 TID2013/ --out tid2013.safetensors
+  fmiqa matrix --csv study.csv --score dmos --lower-is-better --network vgg16 --out study.safetensors
+
+A run that was stopped goes on where it was when the same command is given again."""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = options.new_command(
+        commands,
+        "matrix",
+        "Score every image of a data set at every feature map",
+        _EXAMPLES,
+        run,
+        lambda args: options.kept_parts(args.out),
+    )
+    parser.add_argument("--out", "-o", required=True, metavar="FILE", help="score matrix to write (.safetensors)")
+    options.add_data_options(parser)
+    options.add_weights_options(parser, network=True)
+    parser.add_argument("--maps", nargs="+", metavar="MAP", help="only these maps, such as conv1:27 conv3:5")
+    measure = parser.add_argument_group("measure")
+    measure.add_argument("--measure", default="ssim", help="how maps are compared (default: ssim)")
+    measure.add_argument(
+        "--data-range", type=_data_range, metavar="L", help="a number, reference, pair or layer (default: 1)"
+    )
+    measure.add_argument("--window", type=int, help="side of the Gaussian window (default: 11)")
+    measure.add_argument("--sigma", type=float, help="its standard deviation (default: 1.5)")
+    options.add_computing_options(parser)
+    add_output_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    options.check_data_options(args)
+    start = time.perf_counter()
+    measure = _measure(args)
+    data = options.data_set(args)
+    extractor = options.extractor_of(args, args.network, stage=args.stage, layers=args.layers)
+    scores = options.compute_scores(
+        extractor, data, args, save=args.out, progress=wants_progress(args), maps=args.maps, measure=measure
+    )
+    seconds = time.perf_counter() - start
+    counts = {"images": len(scores), "references": len(set(scores.groups)), "maps": len(scores.maps)}
+    print_result(
+        args,
+        {"file": args.out, **counts, "seconds": round(seconds, 1), "options": scores.options},
+        f"{scores.options['dataset']}: {counts['images']} images of {counts['references']} references, "
+        f"{counts['maps']} maps of {scores.options['network']}, in {seconds:.0f} s\nwritten to {args.out}",
+    )
+
+
+def _measure(args: argparse.Namespace) -> Measure:
+    given = {"data_range": args.data_range, "window": args.window, "sigma": args.sigma}
+    given = {name: value for name, value in given.items() if value is not None}
+    try:
+        return get_measure({"name": args.measure, **given})
+    except TypeError as error:
+        raise InputError(f"measure {args.measure} does not take all of {', '.join(given)} ({error})") from error
+
+
+def _data_range(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,106 @@
+"""`fmiqa score`: the quality of test images against their references."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fmiqa.cli import options
+from fmiqa.cli.output import add_output_options, print_result, wants_progress
+from fmiqa.cli.results import metric_of, recorded_extractor
+from fmiqa.datasets import read_image
+from fmiqa.errors import DatasetError, InputError
+from fmiqa.metrics import SelectedFeatureIQM
+from fmiqa.selection import Selection
+
+_EXAMPLES = """\
+examples:
+  fmiqa score --metric metric.safetensors --reference reference.png test1.png test2.png
+  fmiqa score --metric metric.safetensors --pairs pairs.csv --json
+  fmiqa score --selection selected.json --weights alexnet.pth --reference reference.png test.png
+
+A pairs table has a header line and the columns reference and distorted; its paths start at its folder.
+Prints a line an image, name and quality with a tab between: higher = better, with SSIM at most 1."""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = options.new_command(
+        commands,
+        "score",
+        "Judge test images against their references",
+        _EXAMPLES,
+        run,
+        lambda _: "The lines printed so far are whole.",
+    )
+    metric = parser.add_argument_group("metric (one of)").add_mutually_exclusive_group(required=True)
+    metric.add_argument("--metric", metavar="FILE", help="as `fmiqa select --metric` writes it (.safetensors)")
+    metric.add_argument("--selection", metavar="FILE", help="as `fmiqa select --out` writes it, with --weights (.json)")
+    images = parser.add_argument_group("images")
+    images.add_argument("tests", nargs="*", metavar="TEST", help="test images")
+    one = images.add_mutually_exclusive_group(required=True)
+    one.add_argument("--reference", metavar="IMAGE", help="the reference of all of them")
+    one.add_argument("--pairs", metavar="FILE", help="CSV table of pairs instead")
+    options.add_weights_options(parser)
+    options.add_device_option(parser)
+    add_output_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    from tqdm import tqdm
+
+    if bool(args.tests) == bool(args.pairs):
+        args.parser.error("give test images and their --reference, or --pairs alone")
+    pairs = _pairs(args.pairs) if args.pairs else [(args.reference, test) for test in args.tests]
+    metric = _metric(args).to(options.device_of(args))
+    bar = tqdm(total=len(pairs), desc="scoring", unit="image", disable=not (wants_progress(args) and args.json))
+    results = []
+    for (reference, test), quality in zip(pairs, _qualities(metric, pairs), strict=True):
+        if not args.json:
+            print(f"{test}\t{quality:.6f}", flush=True)
+        results.append({"test": test, "reference": reference, "quality": quality})
+        bar.update()
+    bar.close()
+    if args.json:
+        print_result(args, {"images": results}, "")
+
+
+def _metric(args: argparse.Namespace) -> SelectedFeatureIQM:
+    if args.metric:
+        return SelectedFeatureIQM.load(args.metric)
+    selection = Selection.load(args.selection)
+    return metric_of(selection, recorded_extractor(selection.source, args.selection, args))
+
+
+@torch.inference_mode()
+def _qualities(metric: SelectedFeatureIQM, pairs: list[tuple[str, str]]) -> Iterator[float]:
+    """One image at a time, since sizes may differ; neighbours that share a reference share its side."""
+    device = metric.scorer.extractor.device
+    for reference, group in itertools.groupby(pairs, key=lambda pair: pair[0]):
+        prepared = metric.prepare(read_image(reference)[None].to(device))
+        for _, test in group:
+            try:
+                yield metric(read_image(test)[None].to(device), prepared).item()
+            except InputError as error:
+                raise InputError(f"{test} against {reference}: {error}") from error
+
+
+def _pairs(path: str) -> list[tuple[str, str]]:
+    table = Path(path)
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        there = reader.fieldnames or []
+        if not {"reference", "distorted"} <= set(there):
+            raise DatasetError(f"{path} needs the columns reference and distorted; it has {', '.join(there) or 'none'}")
+        rows = [(reader.line_num, row["reference"], row["distorted"]) for row in reader]
+    empty = [f"line {line}: a pair needs a reference and a test image" for line, *names in rows if not all(names)]
+    if empty or not rows:
+        raise DatasetError(f"{path} cannot be used:", empty or ["there are no pairs"])
+    return [(str(table.parent / reference), str(table.parent / test)) for _, reference, test in rows]

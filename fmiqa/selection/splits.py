@@ -1,0 +1,93 @@
+"""Splits of a data set that keep the images of one reference together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fmiqa.errors import InputError
+
+__all__ = ["Split", "counts_of", "grouped_folds", "grouped_subsamples"]
+
+
+class Split(NamedTuple):
+    """Row numbers of the images to choose on, and of those to judge on."""
+
+    train: Tensor
+    held_out: Tensor
+
+
+def grouped_folds(
+    groups: Sequence[str], *, folds: int | Literal["leave_one_out"] = 5, repeats: int = 1, seed: int = 0
+) -> list[Split]:
+    """Folds of whole groups: each group is held out once a repeat.
+
+    Args:
+        groups: the group of each image: its reference (or its distortion type).
+        folds: how many folds, or `"leave_one_out"` for one a group.
+        repeats: how often to deal the groups out anew.
+        seed: of the dealing.
+
+    Raises:
+        InputError: fewer groups than folds, or fewer than two folds.
+
+    Example:
+        >>> for split in grouped_folds(["a", "a", "b", "c", "c"], folds="leave_one_out"):
+        ...     print(split.held_out.tolist())
+        [3, 4]
+        [0, 1]
+        [2]
+    """
+    names = list(dict.fromkeys(groups))
+    number = len(names) if folds == "leave_one_out" else folds
+    if not isinstance(number, int) or not 2 <= number <= len(names):
+        raise InputError(f"folds is from 2 to the number of groups ({len(names)}), or 'leave_one_out', got {folds!r}")
+    if repeats < 1:
+        raise InputError(f"repeats is at least 1, got {repeats}")
+    of_image = torch.tensor([names.index(g) for g in groups])
+    generator = torch.Generator().manual_seed(seed)
+    splits = []
+    for _ in range(repeats):
+        dealt = torch.randperm(len(names), generator=generator)
+        for fold in range(number):
+            held = torch.isin(of_image, dealt[fold::number])
+            splits.append(Split((~held).nonzero()[:, 0], held.nonzero()[:, 0]))
+    return splits
+
+
+def grouped_subsamples(
+    groups: Sequence[str], *, fraction: float = 0.5, repeats: int = 100, seed: int = 0
+) -> list[Split]:
+    """Random subsamples of whole groups without replacement; the groups left out are held out.
+
+    Args:
+        groups: the group of each image.
+        fraction: the share of groups to choose on.
+        repeats: how many subsamples.
+        seed: of the drawing.
+
+    Raises:
+        InputError: a fraction that leaves no group on one of the sides.
+    """
+    names = list(dict.fromkeys(groups))
+    taken = round(fraction * len(names))
+    if not 1 <= taken < len(names) or repeats < 1:
+        raise InputError(
+            f"fraction {fraction} of {len(names)} groups must leave some on both sides, "
+            f"and repeats be positive, got {repeats}"
+        )
+    of_image = torch.tensor([names.index(g) for g in groups])
+    generator = torch.Generator().manual_seed(seed)
+    splits = []
+    for _ in range(repeats):
+        kept = torch.isin(of_image, torch.randperm(len(names), generator=generator)[:taken])
+        splits.append(Split(kept.nonzero()[:, 0], (~kept).nonzero()[:, 0]))
+    return splits
+
+
+def counts_of(rows: Sequence[Tensor], images: int) -> Tensor:
+    """(B, N) how often each image counts, from row numbers that may repeat."""
+    return torch.stack([torch.bincount(r.cpu(), minlength=images) for r in rows]).double()

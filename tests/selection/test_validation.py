@@ -1,0 +1,90 @@
+"""Grouped validation: batched folds equal folds run one by one, and held-out parts stay unseen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+import torch
+from torch import Tensor
+
+import fmiqa
+from fmiqa import forward_select
+from fmiqa.selection.splits import grouped_folds
+from fmiqa.selection.validation import Validation, cross_validate
+
+mpl.use("Agg")
+
+GROUPS = [f"r{i // 12}" for i in range(96)]
+
+
+def data(seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.rand(96, generator=generator, dtype=torch.float64)
+    values = 0.7 * torch.rand(96, 14, generator=generator, dtype=torch.float64)
+    values[:, 2] += 0.6 * y
+    values[:, 9] += 0.5 * y.square()
+    return values, y
+
+
+@pytest.mark.parametrize("options", [{"fit": None}, {"criterion": "srocc"}, {}])
+def test_folds_in_one_batch_equal_folds_one_by_one(options: dict[str, object]) -> None:
+    values, y = data()
+    result = cross_validate(values, y, groups=GROUPS, folds=4, max_maps=4, **options)  # type: ignore[arg-type]
+    for fold, split in enumerate(grouped_folds(GROUPS, folds=4)):
+        alone = forward_select(values[split.train], y[split.train], max_maps=4, **options)  # type: ignore[arg-type]
+        size = len(alone.maps)
+        assert result.selected[fold] == alone.maps
+        assert result.in_sample[fold, :size].tolist() == pytest.approx(alone.curve, abs=1e-9)  # weighted sums differ
+        pooled = values[split.held_out][:, [m.channel for m in alone.maps]].mean(1)
+        assert float(result.plcc[fold, size - 1]) == pytest.approx(float(fmiqa.plcc(pooled, y[split.held_out])))
+        assert float(result.srocc[fold, size - 1]) == pytest.approx(float(fmiqa.srocc(pooled, y[split.held_out])))
+
+
+def test_held_out_scores_do_not_reach_the_selection() -> None:
+    values, y = data()
+    splits = grouped_folds(GROUPS, folds=3)[:1]
+    spoilt = y.clone()
+    spoilt[splits[0].held_out] = torch.rand(len(splits[0].held_out), dtype=torch.float64)
+    first = cross_validate(values, y, splits=splits, max_maps=4)
+    second = cross_validate(values, spoilt, splits=splits, max_maps=4)
+    assert first.selected == second.selected
+    assert torch.equal(first.in_sample, second.in_sample)
+    assert not torch.equal(first.plcc, second.plcc)
+
+
+def test_noise_is_worth_nothing_held_out() -> None:
+    """Greedy choice among 200 columns of noise looks good in sample, and only there."""
+    generator = torch.Generator().manual_seed(1)
+    values = torch.rand(96, 200, generator=generator, dtype=torch.float64)
+    y = torch.rand(96, generator=generator, dtype=torch.float64)
+    result = cross_validate(values, y, groups=GROUPS, folds=4, max_maps=6, fit=None)
+    assert float(result.in_sample[:, -1].mean()) > 0.5
+    # Spearman keeps its sign; four folds of 24 images scatter by about 1 / sqrt(96) = .1.
+    assert abs(float(result.srocc[:, -1].mean())) < 0.3
+
+
+def test_sizes_by_held_out_evidence(tmp_path: Path) -> None:
+    values, y = data()
+    result = cross_validate(values, y, groups=GROUPS, folds=4, max_maps=6)
+    assert float(result.mean[result.best_size - 1]) == float(result.mean.max())
+    assert result.one_standard_error_size <= result.best_size
+    floor = result.mean[result.best_size - 1] - result.standard_error[result.best_size - 1]
+    assert bool((result.mean[: result.one_standard_error_size - 1] < floor).all())
+    result.save(tmp_path / "validation.json")
+    loaded = Validation.load(tmp_path / "validation.json")
+    assert str(loaded) == str(result)
+    assert loaded.selected == result.selected
+    assert "held-out" in result._repr_html_()
+    assert {line.get_label() for line in result.plot().get_lines()} >= {"in sample", "held out"}
+
+
+def test_errors() -> None:
+    values, y = data()
+    with pytest.raises(fmiqa.InputError, match="no reference names"):
+        cross_validate(values, y)
+    with pytest.raises(fmiqa.InputError, match="a name for each of 96 images"):
+        cross_validate(values, y, groups=GROUPS[:5])
+    with pytest.raises(fmiqa.InputError, match="too few for a logistic fit"):
+        cross_validate(values, y, groups=[str(i) for i in range(96)], folds="leave_one_out")
