@@ -32,7 +32,11 @@ PEERS: dict[str, tuple[str, bool]] = {
 
 @torch.inference_mode()
 def peer_scores(
-    data: SampleSource, names: Iterable[str] = tuple(PEERS), *, device: torch.device | str = "cpu", progress: bool = False
+    data: SampleSource,
+    names: Iterable[str] = tuple(PEERS),
+    *,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
 ) -> dict[str, Tensor]:
     """Score a data set with classical metrics, as `piq` implements them, at their default settings.
 

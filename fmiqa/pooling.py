@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 
-__all__ = ["Pool", "check_pool", "pool_scores"]
+__all__ = ["Pool", "check_pool", "pool_scores", "raised"]
 
 Pool = Literal["mean", "layer_geometric"]
 """`mean`: over all maps of the set. `layer_geometric`: the mean over the maps of a layer, then the
@@ -23,7 +24,14 @@ def check_pool(pool: str) -> None:
         raise InputError(f"pool is one of {', '.join(get_args(Pool))}, got {pool!r}")
 
 
-def pool_scores(values: Tensor, maps: MapIndex, *, pool: Pool = "mean") -> Tensor:
+def pool_scores(
+    values: Tensor,
+    maps: MapIndex,
+    *,
+    pool: Pool = "mean",
+    weights: Tensor | None = None,
+    power: float = 1.0,
+) -> Tensor:
     """Combine map scores.
 
     Args:
@@ -31,25 +39,50 @@ def pool_scores(values: Tensor, maps: MapIndex, *, pool: Pool = "mean") -> Tenso
         maps: the M maps; only their layers matter, and only to `layer_geometric`.
         pool: see `Pool`. Under `layer_geometric` a layer whose mean is negative gives NaN: signed
             maps (before the ReLU) can do so.
+        weights: (M,), not negative: a weighted mean under `mean`.
+        power: each score q is first raised to sign(q) |q|^power, a rising curve from 0 to 1 that above 1
+            spreads out high quality.
 
     Returns:
-        (...), one score an image.
+        (...), one score an image; 1 where every map's score is 1.
 
     Raises:
-        InputError: another number of columns than of maps, or an unknown pooling.
+        InputError: another number of columns or weights than of maps, an unknown pooling, weights that are
+            negative or all 0 or given with `layer_geometric`, a power that is not positive.
 
     Example:
         >>> maps = MapIndex(["conv1:0", "conv1:1", "conv2:0"])
         >>> pool_scores(torch.tensor([0.8, 1.0, 0.4]), maps, pool="layer_geometric")
         tensor(0.6000)
+        >>> pool_scores(torch.tensor([0.8, 1.0, 0.4]), maps, weights=torch.tensor([3.0, 0.0, 1.0]))
+        tensor(0.7000)
     """
     check_pool(pool)
     if values.shape[-1] != len(maps) or not len(maps):
         raise InputError(f"values {tuple(values.shape)} need one column for each of {len(maps)} maps")
+    values = raised(values, power)
+    if weights is not None:
+        share = _shares(weights, len(maps), pool).to(values)
+        return (values * share).sum(-1)
     if pool == "mean":
         return values.mean(-1)
     by_layer: dict[str, list[int]] = {}
     for i, m in enumerate(maps):
-        by_layer.setdefault(m.layer, []).append(i)
+        by_layer.setdefault(m.place, []).append(i)
     means = torch.stack([values[..., columns].mean(-1) for columns in by_layer.values()], -1)
     return means.log().mean(-1).exp()
+
+
+def raised(values: Tensor, power: float) -> Tensor:
+    """sign(q) |q|^power of map scores."""
+    if not 0 < power < math.inf:
+        raise InputError(f"power is a positive number, got {power}")
+    return values if power == 1 else values.sign() * values.abs().pow(power)
+
+
+def _shares(weights: Tensor, maps: int, pool: str) -> Tensor:
+    if pool != "mean":
+        raise InputError(f"weights go with pool='mean', got pool={pool!r}")
+    if weights.shape != (maps,) or not bool((weights >= 0).all()) or not bool((weights > 0).any()):
+        raise InputError(f"weights are {maps} numbers from 0, not all 0, got {weights}")
+    return weights / weights.sum()

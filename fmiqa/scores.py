@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,7 +65,8 @@ class ScoreMatrix:
 
     def rows(self, index: Sequence[int] | Tensor) -> ScoreMatrix:
         """Some of the images, in the order given (positions, or a boolean mask)."""
-        chosen = torch.arange(len(self))[torch.as_tensor(index)].tolist()
+        given = torch.as_tensor(index)
+        chosen = torch.arange(len(self))[given if given.numel() else given.long()].tolist()  # [] makes floats
         return replace(
             self,
             values=self.values[chosen],
@@ -79,6 +80,33 @@ class ScoreMatrix:
         """Some of the maps, in the order given."""
         index = MapIndex(maps)
         return replace(self, values=self.values[:, self.maps.positions(index)], maps=index)
+
+    @classmethod
+    def concat(cls, matrices: Mapping[str, ScoreMatrix]) -> ScoreMatrix:
+        """Join matrices of the same images as candidates side by side: several networks, scales, stages, measures.
+
+        Args:
+            matrices: source name -> matrix; a map's name becomes `"source/layer:channel"`.
+
+        Raises:
+            InputError: matrices of other images or scores, of maps that have a source already, or none; a
+                source name that is empty or holds `/` or `:`.
+        """
+        if not matrices:
+            raise InputError("no score matrices to join")
+        first = next(iter(matrices.values()))
+        maps: list[FeatureMap] = []
+        for source, matrix in matrices.items():
+            if not source or set(source) & set("/:"):
+                raise InputError(f"a source name is not empty and holds neither '/' nor ':', got {source!r}")
+            if matrix.names != first.names or not torch.equal(matrix.targets, first.targets):
+                raise InputError(f"matrix {source!r} has other images or scores than {next(iter(matrices))!r}")
+            if any(m.source for m in matrix.maps):
+                raise InputError(f"matrix {source!r} is a joined one already; join its parts at once")
+            maps += [FeatureMap(m.layer, m.channel, source) for m in matrix.maps]
+        options = {"dataset": first.options.get("dataset"), "sources": {k: m.options for k, m in matrices.items()}}
+        values = torch.cat([m.values for m in matrices.values()], 1)
+        return replace(first, values=values, maps=MapIndex(maps), options=options)
 
     def pool(self, maps: Iterable[FeatureMap | str] | None = None, *, pool: Pool = "mean") -> Tensor:
         """(N,) the images' scores at a set of maps combined; at all maps by default (DeepSSIM).

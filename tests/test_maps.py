@@ -19,13 +19,17 @@ def test_text_form_is_read_back(m: FeatureMap) -> None:
     assert FeatureMap.parse(str(m)) == m
 
 
-@pytest.mark.parametrize("text", ["", "conv1", "conv1:", ":3", "conv1:-1", "conv1:x", "conv1:1.0", "/conv1:3", "half/:3", 5, None])
+@pytest.mark.parametrize(
+    "text", ["", "conv1", "conv1:", ":3", "conv1:-1", "conv1:x", "conv1:1.0", "/conv1:3", "half/:3", 5, None]
+)
 def test_other_texts_are_refused(text: object) -> None:
     with pytest.raises(InputError, match="a feature map"):
         FeatureMap.parse(text)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("layer", "channel"), [("", 0), ("a/b", 0), ("conv1", -1), ("conv1", 1.0), ("conv1", True), (None, 0)])
+@pytest.mark.parametrize(
+    ("layer", "channel"), [("", 0), ("a/b", 0), ("conv1", -1), ("conv1", 1.0), ("conv1", True), (None, 0)]
+)
 def test_malformed_maps_are_refused(layer: object, channel: object) -> None:
     with pytest.raises(InputError):
         FeatureMap(layer, channel)  # type: ignore[arg-type]

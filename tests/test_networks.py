@@ -139,7 +139,9 @@ class Constants(Net):
 class Nested(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.inner = nn.ModuleDict({"one": nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3)), nn.ReLU()), "two": Shared()})
+        self.inner = nn.ModuleDict(
+            {"one": nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3)), nn.ReLU()), "two": Shared()}
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.inner["one"](x)[:, :3] + self.inner["two"](x)[:, :3]

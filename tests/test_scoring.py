@@ -283,9 +283,7 @@ def stopped(extractor: FeatureExtractor, tmp_path: Path) -> tuple[Path, list[Sam
     return path, samples
 
 
-def test_finished_parts_are_not_computed_again(
-    extractor: FeatureExtractor, stopped: tuple[Path, list[Sample]]
-) -> None:
+def test_finished_parts_are_not_computed_again(extractor: FeatureExtractor, stopped: tuple[Path, list[Sample]]) -> None:
     path, samples = stopped
     data = Named(samples)
     resumed = score_matrix(extractor, data, maps=["conv1:5"], save=path)

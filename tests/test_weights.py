@@ -55,7 +55,10 @@ def test_every_form_of_the_same_weights_has_one_fingerprint(
         {f"module.{name}": value for name, value in bare.items()},
         {"state_dict": {f"module.{name}": value for name, value in features.items()}},
         dict(reversed(features.items())),
-        {name: value.to(memory_format=torch.channels_last) if value.ndim == 4 else value for name, value in bare.items()},
+        {
+            name: value.to(memory_format=torch.channels_last) if value.ndim == 4 else value
+            for name, value in bare.items()
+        },
         tmp_path / "features.pth",
         str(tmp_path / "old.pt"),
         tmp_path / "bare.safetensors",

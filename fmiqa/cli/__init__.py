@@ -52,22 +52,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning
-        try:
-            args.run(args)
-            sys.stdout.flush()
-        except KeyboardInterrupt:
-            say(f"\nfmiqa: interrupted. {args.interrupted(args)}")
-            return 130
-        except BrokenPipeError:
-            # Whoever reads has read enough; without this Python would complain when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except torch.OutOfMemoryError as error:
-            say(f"fmiqa: out of memory on the device; lower --memory or --batch-size ({error})")
-            return 1
-        except (FmiqaError, OSError) as error:
-            say(f"fmiqa: {error}")
-            return 1
-    return 0
+        code, message = _run(args)
+    if message:
+        say(f"fmiqa: {message}")
+    return code
+
+
+def _run(args: argparse.Namespace) -> tuple[int, str]:
+    """Exit code and message; said after the exception is gone, which keeps progress bars from being closed."""
+    try:
+        args.run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130, f"interrupted. {args.interrupted(args)}"
+    except BrokenPipeError:
+        # Whoever reads has read enough; without this Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except torch.OutOfMemoryError as error:
+        return 1, f"out of memory on the device; lower --memory or --batch-size ({error})"
+    except (FmiqaError, OSError) as error:
+        return 1, str(error)
+    return 0, ""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -148,7 +148,8 @@ def _unit(rows: Tensor) -> Tensor:
     centred = centred - centred.mean(-1, keepdim=True)
     # Without the largest value, squares of very small or very large scores leave the range of floats.
     centred = centred / centred.detach().abs().amax(-1, keepdim=True)
-    return centred / torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+    return centred / norm
 
 
 def _pearson(x_unit: Tensor, y_unit: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fmiqa.correlation.pairs import Pairs, pair
-from fmiqa.correlation.starts import pick, search
+from fmiqa.correlation.starts import search
 from fmiqa.correlation.varpro import Kind, Problem, linear_part, refine, standardise, tied_slope
 from fmiqa.errors import InputError
 
@@ -26,7 +26,6 @@ Form = Literal["logistic5", "logistic4"]
 _PARAMETERS = {"logistic5": 5, "logistic4": 4}
 _TIED: tuple[Kind, Kind] = ("flat_ends", "flat_middle")
 _STEPS = 60
-_TIED_STARTS = 5
 _TOLERANCE = 1e-10
 _MEMORY = 2**24
 """Bytes that the largest temporary tensor of a portion of the problems may take."""
@@ -265,10 +264,9 @@ def _without_turns(problem: Problem, free: _Curve, starts: tuple[Tensor, Tensor]
     best = _Curve(zero, part.r, zero, zero + 1, zero, part.r.square(), torch.ones_like(zero, dtype=torch.bool))
     if starts is None:
         # A curve that is good under one bound is a good start under the others.
-        pools = [search(part, kind) for kind in ("with_line", *_TIED)]
-        starts = (torch.cat([each[0] for each in pools], dim=1), torch.cat([each[1] for each in pools], dim=1))
-    found = pick(part, "with_line", _TIED_STARTS + 600 // part.t.shape[1], *starts)
-    beta, tau, gain, done = refine(part, "with_line", *found, steps=_STEPS, tolerance=_TOLERANCE)
+        found = [search(part, kind) for kind in ("with_line", *_TIED)]
+        starts = (torch.cat([each[0] for each in found], dim=1), torch.cat([each[1] for each in found], dim=1))
+    beta, tau, gain, done = refine(part, "with_line", *starts, steps=_STEPS, tolerance=_TOLERANCE)
     for i in range(beta.shape[1]):
         one = slice(i, i + 1)
         line = linear_part(part, "with_line", beta[:, one], tau[:, one])
@@ -276,7 +274,7 @@ def _without_turns(problem: Problem, free: _Curve, starts: tuple[Tensor, Tensor]
         local = _Curve(*line, beta[:, one], tau[:, one], share, done[:, one])
         best = _better(best, local, _keeps_direction(part, local))
     for kind in _TIED:
-        tied = _best_curve(part, kind, pick(part, kind, _TIED_STARTS + 600 // part.t.shape[1], *starts))
+        tied = _best_curve(part, kind, starts)
         best = _better(best, tied, torch.ones_like(tied.done))
     return _Curve(*(whole.index_copy(0, turning, new) for whole, new in zip(free, best, strict=True)))
 

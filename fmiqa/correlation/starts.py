@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fmiqa.correlation.varpro import Kind, Problem, gain, refine, standardise, twins
 
-__all__ = ["pick", "search"]
+__all__ = ["search"]
 
 _BINS = 64
 _KEPT_COARSE = 8
@@ -37,26 +37,16 @@ def search(problem: Problem, kind: Kind) -> tuple[Tensor, Tensor]:
     sharp, *soft = _steps(problem, kind, _KEPT_STEPS + extra)
     # Chosen apart: before refinement a step looks better than the smooth curve that will beat it.
     return _join(
-        pick(problem, kind, _KEPT_SMOOTH + extra, *smooth),
-        pick(problem, kind, _KEPT_SOFT + extra, *_join(*soft)),
+        _pick(problem, kind, _KEPT_SMOOTH + extra, *smooth),
+        _pick(problem, kind, _KEPT_SOFT + extra, *_join(*soft)),
         (sharp[0][:, : 1 + extra], sharp[1][:, : 1 + extra]),
     )
-
-
-def pick(problem: Problem, kind: Kind, number: int, beta: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-    """The starts of largest gain, twins left out."""
-    value = gain(problem, kind, beta, tau)
-    value, at = value.topk(min(3 * number, value.shape[1]), dim=1)
-    beta, tau = beta.gather(1, at), tau.gather(1, at)
-    value = value.masked_fill(twins(value, beta, tau, 0.1), -torch.inf)
-    at = value.topk(min(number, value.shape[1]), dim=1).indices
-    return beta.gather(1, at), tau.gather(1, at)
 
 
 def _coarse(problem: Problem, kind: Kind, number: int) -> tuple[Tensor, Tensor]:
     """Refined winners of the grid, on bins of equal numbers of points."""
     coarse, mean, deviation = _binned(problem)
-    beta, tau = pick(coarse, kind, number, *_grid(coarse.t))
+    beta, tau = _pick(coarse, kind, number, *_grid(coarse.t))
     beta, tau, _, _ = refine(coarse, kind, beta, tau, steps=_COARSE_STEPS, tolerance=1e-6)
     return beta / deviation, tau * deviation + mean
 
@@ -189,6 +179,16 @@ def _steps(problem: Problem, kind: Kind, number: int) -> list[tuple[Tensor, Tens
         spacing = (t.gather(1, high) - t.gather(1, low)).maximum((t[:, -1:] - t[:, :1]) * 1e-9)
         softened.append((6 / spacing, tau))
     return [(beta.clamp(max=_STEEPEST), tau), *softened]
+
+
+def _pick(problem: Problem, kind: Kind, number: int, beta: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+    """The starts of largest gain, twins left out."""
+    value = gain(problem, kind, beta, tau)
+    value, at = value.topk(min(3 * number, value.shape[1]), dim=1)
+    beta, tau = beta.gather(1, at), tau.gather(1, at)
+    value = value.masked_fill(twins(value, beta, tau, 0.1), -torch.inf)
+    at = value.topk(min(number, value.shape[1]), dim=1).indices
+    return beta.gather(1, at), tau.gather(1, at)
 
 
 def _join(*starts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

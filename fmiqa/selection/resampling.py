@@ -11,6 +11,7 @@ from torch import Tensor
 from fmiqa.correlation import Form
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
+from fmiqa.plotting import BLUE, ORANGE, SKY, axes
 from fmiqa.pooling import Pool
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection.criteria import Criterion, Objective
@@ -70,12 +71,9 @@ class PermutationNull:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the null's distribution and the observed criterion of the whole set."""
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            _, ax = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
-        ax.hist(self.null[:, -1].tolist(), bins=30, color="#56B4E9", label="scores permuted within groups")
-        ax.axvline(float(self.observed[-1]), color="#D55E00", label=f"real scores (p = {self.p_value:.3g})")
+        ax = axes(ax, height=3.2)
+        ax.hist(self.null[:, -1].tolist(), bins=30, color=SKY, label="scores permuted within groups")
+        ax.axvline(float(self.observed[-1]), color=ORANGE, label=f"real scores (p = {self.p_value:.3g})")
         ax.set_xlabel("criterion of the selected set (in sample)")
         ax.set_ylabel("permutations")
         ax.legend(fontsize=8)
@@ -107,12 +105,9 @@ class StabilitySelection:
 
     def plot(self, ax: Axes | None = None, *, top: int = 30) -> Axes:
         """Draw the selection frequency of the maps chosen most often."""
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            _, ax = plt.subplots(figsize=(7.2, 3.6), layout="constrained")
+        ax = axes(ax, width=7.2, height=3.6)
         order = self.frequency.argsort(descending=True, stable=True)[:top].tolist()
-        ax.bar(range(len(order)), self.frequency[order].tolist(), color="#0072B2")
+        ax.bar(range(len(order)), self.frequency[order].tolist(), color=BLUE)
         ax.set_xticks(range(len(order)), [str(self.maps[i]) for i in order], rotation=90, fontsize=7)
         ax.set_ylabel("share of subsamples")
         ax.set_ylim(0, 1)
@@ -230,8 +225,8 @@ def stability_selection(
         for path in climb(candidates, [[] for _ in batch], allowed, max_maps=max_maps, tol=tol):
             member[len(selected), path.chosen] = 1
             selected.append(maps.at(path.chosen))
-    options = {"subsamples": subsamples, "fraction": fraction, "seed": seed, "max_maps": max_maps, "tol": tol}
-    options |= {"criterion": criterion, "fit": fit, "pool": pool, "source": source}
+    options: dict[str, Any] = {"subsamples": subsamples, "fraction": fraction, "seed": seed}
+    options |= {"max_maps": max_maps, "tol": tol, "criterion": criterion, "fit": fit, "pool": pool, "source": source}
     return StabilitySelection(maps, tuple(selected), selection_frequency(member), stability(member), options)
 
 

@@ -7,10 +7,16 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from fmiqa.correlation import LogisticFit
 from fmiqa.errors import FileFormatError, FmiqaError
 from fmiqa.io import load_json, save_json
 from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.plotting import BLUE, axes, whole_numbers
+from fmiqa.pooling import Pool, pool_scores
+from fmiqa.scores import ScoreMatrix
 from fmiqa.tables import html_table, text_table
 
 if TYPE_CHECKING:
@@ -53,6 +59,7 @@ class Selection:
         options: how the search was run.
         source: the options of the score matrix it was run on (data set, network, weights, measure).
         fit: the logistic that takes the set's combined score to the scale of the subjective scores.
+        weights: (M,) of the maps in the combined score; None: all the same.
     """
 
     maps: MapIndex
@@ -61,11 +68,31 @@ class Selection:
     options: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
     fit: LogisticFit | None = None
+    weights: Tensor | None = None
 
     @property
     def curve(self) -> list[float]:
         """The criterion after each step."""
         return [step.value for step in self.steps]
+
+    @property
+    def pool(self) -> Pool:
+        """How the maps' scores are combined."""
+        return self.options.get("pool", "mean")  # type: ignore[no-any-return]
+
+    @property
+    def power(self) -> float:
+        """What each map's score is raised to before it is combined."""
+        return float(self.options.get("power", 1.0))
+
+    def combine(self, scores: ScoreMatrix) -> Tensor:
+        """(N,) the set's combined score of the images of a matrix.
+
+        Raises:
+            InputError: the matrix lacks one of the maps.
+        """
+        chosen = scores.columns(self.maps)
+        return pool_scores(chosen.values.double(), self.maps, pool=self.pool, weights=self.weights, power=self.power)
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -89,6 +116,7 @@ class Selection:
             "options": self.options,
             "source": self.source,
             "fit": None if self.fit is None else self.fit.to_dict(),
+            "weights": None if self.weights is None else self.weights.tolist(),
         }
         save_json(path, _KIND, content)
 
@@ -108,13 +136,17 @@ class Selection:
                 options=content["options"],
                 source=content["source"],
                 fit=None if content["fit"] is None else LogisticFit.from_dict(content["fit"]),
+                weights=None if content["weights"] is None else torch.tensor(content["weights"], dtype=torch.float64),
             )
         except (KeyError, TypeError, FmiqaError) as error:
             raise FileFormatError(f"{path} is not a whole saved selection: {error!r}") from error
 
     def table(self) -> list[tuple[str, ...]]:
-        """The path as rows of text, the header first."""
-        rows = [("step", "map", self._criterion, "gain", "runner-up", "its value")]
+        """The path as rows of text, or the weights where there is no path; the header first."""
+        if self.weights is not None:
+            share = (self.weights / self.weights.sum()).tolist()
+            return [("map", "weight"), *((str(m), f"{s:.4f}") for m, s in zip(self.maps, share, strict=True))]
+        rows: list[tuple[str, ...]] = [("step", "map", self._criterion, "gain", "runner-up", "its value")]
         for number, s in enumerate(self.steps, 1):
             second = ("", "") if s.runner_up is None else (str(s.runner_up), f"{s.runner_up_value:.4f}")
             rows.append((str(number), str(s.map), f"{s.value:.4f}", f"{s.gain:+.4f}", *second))
@@ -126,13 +158,10 @@ class Selection:
         Args:
             ax: where to draw; a new figure by default.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            _, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+        ax = axes(ax)
         given = len(self.maps) - len(self.steps)
         counts = list(range(given + 1, len(self.maps) + 1))
-        ax.plot(counts, self.curve, marker="o", markersize=4, color="#0072B2", label="in sample")
+        ax.plot(counts, self.curve, marker="o", markersize=4, color=BLUE, label="in sample")
         for count, s in zip(counts, self.steps, strict=True):
             ax.annotate(
                 str(s.map),
@@ -149,7 +178,7 @@ class Selection:
             ax.set_ylim(low - 0.35 * (high - low) - 0.005, high + 0.08 * (high - low) + 0.002)
         ax.set_xlabel("number of feature maps")
         ax.set_ylabel(f"{self._criterion} (in sample)")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(ax)
         ax.grid(alpha=0.3)
         return ax
 

@@ -15,6 +15,7 @@ from fmiqa.correlation import Form, plcc, srocc
 from fmiqa.errors import FileFormatError, FmiqaError, InputError
 from fmiqa.io import load_json, save_json
 from fmiqa.maps import MapIndex
+from fmiqa.plotting import BLUE, GREEN, GREY, ORANGE, axes, whole_numbers
 from fmiqa.pooling import Pool
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection.criteria import Criterion, Objective
@@ -78,7 +79,7 @@ class Validation:
 
     def table(self) -> list[tuple[str, ...]]:
         """A row for each number of maps, the header first."""
-        rows = [("maps", "in sample", "held-out PLCC", "± s.e.", "held-out SROCC")]
+        rows: list[tuple[str, ...]] = [("maps", "in sample", "held-out PLCC", "± s.e.", "held-out SROCC")]
         for k in range(self.plcc.shape[1]):
             rows.append(
                 (
@@ -98,20 +99,17 @@ class Validation:
         Args:
             ax: where to draw; a new figure by default.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            _, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+        ax = axes(ax)
         sizes = range(1, self.plcc.shape[1] + 1)
         low, high = (self.mean - self.standard_error).tolist(), (self.mean + self.standard_error).tolist()
-        ax.plot(sizes, self.in_sample.mean(0).tolist(), color="#0072B2", linestyle="--", label="in sample")
-        ax.plot(sizes, self.mean.tolist(), color="#D55E00", marker="o", markersize=4, label="held out")
-        ax.fill_between(sizes, low, high, color="#D55E00", alpha=0.2, linewidth=0, label="± one standard error")
-        ax.axhline(float(self.all_plcc.mean()), color="#555555", linestyle=":", label="all maps, held out")
-        ax.axvline(self.one_standard_error_size, color="#009E73", linewidth=1, label="one-standard-error size")
+        ax.plot(sizes, self.in_sample.mean(0).tolist(), color=BLUE, linestyle="--", label="in sample")
+        ax.plot(sizes, self.mean.tolist(), color=ORANGE, marker="o", markersize=4, label="held out")
+        ax.fill_between(sizes, low, high, color=ORANGE, alpha=0.2, linewidth=0, label="± one standard error")
+        ax.axhline(float(self.all_plcc.mean()), color=GREY, linestyle=":", label="all maps, held out")
+        ax.axvline(self.one_standard_error_size, color=GREEN, linewidth=1, label="one-standard-error size")
         ax.set_xlabel("number of feature maps")
         ax.set_ylabel("fitted PLCC")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(ax)
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
         return ax

@@ -87,9 +87,7 @@ def nonnegative_path(
     return NonNegativeFit(values.new_tensor(strengths), weights, intercepts)
 
 
-def _descend(
-    z: Tensor, y: Tensor, w: Tensor, beta: Tensor, strength: float, sweeps: int, tolerance: float
-) -> Tensor:
+def _descend(z: Tensor, y: Tensor, w: Tensor, beta: Tensor, strength: float, sweeps: int, tolerance: float) -> Tensor:
     """Cyclic coordinate descent on the working set of every problem, (B, K), to `tolerance`."""
     if not z.shape[2]:
         return beta
