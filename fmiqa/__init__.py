@@ -1,6 +1,7 @@
 """fmiqa: image quality from the few CNN feature maps that matter."""
 
 from fmiqa import datasets, measures
+from fmiqa.comparing import compare
 from fmiqa.correlation import LogisticFit, fit_logistic, krocc, plcc, rmse, srocc
 from fmiqa.errors import DatasetError, FileFormatError, FmiqaError, InputError, ResumeError, WeightsError
 from fmiqa.features import FeatureExtractor
@@ -10,7 +11,19 @@ from fmiqa.metrics import AllFeatureIQM, SelectedFeatureIQM
 from fmiqa.pooling import pool_scores
 from fmiqa.scores import ScoreMatrix
 from fmiqa.scoring import score_matrix
-from fmiqa.selection import Selection, Step, forward_select
+from fmiqa.selection import (
+    PermutationNull,
+    Selection,
+    StabilitySelection,
+    Step,
+    Validation,
+    cross_validate,
+    forward_select,
+    permutation_null,
+    stability_selection,
+    weighted_select,
+)
+from fmiqa.viewing import Viewing, pixels_per_degree
 
 __version__ = "0.1.0"
 
@@ -33,6 +46,16 @@ __all__ = [
     "Selection",
     "Step",
     "forward_select",
+    "weighted_select",
+    "Validation",
+    "cross_validate",
+    "PermutationNull",
+    "permutation_null",
+    "StabilitySelection",
+    "stability_selection",
+    "compare",
+    "Viewing",
+    "pixels_per_degree",
     "SelectedFeatureIQM",
     "AllFeatureIQM",
     "FmiqaError",

@@ -66,6 +66,18 @@ class MapScorer(nn.Module):
             self.asked = MapIndex(FeatureMap(layer, c) for layer in ran for c in channels[layer])
         self._columns = None if self.asked == self.maps else self.asked.positions(self.maps)
 
+    def options(self) -> dict[str, Any]:
+        """What the scores depend on beside the images: network, weights, stage, viewing, measure."""
+        return {
+            "network": self.extractor.network_name,
+            "weights_sha256": self.extractor.weights_sha256,
+            "stage": self.extractor.stage,
+            "layers": self.extractor.layers,
+            "viewing": self.extractor.viewing.options(),
+            "measure": self.measure.options(),
+            "dtype": str(self.extractor.dtype).removeprefix("torch."),
+        }
+
     def prepare(self, reference: Tensor) -> PreparedImages:
         """The reference side, for any number of later calls.
 

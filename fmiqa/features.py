@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.networks import NETWORKS, Layer, Stage, blank_network, conv_filters, keep_layers, layer_nodes, trace_layers
+from fmiqa.viewing import Viewing
 from fmiqa.weights import StateDict, download, fingerprint, fit_state, read_state, seeded_state
 
 __all__ = ["FeatureExtractor"]
@@ -45,6 +46,7 @@ class FeatureExtractor(nn.Module):
             has another activation there, or none, a ReLU is applied. `"conv"` takes the convolution's own output.
         layers: names of the layers to keep, all by default; what only the others need is dropped, and
             `weights` may lack it.
+        viewing: the scale at which the network sees images, see `fmiqa.Viewing`; as they are by default.
         seed: of the random weights when `weights` is None.
 
     Attributes:
@@ -76,6 +78,7 @@ class FeatureExtractor(nn.Module):
         weights: str | os.PathLike[str] | StateDict | None = "DEFAULT",
         stage: Stage = "relu",
         layers: Iterable[str] | None = None,
+        viewing: Viewing = Viewing(),  # noqa: B008, a frozen value
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -84,6 +87,7 @@ class FeatureExtractor(nn.Module):
         if not isinstance(model, str | nn.Module):
             raise InputError(f"model is one of {', '.join(NETWORKS)} or an nn.Module, got {type(model).__name__}")
         self.stage: Stage = stage
+        self.viewing = viewing
         module = blank_network(model) if isinstance(model, str) else model
         self.network, self._layers = trace_layers(module, stage, layers)
         self.network_name = model if isinstance(model, str) else _network_name(model)
@@ -93,8 +97,8 @@ class FeatureExtractor(nn.Module):
             self._load(module, weights, seed)
         self.weights_sha256 = fingerprint(self.network.state_dict())
         for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            constant = torch.tensor(value, device=self.device, dtype=self.dtype).view(1, 3, 1, 1)
-            self.register_buffer(name, constant, persistent=False)
+            constant = torch.tensor(value).view(1, 3, 1, 1)  # of float32 also for wider networks, as .double() has it
+            self.register_buffer(name, constant.to(self.device, self.dtype), persistent=False)
         self.eval()
 
     @property
@@ -137,7 +141,7 @@ class FeatureExtractor(nn.Module):
         return _execute(self.network, plan, self.normalize(images))
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images as the network wants them: (N, 3, H, W) float, ImageNet mean and deviation removed.
+        """Images as the network wants them: (N, 3, H, W) float at its scale, ImageNet mean and deviation removed.
 
         Raises:
             InputError: not (N, 3, H, W), an integer type other than uint8, values that are not in
@@ -150,7 +154,7 @@ class FeatureExtractor(nn.Module):
         check_images(images)
         if images.dtype == torch.uint8:
             images = images.to(self.dtype) / 255
-        images = (images.to(self.dtype) - self.mean) / self.std
+        images = (self.viewing(images).to(self.dtype) - self.mean) / self.std
         # Channels last is a fifth faster through CPU convolutions, and the layers' maps inherit it.
         return images.contiguous(memory_format=torch.channels_last) if images.is_cpu else images
 
@@ -169,7 +173,7 @@ class FeatureExtractor(nn.Module):
             InputError: the images are too small for the network.
         """
         network = copy.deepcopy(self.network).to("meta")
-        x = torch.empty(1, 3, height, width, device="meta", dtype=self.dtype)
+        x = torch.empty(1, 3, *self.viewing.size(height, width), device="meta", dtype=self.dtype)
         plan = self._plan(self.maps if maps is None else MapIndex(maps))
         shapes: dict[str, tuple[int, int, int]] = {}
         for layer, value in _execute(network, plan, x):

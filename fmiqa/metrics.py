@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fmiqa.comparison import MapScorer, PreparedImages
@@ -17,24 +18,32 @@ from fmiqa.io import load_tensors, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Measure
 from fmiqa.networks import NETWORKS
-from fmiqa.pooling import Pool, check_pool, pool_scores
+from fmiqa.pooling import Pool, pool_scores
+from fmiqa.selection.result import Selection
+from fmiqa.viewing import Viewing
 
 __all__ = ["AllFeatureIQM", "SelectedFeatureIQM"]
 
 _KIND = "fmiqa metric 1"
 
+Model = FeatureExtractor | nn.Module | str
+MeasureLike = str | dict[str, Any] | Measure
+
 
 class SelectedFeatureIQM(nn.Module):
     """Quality of test images against their references, seen through chosen feature maps.
 
-    Differentiable in the images, batched, and no heavier than its maps: the network is cut after the
+    Differentiable in the images, batched, and no heavier than its maps: each network is cut after the
     deepest of them, and in that layer only the chosen filters are run.
 
     Args:
-        model: a `FeatureExtractor`, a network's name, or an `nn.Module` (torchvision's AlexNet, ...).
+        model: a `FeatureExtractor`, a network's name, or an `nn.Module` (torchvision's AlexNet, ...). For maps of
+            several networks, scales or stages (`"half/conv1:27"`): source name -> extractor; each runs once.
         maps: the chosen maps: `selection.maps`, or names such as `["conv1:27", "conv3:5"]`.
-        measure: how maps are compared: `"ssim"` or a `Measure`.
+        measure: how maps are compared: `"ssim"` or a `Measure`; with several sources also source name -> measure.
         pool: how map scores are combined, see `fmiqa.pooling.Pool`.
+        weights: (M,) of the maps, for a weighted mean.
+        power: what each map's score is raised to before, see `fmiqa.pool_scores`.
         fit: a logistic fitted to subjective scores; the metric then answers on their scale.
 
     Raises:
@@ -51,38 +60,105 @@ class SelectedFeatureIQM(nn.Module):
         torch.Size([2])
     """
 
+    weights: Tensor | None
+
     def __init__(
         self,
-        model: FeatureExtractor | nn.Module | str,
+        model: Model | Mapping[str, Model],
         maps: Iterable[FeatureMap | str],
         *,
-        measure: str | dict[str, Any] | Measure = "ssim",
+        measure: MeasureLike | Mapping[str, MeasureLike] = "ssim",
         pool: Pool = "mean",
+        weights: Tensor | None = None,
+        power: float = 1.0,
         fit: LogisticFit | None = None,
     ) -> None:
         super().__init__()
-        check_pool(pool)
         if fit is not None and fit.parameters.ndim != 1:
             raise InputError(f"fit is of one problem, got one of {tuple(fit.parameters.shape[:-1])} problems")
-        extractor = model if isinstance(model, FeatureExtractor) else FeatureExtractor(model)
-        index = MapIndex(maps)
-        scorer = MapScorer(extractor, index, measure=measure)  # names wrong maps before the network is cut
-        self.scorer = MapScorer(extractor.keep(index.layers), index, measure=scorer.measure)
+        self.maps = MapIndex(maps)
+        models = model if isinstance(model, Mapping) else {"": model}
+        unknown = {m.source for m in self.maps} - set(models)
+        if not len(self.maps):
+            raise InputError("no feature maps to look at; name at least one")
+        if unknown:
+            named = ", ".join(sorted(map(repr, unknown)))
+            raise InputError(f"maps of the sources {named}; there are the networks {', '.join(map(repr, models))}")
+        self.sources = [source for source in models if any(m.source == source for m in self.maps)]
+        own = {s: [replace(m, source="") for m in self.maps if m.source == s] for s in self.sources}
+        self.scorers = nn.ModuleList(
+            _cut_scorer(models[source], own[source], _of_source(measure, source)) for source in self.sources
+        )
+        ran = MapIndex(replace(m, source=source) for source in self.sources for m in own[source])
+        self._columns = None if ran == self.maps else ran.positions(self.maps)
         self.pool: Pool = pool
+        self.power = power
+        self.register_buffer(
+            "weights", None if weights is None else weights.detach().clone().double(), persistent=False
+        )
         self.fit = fit
+        pool_scores(torch.ones(1, len(self.maps)), self.maps, pool=pool, weights=weights, power=power)  # checks them
         self.eval()
 
-    @property
-    def maps(self) -> MapIndex:
-        """The maps the metric looks at."""
-        return self.scorer.maps
+    @classmethod
+    def from_selection(
+        cls, model: Model | Mapping[str, Model], selection: Selection, *, fitted: bool = False
+    ) -> SelectedFeatureIQM:
+        """The metric that a selection stands for: its maps, measure, pooling and weights.
+
+        Args:
+            model: the network it was made with, or source name -> network.
+            selection: as it was made from a `ScoreMatrix`.
+            fitted: let the metric answer on the scale of the subjective scores.
+
+        Raises:
+            InputError: the selection was made from plain numbers; a network that sees images otherwise (weights,
+                stage, viewing) than the selection's.
+        """
+        measures = {}
+        for source, options in selection.sources.items():
+            if "measure" not in options:
+                raise InputError("the selection was made from plain numbers and does not say how maps are compared")
+            measures[source] = options["measure"]
+            given = model.get(source) if isinstance(model, Mapping) else model
+            if isinstance(given, FeatureExtractor):
+                _refuse_other(given, options, source)
+        return cls(
+            model,
+            selection.maps,
+            measure=measures if isinstance(model, Mapping) else measures[""],
+            pool=selection.pool,
+            weights=selection.weights,
+            power=selection.power,
+            fit=selection.fit if fitted else None,
+        )
 
     @property
     def higher_is_better(self) -> bool:
         """Whether a higher value means better quality."""
-        return self.fit is not None or self.scorer.measure.higher_is_better
+        return self.fit is not None or all(_scorer(s).measure.higher_is_better for s in self.scorers)
 
-    def forward(self, test: Tensor, reference: Tensor | PreparedImages) -> Tensor:
+    @property
+    def source(self) -> dict[str, Any]:
+        """What the map scores depend on, as a `Selection` records it."""
+        options = {s: _scorer(scorer).options() for s, scorer in zip(self.sources, self.scorers, strict=True)}
+        return options[""] if list(options) == [""] else {"sources": options}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the metric is."""
+        return _scorer(self.scorers[0]).extractor.device
+
+    def map_scores(self, test: Tensor, reference: Tensor | Sequence[PreparedImages]) -> Tensor:
+        """(N, M) the score of each image at each map, before they are combined; arguments as of a call."""
+        if isinstance(reference, Tensor):
+            parts = [scorer(test, reference) for scorer in self.scorers]
+        else:
+            parts = [scorer(test, part) for scorer, part in zip(self.scorers, reference, strict=True)]
+        scores = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return scores if self._columns is None else scores[:, self._columns]
+
+    def forward(self, test: Tensor, reference: Tensor | Sequence[PreparedImages]) -> Tensor:
         """Quality of each test image.
 
         Args:
@@ -95,59 +171,81 @@ class SelectedFeatureIQM(nn.Module):
         Raises:
             InputError: sizes that differ, images of another form, too small, or on another device.
         """
-        score = pool_scores(self.scorer(test, reference), self.maps, pool=self.pool)
+        scores = self.map_scores(test, reference)
+        score = pool_scores(scores, self.maps, pool=self.pool, weights=self.weights, power=self.power)
         if self.fit is None:
             return score
         fit = replace(self.fit, parameters=self.fit.parameters.to(score.device))
         return fit.predict(score)
 
-    def prepare(self, reference: Tensor) -> PreparedImages:
-        """The reference side (N or 1, 3, H, W), computed once for many calls."""
-        return self.scorer.prepare(reference)
+    def prepare(self, reference: Tensor) -> list[PreparedImages]:
+        """The reference side (N or 1, 3, H, W), computed once for many calls; one part a network."""
+        return [_scorer(scorer).prepare(reference) for scorer in self.scorers]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save network, maps and options in one safetensors file that suffices to score images elsewhere."""
-        extractor = self.scorer.extractor
+        """Save networks, maps and options in one safetensors file that suffices to score images elsewhere."""
+        tensors: dict[str, Tensor] = {}
+        sources = []
+        for number, (source, scorer) in enumerate(zip(self.sources, map(_scorer, self.scorers), strict=True)):
+            state = scorer.extractor.network.state_dict()
+            tensors |= {f"{number}.{name}": value for name, value in state.items()}
+            sources.append({"source": source, **scorer.options()})
         header = {
             "class": type(self).__name__,
-            "network": extractor.network_name,
-            "weights_sha256": extractor.weights_sha256,
-            "stage": extractor.stage,
             "maps": [str(m) for m in self.maps],
-            "measure": self.scorer.measure.options(),
+            "sources": sources,
             "pool": self.pool,
+            "weights": None if self.weights is None else self.weights.tolist(),
+            "power": self.power,
             "fit": None if self.fit is None else self.fit.to_dict(),
         }
-        save_tensors(path, _KIND, extractor.network.state_dict(), header)
+        save_tensors(path, _KIND, tensors, header)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, model: nn.Module | None = None) -> SelectedFeatureIQM:
+    def load(
+        cls, path: str | os.PathLike[str], *, model: nn.Module | Mapping[str, nn.Module] | None = None
+    ) -> SelectedFeatureIQM:
         """What `save` saved.
 
         Args:
             path: the file.
-            model: a network of the same architecture, needed where the metric was not built on one of
-                fmiqa's named networks; its weights are replaced by the file's.
+            model: a network of the same architecture (or source name -> network), needed where the metric was
+                not built on one of fmiqa's named networks; its weights are replaced by the file's.
 
         Raises:
             FileFormatError: the file is missing, damaged, of something else, or needs `model`.
         """
-        state, header = load_tensors(path, _KIND)
+        tensors, header = load_tensors(path, _KIND)
         try:
-            network = header["network"] if header["network"] in NETWORKS else model
-            if network is None:
-                raise FileFormatError(
-                    f"{path} was built on a network of your own ({header['network']}); "
-                    "pass one of the same architecture: load(path, model=...)"
+            models: dict[str, Model] = {}
+            for number, part in enumerate(header["sources"]):
+                given = model.get(part["source"]) if isinstance(model, Mapping) else model
+                network = part["network"] if part["network"] in NETWORKS else given
+                if network is None:
+                    raise FileFormatError(
+                        f"{path} was built on a network of your own ({part['network']}); "
+                        "pass one of the same architecture: load(path, model=...)"
+                    )
+                prefix = f"{number}."
+                state = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+                viewing = Viewing(**part["viewing"])
+                extractor = FeatureExtractor(
+                    network, weights=state, stage=part["stage"], layers=part["layers"], viewing=viewing
                 )
-            maps = MapIndex(header["maps"])
-            extractor = FeatureExtractor(network, weights=state, stage=header["stage"], layers=maps.layers)
-            extractor.weights_sha256 = header["weights_sha256"]
-            fit = None if header["fit"] is None else LogisticFit.from_dict(header["fit"])
+                extractor.weights_sha256 = part["weights_sha256"]
+                models[part["source"]] = extractor
             kind = AllFeatureIQM if header["class"] == "AllFeatureIQM" else SelectedFeatureIQM
             metric = kind.__new__(kind)
+            weights = header["weights"]
             SelectedFeatureIQM.__init__(
-                metric, extractor, maps, measure=header["measure"], pool=header["pool"], fit=fit
+                metric,
+                models,
+                header["maps"],
+                measure={part["source"]: part["measure"] for part in header["sources"]},
+                pool=header["pool"],
+                weights=None if weights is None else torch.tensor(weights, dtype=torch.float64),
+                power=header["power"],
+                fit=None if header["fit"] is None else LogisticFit.from_dict(header["fit"]),
             )
             return metric
         except (KeyError, TypeError) as error:
@@ -155,7 +253,9 @@ class SelectedFeatureIQM(nn.Module):
 
     def extra_repr(self) -> str:
         """Shown by repr()."""
-        return f"{len(self.maps)} maps, {self.scorer.measure}, pool={self.pool!r}"
+        weighted = "" if self.weights is None else ", weighted"
+        measures = ", ".join(dict.fromkeys(str(_scorer(s).measure) for s in self.scorers))
+        return f"{len(self.maps)} maps, {measures}, pool={self.pool!r}{weighted}, power={self.power:g}"
 
 
 class AllFeatureIQM(SelectedFeatureIQM):
@@ -178,3 +278,36 @@ class AllFeatureIQM(SelectedFeatureIQM):
     ) -> None:
         extractor = model if isinstance(model, FeatureExtractor) else FeatureExtractor(model)
         super().__init__(extractor, extractor.maps, measure=measure, pool=pool, fit=fit)
+
+
+def _cut_scorer(model: Model, maps: list[FeatureMap], measure: MeasureLike) -> MapScorer:
+    """A scorer of some maps on a copy of the network that holds no more than they need."""
+    extractor = model if isinstance(model, FeatureExtractor) else FeatureExtractor(model)
+    index = MapIndex(maps)
+    extractor.maps.positions(index)  # names wrong maps before the network is cut
+    return MapScorer(extractor.keep(index.layers), index, measure=measure)
+
+
+def _of_source(measure: MeasureLike | Mapping[str, MeasureLike], source: str) -> MeasureLike:
+    if isinstance(measure, Mapping) and "name" not in measure:
+        if source not in measure:
+            raise InputError(f"no measure for the source {source!r}; there are {', '.join(map(repr, measure))}")
+        return measure[source]
+    return measure  # type: ignore[return-value]  # a Measure, its name, or its options
+
+
+def _scorer(module: nn.Module) -> MapScorer:
+    assert isinstance(module, MapScorer)
+    return module
+
+
+def _refuse_other(extractor: FeatureExtractor, options: Mapping[str, Any], source: str) -> None:
+    own = {
+        "weights_sha256": extractor.weights_sha256,
+        "stage": extractor.stage,
+        "viewing": extractor.viewing.options(),
+    }
+    differing = [f"{k}: {options[k]!r} there, {own[k]!r} here" for k in own if options.get(k, own[k]) != own[k]]
+    if differing:
+        named = f" {source!r}" if source else ""
+        raise InputError(f"the network{named} is not the one the maps were chosen on ({'; '.join(differing)})")

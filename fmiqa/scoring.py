@@ -148,16 +148,8 @@ class _Run:
         self._footprint: dict[tuple[int, int], tuple[int, bool]] = {}
 
     def options(self) -> dict[str, Any]:
-        extractor = self.scorer.extractor
-        return {
-            "dataset": str(getattr(_innermost(self.data), "name", type(self.data).__name__)),
-            "network": extractor.network_name,
-            "weights_sha256": extractor.weights_sha256,
-            "stage": extractor.stage,
-            "layers": extractor.layers,
-            "measure": self.scorer.measure.options(),
-            "dtype": str(extractor.dtype).removeprefix("torch."),
-        }
+        dataset = str(getattr(_innermost(self.data), "name", type(self.data).__name__))
+        return {"dataset": dataset, **self.scorer.options()}
 
     def describe(self) -> dict[str, Any]:
         """What finished parts must share with this run to be used again."""

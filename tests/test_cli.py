@@ -79,13 +79,15 @@ def test_matrix_writes_what_the_library_computes(study: Path, scores_file: Path)
     assert (written.names, written.groups) == (computed.names, computed.groups)
 
 
-def test_matrix_passes_the_measure_on(study: Path, tmp_path: Path) -> None:
-    asked = ["--data-range", "pair", "--window", "7", "--sigma", "1.0", "--maps", "conv2:5", "conv1:3"]
+def test_matrix_passes_measure_scale_and_maps_on(study: Path, tmp_path: Path) -> None:
+    asked = ["--data-range", "pair", "--window", "7", "--sigma", "1.0", "--scale", "0.75"]
+    asked += ["--maps", "conv2:5", "conv1:3"]
     out = tmp_path / "s.safetensors"
     assert cli.main(["matrix", *data_options(study), *asked, "--out", str(out)]) == 0
     written = ScoreMatrix.load(out)
     measure = written.options["measure"]
     assert (measure["data_range"], measure["window"], measure["sigma"]) == ("pair", 7, 1.0)
+    assert written.options["viewing"] == {"factor": 0.75}
     assert written.maps == MapIndex(["conv2:5", "conv1:3"])
 
 

@@ -26,8 +26,8 @@ def pair() -> tuple[Tensor, Tensor]:
     return (reference + 0.1 * torch.randn(reference.shape, generator=generator)).clamp(0, 1), reference
 
 
-# Scores of float32 features that kernels for other batch sizes round otherwise. Seen: 4e-6.
-CLOSE = {"rtol": 0, "atol": 3e-5}
+# float32 features that kernels for other batch sizes round otherwise, seen through maps of 5x5. Seen: 3e-5.
+CLOSE = {"rtol": 0, "atol": 2e-4}
 
 
 def test_scores_are_the_measure_on_the_features(extractor: FeatureExtractor, pair: tuple[Tensor, Tensor]) -> None:
@@ -70,7 +70,7 @@ def test_what_does_not_go_together_is_refused(extractor: FeatureExtractor, pair:
     test, reference = pair
     scorer = MapScorer(extractor, ["conv1:0"])
     for other in (reference[..., :90], reference[:, :, :90], torch.cat([reference, reference]), reference[0]):
-        with pytest.raises(InputError, match="must have one size.*never resizes or crops"):
+        with pytest.raises(InputError, match=r"must have one size.*never resizes or crops"):
             scorer(test, other)
     for a, b in ((test.numpy(), reference), (test, None), ([test], [reference])):
         with pytest.raises(InputError, match="tensors"):

@@ -44,7 +44,7 @@ VGG16 += ["conv4_1", "conv4_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3"]
         ("vgg11", 64 + 128 + 2 * 256 + 4 * 512, ["conv1_1", "conv2_1", "conv3_1", "conv3_2", "conv4_1"]),
         ("vgg13", 2 * (64 + 128 + 256 + 512 + 512), ["conv1_1", "conv1_2", "conv2_1"]),
         ("vgg16", 4224, VGG16),
-        ("vgg19", 2 * 64 + 2 * 128 + 4 * 256 + 8 * 512, VGG16[:7] + ["conv3_4", "conv4_1"]),
+        ("vgg19", 2 * 64 + 2 * 128 + 4 * 256 + 8 * 512, [*VGG16[:7], "conv3_4", "conv4_1"]),
         # fire modules: squeeze s, expand e + e
         ("squeezenet1_1", 64 + sum(n * (s + 8 * s) for n, s in ((2, 16), (2, 32), (2, 48), (2, 64))), ["features.0"]),
     ],
@@ -281,7 +281,7 @@ def test_wrong_requests_are_named(alexnet: FeatureExtractor, images: Tensor) -> 
         FeatureExtractor("resnet18", weights=None)
     with pytest.raises(InputError, match="got int"):
         FeatureExtractor(3)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="stage is 'relu'.*got 'pool'"):
+    with pytest.raises(InputError, match=r"stage is 'relu'.*got 'pool'"):
         FeatureExtractor("alexnet", stage="pool", weights=None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="layers to keep: conv7; the network has conv1, conv2"):
         FeatureExtractor("alexnet", layers=["conv7"], weights=None)

@@ -22,8 +22,8 @@ from fmiqa import SSIM, FeatureExtractor, InputError, ResumeError, ScoreMatrix, 
 from fmiqa.comparison import MapScorer
 from fmiqa.datasets import IQADataset, Sample
 
-# Scores of float32 features that kernels for other batch sizes round otherwise. Seen: 4e-6.
-CLOSE = {"rtol": 0, "atol": 3e-5}
+# float32 features that kernels for other batch sizes round otherwise, seen through maps of 3x4. Seen: 3e-5.
+CLOSE = {"rtol": 0, "atol": 2e-4}
 FEW = ["conv1:5", "conv3:100", "conv1:0", "conv2:17"]
 
 
@@ -236,36 +236,36 @@ import os, signal, sys, warnings
 warnings.simplefilter("ignore")
 sys.path.insert(0, sys.argv[3])
 import torch
-torch.set_num_threads(1)
+torch.set_num_threads(int(sys.argv[4]))  # another number of threads may add up otherwise
 from fmiqa import FeatureExtractor, score_matrix
-from test_scoring import FEW, Counting, make_samples
+import test_scoring
+from test_scoring import FEW, make_samples
 
-class Killed(Counting):
+class Counting(test_scoring.Counting):  # of the same name, which is the data set's
     def __getitem__(self, index):
         if len(self.decoded) == int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__getitem__(index)
 
-data = Killed(make_samples(80, 1))
-score_matrix(FeatureExtractor("alexnet", weights=None), data, maps=FEW, save=sys.argv[1])
-print(len(data.decoded))
+score_matrix(FeatureExtractor("alexnet", weights=None), Counting(make_samples(80, 1)), maps=FEW, save=sys.argv[1])
 """
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    def start(name: str, kill_at: int) -> subprocess.CompletedProcess[str]:
-        arguments = [sys.executable, "-c", SCRIPT, str(tmp_path / name), str(kill_at), str(Path(__file__).parent)]
-        return subprocess.run(arguments, capture_output=True, text=True, timeout=300)
-
-    assert start("whole", -1).stdout.strip() == "80"
-    assert start("killed", 70).returncode == -signal.SIGKILL
-    assert not (tmp_path / "killed").exists()
+def test_a_killed_run_goes_on_where_it_was(extractor: FeatureExtractor, tmp_path: Path) -> None:
+    path = tmp_path / "scores"
+    arguments = [str(path), "70", str(Path(__file__).parent), str(torch.get_num_threads())]
+    killed = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, timeout=300)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert os.listdir(tmp_path) == ["scores.parts"]
+    data = Counting(make_samples(80, 1))
+    resumed = score_matrix(extractor, data, maps=FEW, save=path)
     # 64 images were finished in two parts of 32; the data has no names, so one image of each is looked at again.
-    assert start("killed", -1).stdout.strip() == str(80 - 64 + 2)
-    whole, resumed = ScoreMatrix.load(tmp_path / "whole"), ScoreMatrix.load(tmp_path / "killed")
+    assert data.decoded == [0, 32, *range(64, 80)]
+    whole = score_matrix(extractor, Counting(make_samples(80, 1)), maps=FEW)
+    assert torch.equal(ScoreMatrix.load(path).values, whole.values)
     assert torch.equal(resumed.values, whole.values)
     assert resumed.names == whole.names
-    assert sorted(os.listdir(tmp_path)) == ["killed", "whole"]
+    assert os.listdir(tmp_path) == ["scores"]
 
 
 @pytest.fixture
@@ -327,7 +327,7 @@ def test_a_changed_network_or_data_set_is_named(
     extractor: FeatureExtractor, stopped: tuple[Path, list[Sample]]
 ) -> None:
     path, samples = stopped
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="seed 1"):
         other = FeatureExtractor("alexnet", weights=None, seed=1)
     with pytest.raises(ResumeError, match="weights_sha256"):
         score_matrix(other, Named(samples), maps=["conv1:5"], save=path)
@@ -342,7 +342,7 @@ def test_other_items_without_names_are_noticed(extractor: FeatureExtractor, tmp_
     samples = make_samples(40, 1)
     with pytest.raises(KeyboardInterrupt):
         score_matrix(extractor, Counting(samples, breaks_after=35), maps=["conv1:5"], save=tmp_path / "x")
-    with pytest.raises(ResumeError, match="item 0 was 'image0'.*now it is 'image39'"):
+    with pytest.raises(ResumeError, match=r"item 0 was 'image0'.*now it is 'image39'"):
         score_matrix(extractor, Counting(samples[::-1]), maps=["conv1:5"], save=tmp_path / "x")
 
 

@@ -235,7 +235,7 @@ def test_random_weights_are_seeded_and_said() -> None:
         first = FeatureExtractor("alexnet", weights=None)
     assert caught[0].filename == __file__
     before = torch.get_rng_state()
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="seed 0"):
         second = FeatureExtractor("alexnet", weights=None)
     with pytest.warns(UserWarning, match="seed 1"):
         third = FeatureExtractor("alexnet", weights=None, seed=1)

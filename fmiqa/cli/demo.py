@@ -16,10 +16,11 @@ from fmiqa.cli import options
 from fmiqa.cli.evaluate import agreement_table
 from fmiqa.cli.figures import save_selection_figure
 from fmiqa.cli.output import add_output_options, print_result, say, wants_progress
-from fmiqa.cli.results import Agreement, agreement, judging, metric_of
+from fmiqa.cli.results import Agreement, agreement, judging
 from fmiqa.datasets import Demo
 from fmiqa.features import FeatureExtractor
 from fmiqa.maps import MapIndex
+from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.scores import ScoreMatrix
 from fmiqa.scoring import score_matrix
 from fmiqa.selection import Selection, forward_select
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     half = forward_select(one, tol=_SMALLEST_GAIN, progress=progress)
 
     selection.save(folder / "selection.json")
-    metric_of(selection, extractor).save(folder / "metric.safetensors")
+    SelectedFeatureIQM.from_selection(extractor, selection).save(folder / "metric.safetensors")
     files = ["scores.safetensors", "selection.json", "metric.safetensors"]
     if importlib.util.find_spec("matplotlib"):
         save_selection_figure(folder / "selection.png", selection, scores)
@@ -121,7 +122,7 @@ def _rows(scores: ScoreMatrix, selection: Selection, planted: MapIndex) -> list[
     """Selected, planted and all maps on the images of a score matrix."""
     sets = {"selected maps": selection.maps, "planted maps": planted, "all maps": scores.maps}
     judged = judging(selection.options)
-    return [agreement(name, scores, maps, **judged) for name, maps in sets.items()]
+    return [agreement(name, len(maps), scores.pool(maps), scores.targets, **judged) for name, maps in sets.items()]
 
 
 def _halves(scores: ScoreMatrix) -> tuple[ScoreMatrix, ScoreMatrix]:

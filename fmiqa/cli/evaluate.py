@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, get_args
+
+from torch import Tensor
 
 from fmiqa.cli import options
 from fmiqa.cli.output import add_output_options, figure4, print_result, wants_progress
 from fmiqa.cli.results import Agreement, agreement, check_same_computation, claim, judging, recorded_extractor
 from fmiqa.correlation import Form
-from fmiqa.maps import MapIndex
 from fmiqa.measures import get_measure
 from fmiqa.metrics import SelectedFeatureIQM
+from fmiqa.pooling import pool_scores
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection import Selection
 from fmiqa.tables import text_table
@@ -53,23 +56,31 @@ def run(args: argparse.Namespace) -> None:
     options.check_data_options(args)
     if args.matrix and args.save_matrix:
         args.parser.error("--save-matrix: only with a data set")
-    maps, choice, source = _chosen(args)
+    chosen = Selection.load(args.selection) if args.selection else SelectedFeatureIQM.load(args.metric)
     what = args.selection or args.metric
+    # A metric file says what its map scores depend on, not on which images its maps were chosen, nor how.
+    choice = chosen.options if isinstance(chosen, Selection) else {}
+    source = chosen.source
     if args.matrix:
         scores = ScoreMatrix.load(args.matrix)
     else:
+        data = options.data_set(args)
         extractor = recorded_extractor(source, what, args)
         scores = options.compute_scores(
             extractor,
-            options.data_set(args),
+            data,
             args,
             save=args.save_matrix,
             progress=wants_progress(args),
             measure=get_measure(source["measure"]),
         )
     check_same_computation(source, scores, what)
+    qualities = {
+        "selected maps": (len(chosen.maps), _quality(chosen, scores)),
+        "all maps": (len(scores.maps), scores.pool(pool=chosen.pool)),
+    }
     judged = judging(choice, args.fit)
-    rows = [agreement(name, scores, m, **judged) for name, m in (("selected maps", maps), ("all maps", scores.maps))]
+    rows = [agreement(name, maps, x, scores.targets, **judged) for name, (maps, x) in qualities.items()]
     verdict = claim(source, choice.get("images"), scores)
     dataset, references = scores.options.get("dataset", "unnamed images"), len(set(scores.groups))
     heading = f"{dataset}: {len(scores)} images of {references} references"
@@ -80,10 +91,11 @@ def run(args: argparse.Namespace) -> None:
             "images": len(scores),
             "references": references,
             "claim": asdict(verdict),
+            "pool": chosen.pool,
             **judged,
             "results": [asdict(row) for row in rows],
         },
-        f"{heading}\n{verdict.text}\n\n{agreement_table(rows)}",
+        f"{heading}\n{textwrap.fill(verdict.text, 100)}\n\n{agreement_table(rows)}",
     )
 
 
@@ -94,17 +106,9 @@ def agreement_table(rows: Sequence[Agreement]) -> str:
     return text_table([head, *body])
 
 
-def _chosen(args: argparse.Namespace) -> tuple[MapIndex, dict[str, Any], dict[str, Any]]:
-    """The maps, how they were chosen (as far as known), and from what."""
-    if args.selection:
-        selection = Selection.load(args.selection)
-        return selection.maps, selection.options, selection.source
-    metric = SelectedFeatureIQM.load(args.metric)
-    extractor = metric.scorer.extractor
-    source = {
-        "network": extractor.network_name,
-        "weights_sha256": extractor.weights_sha256,
-        "stage": extractor.stage,
-        "measure": metric.scorer.measure.options(),
-    }
-    return metric.maps, {"pool": metric.pool}, source
+def _quality(chosen: Selection | SelectedFeatureIQM, scores: ScoreMatrix) -> Tensor:
+    """(N,) the images' scores at the chosen maps combined."""
+    if isinstance(chosen, Selection):
+        return chosen.combine(scores)
+    values = scores.columns(chosen.maps).values.double()
+    return pool_scores(values, chosen.maps, pool=chosen.pool, weights=chosen.weights, power=chosen.power)

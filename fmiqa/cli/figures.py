@@ -10,6 +10,7 @@ import torch
 
 from fmiqa.cli.results import agreement, judging
 from fmiqa.errors import InputError
+from fmiqa.plotting import BLUE, ORANGE
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection import Selection
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["check_plotting", "save_selection_figure"]
-
-_BLUE, _ORANGE = "#0072B2", "#D55E00"
 
 
 def check_plotting(path: str | os.PathLike[str]) -> None:
@@ -55,24 +54,23 @@ def save_selection_figure(path: str | os.PathLike[str], selection: Selection, sc
 
 
 def _all_maps_line(ax: Axes, selection: Selection, scores: ScoreMatrix) -> None:
-    value = getattr(
-        agreement("all maps", scores, scores.maps, **judging(selection.options)),
-        selection.options["criterion"],
-    )
-    ax.axhline(value, color=_ORANGE, linestyle="--", label=f"all {len(scores.maps)} maps: {value:.4f}")
+    quality, options = scores.pool(pool=selection.pool), selection.options
+    row = agreement("all maps", len(scores.maps), quality, scores.targets, **judging(options))
+    value = getattr(row, options["criterion"])
+    ax.axhline(value, color=ORANGE, linestyle="--", label=f"all {len(scores.maps)} maps: {value:.4f}")
     ax.lines[0].set_label(f"{len(selection)} chosen maps: {selection.value:.4f}")
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, value - 0.28 * (high - value)), high)  # room for the legend below the line
-    ax.set_xlim(None, len(selection) + 1)  # and for the last map's name
+    ax.set_xlim(None, 1.1 * len(selection) + 0.5)  # and for the last map's name
     ax.legend(loc="lower right")
 
 
 def _scatter(ax: Axes, selection: Selection, scores: ScoreMatrix) -> None:
-    quality = scores.pool(selection.maps, pool=selection.options["pool"])
-    ax.scatter(quality, scores.targets, s=6, alpha=0.5, linewidths=0, color=_BLUE)
+    quality = selection.combine(scores)
+    ax.scatter(quality, scores.targets, s=6, alpha=0.5, linewidths=0, color=BLUE)
     if selection.fit is not None:
         x = torch.linspace(float(quality.min()), float(quality.max()), 200, dtype=torch.float64)
-        ax.plot(x, selection.fit.predict(x), color=_ORANGE, label=f"{selection.fit.form} fit")
+        ax.plot(x, selection.fit.predict(x), color=ORANGE, label=f"{selection.fit.form} fit")
         ax.legend(loc="upper left")
     ax.set_xlabel("score of the chosen maps")
     ax.set_ylabel("subjective score")

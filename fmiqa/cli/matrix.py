@@ -10,6 +10,7 @@ from fmiqa.cli import options
 from fmiqa.cli.output import add_output_options, print_result, wants_progress
 from fmiqa.errors import InputError
 from fmiqa.measures import Measure, get_measure
+from fmiqa.viewing import Viewing
 
 _EXAMPLES = """\
 examples:
@@ -33,6 +34,7 @@ def add(commands: Any) -> None:
     options.add_data_options(parser)
     options.add_weights_options(parser, network=True)
     parser.add_argument("--maps", nargs="+", metavar="MAP", help="only these maps, such as conv1:27 conv3:5")
+    parser.add_argument("--scale", type=float, metavar="FACTOR", help="resize all images first (default: not at all)")
     measure = parser.add_argument_group("measure")
     measure.add_argument("--measure", default="ssim", help="how maps are compared (default: ssim)")
     measure.add_argument(
@@ -50,7 +52,9 @@ def run(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     measure = _measure(args)
     data = options.data_set(args)
-    extractor = options.extractor_of(args, args.network, stage=args.stage, layers=args.layers)
+    extractor = options.extractor_of(
+        args, args.network, stage=args.stage, layers=args.layers, viewing=Viewing(factor=args.scale)
+    )
     scores = options.compute_scores(
         extractor, data, args, save=args.out, progress=wants_progress(args), maps=args.maps, measure=measure
     )

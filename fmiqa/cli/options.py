@@ -19,6 +19,7 @@ from fmiqa.features import FeatureExtractor
 from fmiqa.networks import Stage
 from fmiqa.scores import ScoreMatrix
 from fmiqa.scoring import score_matrix
+from fmiqa.viewing import Viewing
 
 __all__ = [
     "add_computing_options",
@@ -144,13 +145,13 @@ def add_weights_options(parser: argparse.ArgumentParser, *, network: bool = Fals
 
 
 def extractor_of(
-    args: argparse.Namespace, network: str, *, stage: Stage, layers: Iterable[str] | None
+    args: argparse.Namespace, network: str, *, stage: Stage, layers: Iterable[str] | None, viewing: Viewing
 ) -> FeatureExtractor:
     """A network with the weights that the options name."""
     words: dict[str, str | None] = {"default": "DEFAULT", "random": None}
     weights = words.get(args.weights, args.weights)
     with contextlib.redirect_stdout(sys.stderr):  # torchvision announces a download on standard output
-        return FeatureExtractor(network, weights=weights, stage=stage, layers=layers, seed=args.seed)
+        return FeatureExtractor(network, weights=weights, stage=stage, layers=layers, viewing=viewing, seed=args.seed)
 
 
 def add_device_option(group: argparse._ActionsContainer) -> None:

@@ -1,4 +1,4 @@
-"""Saved results taken up again: networks by fingerprint, selections as metrics, and what they may claim."""
+"""Saved results taken up again: their networks by fingerprint, their agreement, and what they may claim."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from torch import Tensor
+
 from fmiqa.cli.options import extractor_of
 from fmiqa.correlation import Form, fit_logistic, krocc, plcc, srocc
 from fmiqa.errors import InputError, WeightsError
 from fmiqa.features import FeatureExtractor
-from fmiqa.maps import MapIndex
-from fmiqa.metrics import SelectedFeatureIQM
-from fmiqa.pooling import Pool
 from fmiqa.scores import ScoreMatrix
-from fmiqa.selection import Selection
+from fmiqa.viewing import Viewing
 
 __all__ = [
     "Agreement",
@@ -24,26 +23,26 @@ __all__ = [
     "check_same_computation",
     "claim",
     "judging",
-    "metric_of",
     "recorded_extractor",
 ]
 
-_COMPUTATION = ("network", "weights_sha256", "stage", "measure")
+_COMPUTATION = ("network", "weights_sha256", "stage", "viewing", "measure")
 
 
 def recorded_extractor(source: Mapping[str, Any], what: str, args: argparse.Namespace) -> FeatureExtractor:
     """The network that a saved result was computed with, its weights given anew.
 
     Raises:
-        InputError: the result does not say which network.
+        InputError: the result does not name one network.
         WeightsError: other weights than it was computed with.
     """
     if "network" not in source:
-        raise InputError(f"{what} was made from plain numbers and does not say with which network")
+        raise InputError(f"{what} does not name one network: it was made from plain numbers or joined score matrices")
+    viewing = Viewing(**source.get("viewing", {}))
     # The fingerprint is that of the layers the network was loaded with, which may be fewer than all.
     found = []
     for layers in dict.fromkeys((tuple(source.get("layers", ())) or None, None)):
-        extractor = extractor_of(args, source["network"], stage=source["stage"], layers=layers)
+        extractor = extractor_of(args, source["network"], stage=source["stage"], layers=layers, viewing=viewing)
         if extractor.weights_sha256 == source["weights_sha256"]:
             return extractor
         found.append(extractor.weights_sha256)
@@ -53,29 +52,14 @@ def recorded_extractor(source: Mapping[str, Any], what: str, args: argparse.Name
     )
 
 
-def metric_of(selection: Selection, extractor: FeatureExtractor, *, fitted: bool = False) -> SelectedFeatureIQM:
-    """The metric that a selection stands for.
-
-    Args:
-        selection: as it was made from a `ScoreMatrix`.
-        extractor: the network it was made with.
-        fitted: let the metric answer on the scale of the subjective scores.
-    """
-    return SelectedFeatureIQM(
-        extractor,
-        selection.maps,
-        measure=selection.source["measure"],
-        pool=selection.options["pool"],
-        fit=selection.fit if fitted else None,
-    )
-
-
 def check_same_computation(source: Mapping[str, Any], scores: ScoreMatrix, what: str) -> None:
     """Raise `InputError` where map scores were computed otherwise than those the maps were chosen by."""
+    theirs, ours = (options.get("sources") or {"": options} for options in (source, scores.options))
     differing = [
-        f"{key}: {source[key]!r} there, {scores.options[key]!r} in the score matrix"
+        f"{key}: {theirs[name][key]!r} there, {ours[name][key]!r} in the score matrix"
+        for name in theirs
         for key in _COMPUTATION
-        if key in source and key in scores.options and source[key] != scores.options[key]
+        if key in theirs[name] and key in ours.get(name, {}) and theirs[name][key] != ours[name][key]
     ]
     if differing:
         raise InputError(
@@ -155,22 +139,15 @@ def judging(options: Mapping[str, Any], fit: str | None = None) -> dict[str, Any
     # A rank criterion records no fit; its PLCC is reported after the usual one all the same.
     recorded = options.get("fit") if options.get("criterion") == "plcc" else "logistic5"
     form = recorded if fit is None else fit
-    return {
-        "pool": options["pool"],
-        "fit": None if form == "none" else form,
-        "monotone": options.get("monotone", False),
-    }
+    return {"fit": None if form == "none" else form, "monotone": options.get("monotone", False)}
 
 
-def agreement(
-    name: str, scores: ScoreMatrix, maps: MapIndex, *, pool: Pool, fit: Form | None, monotone: bool
-) -> Agreement:
-    """All four figures of a set of maps on the images of a score matrix."""
-    quality, targets = scores.pool(maps, pool=pool), scores.targets
+def agreement(name: str, maps: int, quality: Tensor, targets: Tensor, *, fit: Form | None, monotone: bool) -> Agreement:
+    """All four figures of a metric that looks at so many maps, from its scores (N,) of the images."""
     fitted = fit_logistic(quality, targets, form=fit or "logistic5", monotone=monotone)
     return Agreement(
         name,
-        len(maps),
+        maps,
         (plcc(quality, targets, fit=None) if fit is None else fitted.plcc).item(),
         srocc(quality, targets).item(),
         krocc(quality, targets).item(),

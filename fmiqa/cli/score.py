@@ -13,7 +13,7 @@ import torch
 
 from fmiqa.cli import options
 from fmiqa.cli.output import add_output_options, print_result, wants_progress
-from fmiqa.cli.results import metric_of, recorded_extractor
+from fmiqa.cli.results import recorded_extractor
 from fmiqa.datasets import read_image
 from fmiqa.errors import DatasetError, InputError
 from fmiqa.metrics import SelectedFeatureIQM
@@ -76,18 +76,18 @@ def _metric(args: argparse.Namespace) -> SelectedFeatureIQM:
     if args.metric:
         return SelectedFeatureIQM.load(args.metric)
     selection = Selection.load(args.selection)
-    return metric_of(selection, recorded_extractor(selection.source, args.selection, args))
+    extractor = recorded_extractor(selection.source, args.selection, args)
+    return SelectedFeatureIQM.from_selection(extractor, selection)
 
 
 @torch.inference_mode()
 def _qualities(metric: SelectedFeatureIQM, pairs: list[tuple[str, str]]) -> Iterator[float]:
     """One image at a time, since sizes may differ; neighbours that share a reference share its side."""
-    device = metric.scorer.extractor.device
     for reference, group in itertools.groupby(pairs, key=lambda pair: pair[0]):
-        prepared = metric.prepare(read_image(reference)[None].to(device))
+        prepared = metric.prepare(read_image(reference)[None].to(metric.device))
         for _, test in group:
             try:
-                yield metric(read_image(test)[None].to(device), prepared).item()
+                yield metric(read_image(test)[None].to(metric.device), prepared).item()
             except InputError as error:
                 raise InputError(f"{test} against {reference}: {error}") from error
 

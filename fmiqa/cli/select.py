@@ -8,8 +8,9 @@ from typing import Any, get_args
 from fmiqa.cli import options
 from fmiqa.cli.figures import check_plotting, save_selection_figure
 from fmiqa.cli.output import add_output_options, figure4, print_result, wants_progress
-from fmiqa.cli.results import metric_of, recorded_extractor
+from fmiqa.cli.results import recorded_extractor
 from fmiqa.correlation import Form
+from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.pooling import Pool
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection import Criterion, Direction, Selection, forward_select
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
     if args.plot:
         save_selection_figure(args.plot, selection, scores)
     if extractor is not None:
-        metric_of(selection, extractor, fitted=args.fitted).save(args.metric)
+        SelectedFeatureIQM.from_selection(extractor, selection, fitted=args.fitted).save(args.metric)
     files = {kind: path for kind in ("out", "plot", "metric") if (path := getattr(args, kind))}
     print_result(
         args,

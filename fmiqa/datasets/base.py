@@ -212,9 +212,7 @@ class ImageDataset(IQADataset):
                 results = tqdm(results, total=len(files), desc=f"checking {self.name}", unit="file")
             problems = [problem for problem in results if problem is not None]
         if problems:
-            raise DatasetError(
-                f"{self.name}: {len(problems)} of {len(files)} image files cannot be used:", problems
-            )
+            raise DatasetError(f"{self.name}: {len(problems)} of {len(files)} image files cannot be used:", problems)
 
     def _sample(self, index: int) -> Sample:
         record = self.records[index]
@@ -222,9 +220,7 @@ class ImageDataset(IQADataset):
             reference = self._reference(record.reference)
             distorted = read_image(record.distorted)
         except InputError as error:
-            raise DatasetError(
-                f"{self.name}: item {index} ({record.name}) cannot be read:", [str(error)]
-            ) from error
+            raise DatasetError(f"{self.name}: item {index} ({record.name}) cannot be read:", [str(error)]) from error
         return Sample(
             reference,
             distorted,

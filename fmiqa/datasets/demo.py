@@ -77,9 +77,7 @@ class Demo(IQADataset):
         planted: Iterable[FeatureMap | str] = _PLANTED,
     ) -> None:
         if references < 1 or levels < 1:
-            raise InputError(
-                f"the demo needs at least one reference and one level, got {references} and {levels}"
-            )
+            raise InputError(f"the demo needs at least one reference and one level, got {references} and {levels}")
         if seed < 0:
             raise InputError(f"seed is a whole number from 0, got {seed}")
         if size < _SMALLEST:

@@ -43,9 +43,7 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
         with Image.open(path) as image:
             problem = _refusal(image) or _transparency(image)
             pixels = None if problem else np.array(image.convert("RGB"))
-    except (
-        Exception
-    ) as error:  # Pillow's parsers raise whatever they stumble on: OSError, SyntaxError, struct.error
+    except Exception as error:  # Pillow's parsers raise whatever they stumble on: OSError, SyntaxError, struct.error
         raise InputError(_unreadable(path, error)) from error
     if pixels is None:
         raise InputError(f"{path}: {problem}")

@@ -64,9 +64,7 @@ def _hills(rng: Rng, size: int) -> Field:
     picture = _blend(y + 0.5, _colour(rng, 0.95), _colour(rng, 0.8))
     for depth in range(5):
         profile = _pink(rng, size, 1.2)[0] * 0.05 - 0.2 + 0.14 * depth
-        ground = _colour(rng, 0.85 - 0.13 * depth) * (
-            1 + 0.05 * (1 + depth) * _pink(rng, size, 0.7)[..., None]
-        )
+        ground = _colour(rng, 0.85 - 0.13 * depth) * (1 + 0.05 * (1 + depth) * _pink(rng, size, 0.7)[..., None])
         picture = np.where((y > profile)[..., None], ground, picture)
     return picture
 
@@ -76,8 +74,7 @@ def _fabric(rng: Rng, size: int) -> Field:
     bend = 0.03 * _pink(rng, size, 2.0)
     angle = rng.uniform(0, math.pi)
     wave = [
-        np.sin(2 * math.pi * rng.uniform(7, 22) * (_ramp(rng, size, angle + turn) + bend))
-        for turn in (0, math.pi / 2)
+        np.sin(2 * math.pi * rng.uniform(7, 22) * (_ramp(rng, size, angle + turn) + bend)) for turn in (0, math.pi / 2)
     ]
     warp = _blend(_soft_step(wave[0], 0.3), _colour(rng), _colour(rng))
     return _blend(_soft_step(wave[1], 0.6), warp, _colour(rng) * np.ones_like(warp))

@@ -45,9 +45,7 @@ class TID2013(ImageDataset):
         >>> part = TID2013("/data/tid2013_noise", partial=True, name="TID2013, noise types")  # doctest: +SKIP
     """
 
-    def __init__(
-        self, root: str | os.PathLike[str], *, partial: bool = False, name: str | None = None
-    ) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, partial: bool = False, name: str | None = None) -> None:
         folder = Folder(Path(root))
         references, distorted, scores_file = _entries(folder)
         problems: list[str] = []
@@ -176,9 +174,7 @@ def _deviation(text: str, place: str, problems: list[str]) -> float | None:
     return value
 
 
-def _record(
-    name: str, score: float, deviation: float | None, *, references: Folder, distorted: Folder
-) -> Record:
+def _record(name: str, score: float, deviation: float | None, *, references: Folder, distorted: Folder) -> Record:
     _, kind, level = name.removesuffix(".bmp").split("_")
     reference_id = _reference_id(name)
     reference = f"{reference_id}.bmp"

@@ -85,6 +85,11 @@ class Selection:
         """What each map's score is raised to before it is combined."""
         return float(self.options.get("power", 1.0))
 
+    @property
+    def sources(self) -> dict[str, dict[str, Any]]:
+        """The options of each score matrix that it was made from, by source name (`""` for a single one)."""
+        return self.source.get("sources") or {"": self.source}
+
     def combine(self, scores: ScoreMatrix) -> Tensor:
         """(N,) the set's combined score of the images of a matrix.
 

@@ -83,7 +83,7 @@ class Candidates:
             self.targets = targets.expand(self.problems, -1).gather(1, self.images)
             self.counts = counts.gather(1, self.images)
         layers = maps.layers
-        self._layer = torch.tensor([layers.index(m.layer) for m in maps], device=values.device)
+        self._layer = torch.tensor([layers.index(m.place) for m in maps], device=values.device)
         self._layers = len(layers)
 
     def pooled(self, chosen: Sequence[int]) -> Tensor:

@@ -72,22 +72,15 @@ def weighted_select(
     if not len(live) or not order:
         raise InputError("there is no usable map, or no strength to try")
     counts = counts_of([s.train for s in splits], len(y)).to(y)
-    inner: list[dict[str, float]] = []
-    best = (-1.0, 1.0, order[0])
+    tried = [(float(power), strength) for power in powers for strength in order]
+    predictions = []  # (splits, strengths, N) a power
     for power in powers:
         columns = raised(values[:, live], power)
-        path = nonnegative_path(columns, y, counts, order)
-        for k, strength in enumerate(order):
-            weights = path.weights[:, k]
-            held = [
-                float(plcc(columns[s.held_out] @ w, y[s.held_out]).nan_to_num(nan=0.0))
-                for s, w in zip(splits, weights, strict=True)
-            ]
-            mean = sum(held) / len(held)
-            inner.append({"power": float(power), "strength": strength, "held_out_plcc": mean})
-            if mean > best[0]:
-                best = (mean, float(power), strength)
-    _, power, strength = best
+        predictions.append(nonnegative_path(columns, y, counts, order).weights @ columns.T)
+    every = torch.cat(predictions, 1)
+    held_out = torch.stack([plcc(every[b][:, s.held_out], y[s.held_out]) for b, s in enumerate(splits)])
+    means = held_out.nan_to_num(nan=0.0).mean(0)
+    power, strength = tried[int(means.argmax())]
     columns = raised(values[:, live], power)
     upto = order[: order.index(strength) + 1]
     weights = nonnegative_path(columns, y, torch.ones_like(y)[None], upto).weights[0, -1]
@@ -112,7 +105,10 @@ def weighted_select(
             "groups": groups if isinstance(groups, str) else "given",
             "folds": folds,
             "seed": seed,
-            "inner": inner,
+            "inner": [
+                {"power": p, "strength": s, "held_out_plcc": mean}
+                for (p, s), mean in zip(tried, means.tolist(), strict=True)
+            ],
             "images": len(y),
             "maps": len(maps),
         },
