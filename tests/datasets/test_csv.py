@@ -108,9 +108,7 @@ def test_roots(folder: Path, tmp_path: Path) -> None:
         (folder / name).rename(tmp_path / place / name)
     text = "reference,distorted,score\na.png,a1.png,1\na.png,a2.png,2\n"
     path = table(folder, text)
-    data = CSVDataset(
-        path, reference_root=tmp_path / "originals", distorted_root=str(tmp_path / "deep/distorted")
-    )
+    data = CSVDataset(path, reference_root=tmp_path / "originals", distorted_root=str(tmp_path / "deep/distorted"))
     assert len(data) == 2
     path = table(folder, text.replace("a.png", "originals/a.png").replace(",a", ",deep\\distorted\\a"))
     assert CSVDataset(path).records == [
@@ -125,9 +123,7 @@ def test_roots(folder: Path, tmp_path: Path) -> None:
 
 def test_missing_columns_are_listed_with_those_there(folder: Path) -> None:
     path = table(folder, "ref;distorted;mos\na.png;a1.png;3\n")
-    with pytest.raises(
-        DatasetError, match=r"no column 'reference', 'score', 'kind'; .* ref, distorted, mos\."
-    ):
+    with pytest.raises(DatasetError, match=r"no column 'reference', 'score', 'kind'; .* ref, distorted, mos\."):
         CSVDataset(path, distortion="kind")
 
 

@@ -98,9 +98,7 @@ def test_severity_grows_with_level(demo: Demo) -> None:
 def test_gaussian_blur_against_scipy() -> None:
     image = scene(0, 96, seed=0)
     blurred = DISTORTIONS["Gaussian blur"](image, 5, 5, np.random.default_rng(0))
-    expected = ndimage.gaussian_filter(
-        image.double().numpy(), (0, 4.5, 4.5), mode="mirror", radius=(0, 14, 14)
-    )
+    expected = ndimage.gaussian_filter(image.double().numpy(), (0, 4.5, 4.5), mode="mirror", radius=(0, 14, 14))
     assert np.abs(blurred.numpy() - expected).max() <= 0.5 + 1e-3  # rounding to 8 bits
 
 
@@ -156,9 +154,7 @@ def test_scores_follow_the_stated_formula() -> None:
 
 
 def test_noise_has_its_deviation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        Demo, "_simulated_quality", lambda self: torch.full((len(self._items),), 0.75).double()
-    )
+    monkeypatch.setattr(Demo, "_simulated_quality", lambda self: torch.full((len(self._items),), 0.75).double())
     noisy = Demo(references=40, size=96, noise=0.5)
     # 1200 draws: standard errors 0.014 of the mean and 0.010 of the deviation; four of each
     assert noisy.targets.mean().item() == pytest.approx(4.5, abs=0.06)

@@ -162,9 +162,7 @@ def test_places_and_problems_of_the_caller(records: list[Record]) -> None:
     records[1] = replace(records[1], score=math.inf)
     records[2] = replace(records[2], name=records[0].name)
     with pytest.raises(DatasetError) as caught:
-        ImageDataset(
-            records, name="Study", problems=["line 9 is odd"], places=[f"line {i}" for i in range(6)]
-        )
+        ImageDataset(records, name="Study", problems=["line 9 is odd"], places=[f"line {i}" for i in range(6)])
     odd, infinite, twice = caught.value.problems
     assert odd == "line 9 is odd"
     assert infinite.startswith("line 1: ")
@@ -181,10 +179,7 @@ def test_check_decodes_everything(records: list[Record], capsys: pytest.CaptureF
     ImageDataset(records, name="Study")
     with pytest.raises(DatasetError, match="2 of 8 image files") as caught:
         data.check(progress=True)
-    assert [
-        any(p.name in line for line in caught.value.problems)
-        for p in (records[0].reference, records[4].distorted)
-    ]
+    assert [any(p.name in line for line in caught.value.problems) for p in (records[0].reference, records[4].distorted)]
     assert len(caught.value.problems) == 2
     assert "8/8" in capsys.readouterr().err
 

@@ -25,10 +25,7 @@ def deep_png(path: Path, channels: int) -> None:
     rows = b"".join(b"\0" + bytes(RNG.integers(0, 256, 9 * channels * 2, dtype=np.uint8)) for _ in range(6))
     header = struct.pack(">IIBBBBB", 9, 6, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     )
 
 

@@ -39,9 +39,7 @@ def make_tree(
                 (root / "distorted_images" / f"i{r:02d}_{t:02d}_{level}.bmp").write_bytes(encoded)
                 names.append(f"I{r:02d}_{t:02d}_{level}.bmp")
                 scores.append(6 - level + t / 100 + r / 1000)
-    (root / "mos_with_names.txt").write_text(
-        "".join(f"{s:.5f} {n}\n" for s, n in zip(scores, names, strict=True))
-    )
+    (root / "mos_with_names.txt").write_text("".join(f"{s:.5f} {n}\n" for s, n in zip(scores, names, strict=True)))
     if deviations:
         (root / "mos_std.txt").write_text("".join(f"{0.1 + i / 1e5:.5f}\n" for i in range(len(names))))
     return names

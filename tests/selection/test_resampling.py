@@ -37,7 +37,9 @@ def test_false_alarms_on_noise_keep_the_nominal_rate() -> None:
     for trial in range(200):
         y = torch.rand(40, generator=generator, dtype=torch.float64)
         values = torch.rand(40, 8, generator=generator, dtype=torch.float64)
-        null = permutation_null(values, y, groups=["a"] * 20 + ["b"] * 20, permutations=19, max_maps=2, fit=None, seed=trial)
+        null = permutation_null(
+            values, y, groups=["a"] * 20 + ["b"] * 20, permutations=19, max_maps=2, fit=None, seed=trial
+        )
         alarms += null.evidence(0.05)
     # Binomial(200, .05): mean 10, standard deviation 3.1; three of them either side.
     assert 1 <= alarms <= 19

@@ -10,6 +10,8 @@ import torch
 import fmiqa
 from fmiqa import FeatureExtractor, ScoreMatrix, SelectedFeatureIQM, Selection, Viewing, weighted_select
 from fmiqa.datasets import Sample
+from fmiqa.networks import blank_network
+from fmiqa.weights import seeded_state
 
 
 def planted() -> tuple[torch.Tensor, torch.Tensor, list[str]]:
@@ -46,10 +48,13 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def networks() -> dict[str, FeatureExtractor]:
-    with pytest.warns(UserWarning, match="random weights"):
-        full = FeatureExtractor("alexnet", weights=None, layers=["conv1", "conv2"])
-        half = FeatureExtractor("alexnet", weights=None, layers=["conv1", "conv2"], viewing=Viewing(factor=0.5))
-        other = FeatureExtractor("alexnet", weights=None, layers=["conv1"], seed=1, stage="conv")
+    state = seeded_state(blank_network("alexnet"), seed=0)
+    layers = ["conv1", "conv2"]
+    full = FeatureExtractor("alexnet", weights=state, layers=layers)
+    half = FeatureExtractor("alexnet", weights=state, layers=layers, viewing=Viewing(factor=0.5))
+    other = FeatureExtractor(
+        "alexnet", weights=seeded_state(blank_network("alexnet"), seed=1), layers=["conv1"], stage="conv"
+    )
     return {"full": full, "half": half, "other": other}
 
 
@@ -88,7 +93,9 @@ def test_a_mixed_metric_equals_the_joined_matrix(
 
 
 def test_sources_and_networks_must_match(networks: dict[str, FeatureExtractor], samples: list[Sample]) -> None:
-    part = {name: fmiqa.score_matrix(networks[name], samples[:8], maps=["conv1:0", "conv1:1"]) for name in ("full", "half")}
+    part = {
+        name: fmiqa.score_matrix(networks[name], samples[:8], maps=["conv1:0", "conv1:1"]) for name in ("full", "half")
+    }
     joined = ScoreMatrix.concat(part)
     selection = fmiqa.forward_select(joined, max_maps=2)
     with pytest.raises(fmiqa.InputError, match="not the one the maps were chosen on"):
