@@ -11,19 +11,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-all lint clean
 
 help:
 	@echo "make demo   score, select and compare on the embedded data set, into demo/"
-	@echo "make test   run all tests"
+	@echo "make test   run the tests, but for those marked slow"
+	@echo "make test-all   run all tests"
 	@echo "make lint   ruff and mypy"
 	@echo "make clean  remove .venv, demo/ and caches"
 
 demo: $(READY)
 	$(BIN)/fmiqa demo --out demo/
 
+# One thread a test process: small tensors gain nothing from more, and lose by sharing cores.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" --durations=15
+
+test-all: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --durations=15
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from fmiqa.pooling import pool_scores
 from fmiqa.scores import ScoreMatrix
 from fmiqa.scoring import score_matrix
 from fmiqa.selection import (
+    HeldOut,
     PermutationNull,
     Selection,
     StabilitySelection,
@@ -19,6 +20,8 @@ from fmiqa.selection import (
     Validation,
     cross_validate,
     forward_select,
+    grouped_folds,
+    held_out,
     permutation_null,
     stability_selection,
     weighted_select,
@@ -49,6 +52,9 @@ __all__ = [
     "weighted_select",
     "Validation",
     "cross_validate",
+    "HeldOut",
+    "held_out",
+    "grouped_folds",
     "PermutationNull",
     "permutation_null",
     "StabilitySelection",

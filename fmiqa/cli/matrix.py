@@ -58,13 +58,13 @@ def run(args: argparse.Namespace) -> None:
     scores = options.compute_scores(
         extractor, data, args, save=args.out, progress=wants_progress(args), maps=args.maps, measure=measure
     )
-    seconds = time.perf_counter() - start
+    seconds, device = time.perf_counter() - start, str(options.device_of(args))
     counts = {"images": len(scores), "references": len(set(scores.groups)), "maps": len(scores.maps)}
     print_result(
         args,
-        {"file": args.out, **counts, "seconds": round(seconds, 1), "options": scores.options},
+        {"file": args.out, **counts, "device": device, "seconds": round(seconds, 1), "options": scores.options},
         f"{scores.options['dataset']}: {counts['images']} images of {counts['references']} references, "
-        f"{counts['maps']} maps of {scores.options['network']}, in {seconds:.0f} s\nwritten to {args.out}",
+        f"{counts['maps']} maps of {scores.options['network']}, on {device} in {seconds:.0f} s\nwritten to {args.out}",
     )
 
 

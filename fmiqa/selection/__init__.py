@@ -6,12 +6,13 @@ from fmiqa.selection.resampling import PermutationNull, StabilitySelection, perm
 from fmiqa.selection.result import Selection, Step
 from fmiqa.selection.splits import Split, grouped_folds, grouped_subsamples
 from fmiqa.selection.stability import Stability, stability
-from fmiqa.selection.validation import Validation, cross_validate
+from fmiqa.selection.validation import HeldOut, Validation, cross_validate, held_out
 from fmiqa.selection.weighted import weighted_select
 
 __all__ = [
     "Criterion",
     "Direction",
+    "HeldOut",
     "PermutationNull",
     "Selection",
     "Split",
@@ -23,6 +24,7 @@ __all__ = [
     "forward_select",
     "grouped_folds",
     "grouped_subsamples",
+    "held_out",
     "permutation_null",
     "stability",
     "stability_selection",

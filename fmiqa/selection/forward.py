@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from fmiqa.selection.criteria import Criterion, Objective
 from fmiqa.selection.result import Selection, Step
 from fmiqa.selection.search import Best, Candidates, climb
 
-__all__ = ["Direction", "forward_select", "read_scores", "usable"]
+__all__ = ["Direction", "Problem", "forward_select", "prepare", "read_scores", "step_bar", "usable"]
 
 Direction = Literal["rising", "any"]
 
@@ -79,10 +79,115 @@ def forward_select(
         >>> forward_select(values, targets, max_maps=1).maps
         MapIndex(['map:3'])
     """
+    problem = prepare(
+        scores,
+        targets,
+        criterion=criterion,
+        fit=fit,
+        monotone=monotone,
+        pool=pool,
+        direction=direction,
+        max_maps=max_maps,
+        tol=tol,
+        start=start,
+        exclude=exclude,
+    )
+    steps: list[Step] = []
+    with step_bar(progress, problem.limit) as bar:
+
+        def on_step(step: Step) -> None:
+            steps.append(step)
+            bar.update()
+            bar.set_postfix(map=str(step.map), **{criterion: f"{step.value:.4f}"})
+            if callback is not None:
+                callback(step)
+
+        chosen = problem.climb(tol, on_step)
+    return problem.selection(chosen, steps)
+
+
+class Problem(NamedTuple):
+    """What every search over maps begins from, checked, and how its outcome becomes a `Selection`.
+
+    Args:
+        candidates: the maps, on one problem.
+        targets: (N,) subjective scores.
+        start: positions of the maps that are in the set from the beginning.
+        allowed: (M,) which maps may join.
+        limit: how many maps the set may have at most.
+        options: how the search is run.
+        source: the options of the score matrix.
+    """
+
+    candidates: Candidates
+    targets: Tensor
+    start: list[int]
+    allowed: Tensor
+    limit: int
+    options: dict[str, Any]
+    source: dict[str, Any]
+
+    def climb(self, tol: float, on_step: Callable[[Step], object]) -> list[int]:
+        """The positions that forward selection chooses; `on_step` is called with each step."""
+
+        def report(_: int, best: Best, before: float, tried: int) -> None:
+            on_step(self.step(best, before, tried))
+
+        ((chosen, _),) = climb(
+            self.candidates, [self.start], self.allowed[None], max_maps=self.limit, tol=tol, on_step=report
+        )
+        return chosen
+
+    def step(self, best: Best, before: float, tried: int, *, removed: bool = False) -> Step:
+        """The step that takes the best of the maps tried."""
+        maps = self.candidates.maps
+        return Step(
+            map=maps[best.position],
+            value=best.value,
+            gain=best.value - max(before, 0.0),
+            candidates=tried,
+            runner_up=None if best.second < 0 else maps[best.second],
+            runner_up_value=best.second_value,
+            removed=removed,
+        )
+
+    def selection(self, chosen: Sequence[int], steps: Iterable[Step], **options: Any) -> Selection:
+        """The result for a set, with options beyond the problem's own.
+
+        Raises:
+            InputError: the set is empty.
+        """
+        if not chosen:
+            raise InputError("no map agrees with the targets at all: every candidate's criterion is undefined")
+        objective, pooled = self.candidates.objective, self.candidates.pooled(chosen)
+        return Selection(
+            maps=self.candidates.maps.at(chosen),
+            steps=tuple(steps),
+            value=float(self.candidates.value([chosen])),
+            options={**self.options, **options},
+            source=self.source,
+            fit=fit_logistic(pooled, self.targets, form=objective.fit or "logistic5", monotone=objective.monotone),
+        )
+
+
+def prepare(
+    scores: ScoreMatrix | Tensor,
+    targets: Tensor | None,
+    *,
+    criterion: Criterion,
+    fit: Form | None,
+    monotone: bool,
+    pool: Pool,
+    direction: Direction,
+    max_maps: int | None,
+    tol: float,
+    start: Iterable[FeatureMap | str],
+    exclude: Iterable[FeatureMap | str],
+) -> Problem:
+    """The problem of a search, its options as in `forward_select`, checked."""
     values, y, maps, source = read_scores(scores, targets)
     objective = Objective(criterion, fit, monotone)
     _check(direction, pool, max_maps, tol)
-    candidates = Candidates(values, y, maps, objective=objective, pool=pool)
     start, exclude = MapIndex(start), MapIndex(exclude)
     chosen = maps.positions(start)
     allowed = usable(values, y, direction)
@@ -93,32 +198,12 @@ def forward_select(
             f"none of the {len(maps)} maps may join: each is constant, not finite, excluded, or "
             "(direction='rising') falls with quality; are the targets higher = better?"
         )
-    limit = min(len(maps) if max_maps is None else max_maps, len(chosen) + int(allowed.sum()))
-    steps: list[Step] = []
-    with _bar(progress, limit) as bar:
-
-        def on_step(_: int, best: Best, before: float, tried: int) -> None:
-            step = Step(
-                map=maps[best.position],
-                value=best.value,
-                gain=best.value - max(before, 0.0),
-                candidates=tried,
-                runner_up=None if best.second < 0 else maps[best.second],
-                runner_up_value=best.second_value,
-            )
-            steps.append(step)
-            bar.update()
-            bar.set_postfix(map=str(step.map), **{criterion: f"{step.value:.4f}"})
-            if callback is not None:
-                callback(step)
-
-        ((chosen, _),) = climb(candidates, [chosen], allowed[None], max_maps=limit, tol=tol, on_step=on_step)
-    if not chosen:
-        raise InputError("no map agrees with the targets at all: every candidate's criterion is undefined")
-    return Selection(
-        maps=maps.at(chosen),
-        steps=tuple(steps),
-        value=float(candidates.value([chosen])),
+    return Problem(
+        candidates=Candidates(values, y, maps, objective=objective, pool=pool),
+        targets=y,
+        start=chosen,
+        allowed=allowed,
+        limit=min(len(maps) if max_maps is None else max_maps, len(chosen) + int(allowed.sum())),
         options={
             "search": "forward",
             "criterion": criterion,
@@ -134,7 +219,6 @@ def forward_select(
             "maps": len(maps),
         },
         source=source,
-        fit=fit_logistic(candidates.pooled(chosen), y, form=fit or "logistic5", monotone=monotone),
     )
 
 
@@ -180,7 +264,8 @@ def _check(direction: str, pool: str, max_maps: int | None, tol: float) -> None:
     check_pool(pool)
 
 
-def _bar(progress: bool, total: int) -> Any:
+def step_bar(progress: bool, total: int) -> Any:
+    """A progress bar over maps."""
     from tqdm import tqdm
 
     return tqdm(total=total, desc="selecting", unit="map", disable=not progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,12 +33,13 @@ class Step:
     """One step of a selection.
 
     Args:
-        map: the map that joined.
-        value: the criterion with it.
-        gain: how much it raised the criterion (the first map: from 0).
+        map: the map that joined, or left.
+        value: the criterion after the step.
+        gain: how much the step raised the criterion (the first map: from 0).
         candidates: how many maps were tried.
-        runner_up: the second best candidate, if there was one.
+        runner_up: the best of the other candidates, if there was one.
         runner_up_value: the criterion with that one instead.
+        removed: whether the map left the set.
     """
 
     map: FeatureMap
@@ -46,6 +48,11 @@ class Step:
     candidates: int
     runner_up: FeatureMap | None = None
     runner_up_value: float = math.nan
+    removed: bool = False
+
+    def label(self, map: FeatureMap) -> str:
+        """The name of the map or the runner-up in a table: with a minus where the step is a removal."""
+        return f"-{map}" if self.removed else str(map)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +61,7 @@ class Selection:
 
     Args:
         maps: the chosen maps in the order in which they joined.
-        steps: the path; maps given as a start have no step.
+        steps: the path, removals with it; maps given as a start have no step.
         value: the criterion of the whole set.
         options: how the search was run.
         source: the options of the score matrix it was run on (data set, network, weights, measure).
@@ -115,6 +122,7 @@ class Selection:
                     "candidates": s.candidates,
                     "runner_up": None if s.runner_up is None else str(s.runner_up),
                     "runner_up_value": None if math.isnan(s.runner_up_value) else s.runner_up_value,
+                    "removed": s.removed,
                 }
                 for s in self.steps
             ],
@@ -153,8 +161,8 @@ class Selection:
             return [("map", "weight"), *((str(m), f"{s:.4f}") for m, s in zip(self.maps, share, strict=True))]
         rows: list[tuple[str, ...]] = [("step", "map", self._criterion, "gain", "runner-up", "its value")]
         for number, s in enumerate(self.steps, 1):
-            second = ("", "") if s.runner_up is None else (str(s.runner_up), f"{s.runner_up_value:.4f}")
-            rows.append((str(number), str(s.map), f"{s.value:.4f}", f"{s.gain:+.4f}", *second))
+            second = ("", "") if s.runner_up is None else (s.label(s.runner_up), f"{s.runner_up_value:.4f}")
+            rows.append((str(number), s.label(s.map), f"{s.value:.4f}", f"{s.gain:+.4f}", *second))
         return rows
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -164,12 +172,13 @@ class Selection:
             ax: where to draw; a new figure by default.
         """
         ax = axes(ax)
-        given = len(self.maps) - len(self.steps)
-        counts = list(range(given + 1, len(self.maps) + 1))
+        changes = [-1 if s.removed else 1 for s in self.steps]
+        given = len(self.maps) - sum(changes)
+        counts = [given + change for change in accumulate(changes)]
         ax.plot(counts, self.curve, marker="o", markersize=4, color=BLUE, label="in sample")
         for count, s in zip(counts, self.steps, strict=True):
             ax.annotate(
-                str(s.map),
+                s.label(s.map),
                 (count, s.value),
                 xytext=(3, -4),
                 textcoords="offset points",

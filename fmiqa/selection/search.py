@@ -18,7 +18,7 @@ from fmiqa.maps import MapIndex
 from fmiqa.pooling import Pool, pool_scores
 from fmiqa.selection.criteria import Objective
 
-__all__ = ["Best", "Candidates", "Path", "climb"]
+__all__ = ["Best", "Candidates", "Path", "climb", "ranked"]
 
 _CONFIRMED = 8  # candidates of a step whose fit is searched globally
 _POINTS = {"cpu": 2**19}  # points of a portion of rows; a CPU's are cut again to what its cache holds
@@ -99,10 +99,20 @@ class Candidates:
         evaluate = self.objective.exact if self.confirm or self.objective.quick_is_exact else self.objective.quick
         return evaluate(x, self.targets, self.counts)
 
-    def best(self, sets: Sequence[Sequence[int]], allowed: Tensor) -> list[Best]:
-        """For each problem, the map among `allowed` (B, M) with which its set does best.
+    def best(self, sets: Sequence[Sequence[int]], allowed: Tensor, *, leaving: bool = False) -> list[Best]:
+        """For each problem, the map among `allowed` (B, M) with which (`leaving`: without which) its set does best.
 
         Ties go to the map that stands first; a problem without candidates gets position -1.
+        """
+        return [ranked(row, int(row.argmax())) for row in self.tried(sets, allowed, leaving=leaving)]
+
+    def tried(self, sets: Sequence[Sequence[int]], allowed: Tensor, *, leaving: bool = False) -> Tensor:
+        """(S, M) the criterion of each set with each map among `allowed` (S, M); -inf for the others.
+
+        Args:
+            sets: one for each problem, or any number on a single problem.
+            allowed: the maps to try beside each set.
+            leaving: whether they are tried by leaving the set, of which they must be members.
         """
         problem, candidate = allowed.nonzero().unbind(1)
         value = self.columns.new_full(allowed.shape, -math.inf)
@@ -111,35 +121,35 @@ class Candidates:
         rows = max(1, _POINTS.get(self.columns.device.type, _POINTS_ELSEWHERE) // length)
         for p, m in zip(problem.split(rows), candidate.split(rows), strict=True):
             y, counts = (v if len(v) == 1 else v[p] for v in (self.targets, self.counts))
-            value[p, m] = self.objective.quick(state.joined(p, m), y, counts)
+            value[p, m] = self.objective.quick(state.joined(p, m, leaving=leaving), y, counts)
         if self.confirm:
-            self._confirm(value, state)
-        found = []
-        top = value.topk(min(2, value.shape[1]), dim=1).values
-        for b in range(self.problems):
-            first = int(value[b].argmax())  # the first of equals, which topk does not promise
-            best = float(value[b, first])
-            if math.isinf(best):
-                found.append(Best(-1, best, -1, math.nan))
-                continue
-            value[b, first] = -math.inf
-            second = int(value[b].argmax()) if top.shape[1] > 1 else first
-            runner_up = float(value[b, second])
-            found.append(Best(first, best, *((second, runner_up) if math.isfinite(runner_up) else (-1, math.nan))))
-        return found
+            self._confirm(value, state, leaving)
+        return value
 
     def joined(self, chosen: Sequence[int], candidates: Tensor) -> Tensor:
         """(K, n) the first problem's set with each of K candidates joined to it."""
         return _State(self, [chosen]).joined(torch.zeros_like(candidates), candidates)
 
-    def _confirm(self, value: Tensor, state: _State) -> None:
+    def _confirm(self, value: Tensor, state: _State, leaving: bool) -> None:
         top = value.topk(min(_CONFIRMED, value.shape[1]), dim=1)
         good = top.values.isfinite()
         p, rank = good.nonzero().unbind(1)
         m = top.indices[p, rank]
         y, counts = (v if len(v) == 1 else v[p] for v in (self.targets, self.counts))
-        exact = self.objective.exact(state.joined(p, m), y, counts)
+        exact = self.objective.exact(state.joined(p, m, leaving=leaving), y, counts)
         value[p, m] = torch.maximum(exact, value[p, m])
+
+
+def ranked(values: Tensor, position: int) -> Best:
+    """The map at a position of (M,) criteria, and the best of the others, the first of equals."""
+    value = float(values[position])
+    if math.isinf(value):
+        return Best(-1, value, -1, math.nan)
+    others = values.clone()
+    others[position] = -math.inf
+    second = int(others.argmax())
+    runner_up = float(others[second])
+    return Best(position, value, *((second, runner_up) if math.isfinite(runner_up) else (-1, math.nan)))
 
 
 class _State:
@@ -155,7 +165,7 @@ class _State:
             if not len(chosen):
                 continue
             index = torch.tensor(list(chosen), device=c.columns.device)
-            own = c.columns[index] if c.images is None else c.columns[index][:, c.images[b]]
+            own = c.columns[index] if c.images is None else c.columns[index][:, c.images[0 if c.problems == 1 else b]]
             home = torch.zeros_like(index) if c.pool == "mean" else c._layer[index]
             self._total[b].index_add_(0, home, own)
             self._count[b].index_add_(0, home, torch.ones_like(home, dtype=own.dtype))
@@ -166,8 +176,8 @@ class _State:
             self._log_sum = self._logs.sum(1)
             self._filled = filled.sum(1)
 
-    def joined(self, problem: Tensor, candidate: Tensor) -> Tensor:
-        """(R, n) the combined score of each row's set with its candidate."""
+    def joined(self, problem: Tensor, candidate: Tensor, *, leaving: bool = False) -> Tensor:
+        """(R, n) the combined score of each row's set with its candidate, or `leaving`, without it."""
         c = self._c
         if c.images is None:
             own = c.columns[candidate]
@@ -176,12 +186,15 @@ class _State:
         else:
             own = c.columns[candidate[:, None], c.images[problem]]
         group = torch.zeros_like(candidate) if c.pool == "mean" else c._layer[candidate]
+        sign = -1 if leaving else 1
         count = self._count[problem, group][:, None]
-        grown = (self._total[problem, group] + own) / (count + 1)
+        mean = self._total[problem, group].add(own, alpha=sign) / (count + sign)
         if c.pool == "mean":
-            return grown
-        present = self._filled[problem][:, None] + (count == 0)
-        return ((self._log_sum[problem] - self._logs[problem, group] + grown.log()) / present).exp()
+            return mean
+        if leaving:  # the last map of a layer takes the layer with it
+            mean = torch.where(count == 1, 1.0, mean)
+        present = self._filled[problem][:, None] + sign * (count == int(leaving))
+        return ((self._log_sum[problem] - self._logs[problem, group] + mean.log()) / present).exp()
 
 
 def climb(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ from fmiqa.pooling import Pool
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection.criteria import Criterion, Objective
 from fmiqa.selection.forward import Direction, read_scores, usable
+from fmiqa.selection.result import Selection
 from fmiqa.selection.search import Candidates, climb
 from fmiqa.selection.splits import Split, counts_of, grouped_folds
 from fmiqa.tables import html_table, text_table
@@ -27,7 +28,7 @@ from fmiqa.tables import html_table, text_table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Validation", "cross_validate", "groups_of"]
+__all__ = ["HeldOut", "Validation", "cross_validate", "groups_of", "held_out"]
 
 _KIND = "fmiqa validation 1"
 
@@ -253,3 +254,56 @@ def _judged(candidates: Candidates, chosen: list[int], rows: Tensor, y: Tensor, 
 
 def _extended(values: Tensor, size: int) -> Tensor:
     return torch.cat([values, values[-1:].expand(size - len(values))])
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What a whole procedure predicts for references that it has not seen.
+
+    Args:
+        predictions: (N,) the score of each image by the selection that did not see its reference, mapped to the
+            subjective scale by the logistic of that selection's own training images: nothing is refitted.
+        plcc: (F,) fitted PLCC on each held-out part, the logistic fitted to that part (as for any metric).
+        srocc: (F,) Spearman correlation on each held-out part.
+        selections: of the folds.
+    """
+
+    predictions: Tensor
+    plcc: Tensor
+    srocc: Tensor
+    selections: tuple[Selection, ...]
+
+
+def held_out(
+    scores: ScoreMatrix, select: Callable[[ScoreMatrix], Selection], *, splits: Sequence[Split], progress: bool = False
+) -> HeldOut:
+    """Run any procedure on the training part of each split, and judge it on the held-out part.
+
+    Args:
+        scores: the images, and all candidate maps.
+        select: the whole procedure: a score matrix in, a `Selection` out, such as `forward_select` or
+            `weighted_select`; whatever it tunes, it tunes on what it is given.
+        splits: such as `grouped_folds(scores.groups)`; the held-out parts must cover each image once.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: splits that hold an image out never or twice; a selection without a fit.
+    """
+    held = torch.cat([s.held_out for s in splits]) if splits else torch.zeros(0, dtype=torch.long)
+    if len(held) != len(scores) or not bool((torch.bincount(held, minlength=len(scores)) == 1).all()):
+        raise InputError("the held-out parts must cover each image exactly once; use grouped_folds with repeats=1")
+    from tqdm import tqdm
+
+    predictions = torch.zeros(len(scores), dtype=torch.float64)
+    figures, selections = [], []
+    for split in tqdm(splits, desc="folds", unit="fold", disable=not progress):
+        selection = select(scores.rows(split.train))
+        rest = scores.rows(split.held_out)
+        combined = selection.combine(rest)
+        if selection.fit is None:
+            raise InputError("the procedure gave a selection without a fit, so its scores have no common scale")
+        predictions[split.held_out] = selection.fit.predict(combined)
+        figures.append((plcc(combined, rest.targets), srocc(combined, rest.targets)))
+        selections.append(selection)
+    each = torch.tensor(figures, dtype=torch.float64)
+    return HeldOut(predictions, each[:, 0], each[:, 1], tuple(selections))

@@ -1,0 +1,427 @@
+"""One selection for each observer: do people look at the same maps? The future work that the paper names.
+
+From a matrix of images x observers: the maps that each observer's ratings choose, how far these sets agree
+(Nogueira et al. 2018), how well the maps chosen for one observer predict another, and how well maps chosen on
+the mean rating of all others predict the one left out, beside what that mean rating itself predicts. Every
+prediction is judged on references that its maps were not chosen on.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from fmiqa.correlation import Form, plcc, srocc
+from fmiqa.errors import FileFormatError, FmiqaError, InputError
+from fmiqa.io import load_json, save_json
+from fmiqa.maps import MapIndex
+from fmiqa.plotting import axes
+from fmiqa.pooling import Pool
+from fmiqa.scores import ScoreMatrix
+from fmiqa.selection.criteria import Criterion, Objective
+from fmiqa.selection.forward import Direction, read_scores, usable
+from fmiqa.selection.search import Candidates, Path, climb
+from fmiqa.selection.splits import Split, grouped_folds
+from fmiqa.selection.stability import Stability, selection_frequency, stability
+from fmiqa.selection.validation import groups_of
+from fmiqa.tables import html_table, text_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Figure", "ObserverStudy", "observer_study"]
+
+Figure = Literal["plcc", "srocc"]
+
+_KIND = "fmiqa observer study 1"
+_FIGURES = ("in_sample", "ratings", "plcc", "srocc", "left_out_plcc", "left_out_srocc")
+_FEWEST = 5  # ratings of an observer that a logistic can be fitted to
+
+
+@dataclass(frozen=True, eq=False)
+class ObserverStudy:
+    """Which maps each of O observers' ratings choose, and whom these maps predict.
+
+    Args:
+        observers: the names of the O observers.
+        maps: the M candidate maps.
+        selected: (O) the maps chosen on all images that the observer rated, in order.
+        in_sample: (O,) the criterion that these reach on the same images.
+        ratings: (O,) how many images each observer rated.
+        fold_selected: (F)(O) the maps chosen on the training references of each fold.
+        plcc: (F, O, O) at `[f, a, b]` the fitted PLCC of a's maps of fold f with b's ratings of the references
+            held out, the logistic fitted to these ratings.
+        srocc: (F, O, O) the same by Spearman correlation, which has nothing fitted.
+        left_out_plcc: (F, 3, O) fitted PLCC with each observer's ratings of the references held out: of the
+            maps chosen on the others' mean rating, of all maps pooled, and of the others' mean rating itself.
+        left_out_srocc: (F, 3, O) the same by Spearman correlation.
+        options: how it was run.
+    """
+
+    observers: tuple[str, ...]
+    maps: MapIndex
+    selected: tuple[MapIndex, ...]
+    in_sample: Tensor
+    ratings: Tensor
+    fold_selected: tuple[tuple[MapIndex, ...], ...]
+    plcc: Tensor
+    srocc: Tensor
+    left_out_plcc: Tensor
+    left_out_srocc: Tensor
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def stability(self) -> Stability:
+        """Agreement of the observers' sets, all images used; the observers are the repetitions."""
+        return stability(self._members(self.selected))
+
+    @property
+    def stability_within(self) -> Stability:
+        """(O,) agreement of one observer's sets over the folds: what other references alone change."""
+        return stability(torch.stack([self._members(own) for own in zip(*self.fold_selected, strict=True)]))
+
+    @property
+    def stability_between(self) -> Stability:
+        """(F,) agreement of the observers' sets in one fold: what other observers alone change."""
+        return stability(torch.stack([self._members(fold) for fold in self.fold_selected]))
+
+    @property
+    def frequency(self) -> Tensor:
+        """(M,) the share of observers whose set, all images used, holds each map."""
+        return selection_frequency(self._members(self.selected))
+
+    def cross_prediction(self, figure: Figure = "plcc") -> Tensor:
+        """(O, O) mean over folds: row a, maps chosen for a; column b, judged on b's held-out ratings."""
+        return self._of(figure)[0].mean(0)
+
+    def own_advantage(self, figure: Figure = "plcc") -> Tensor:
+        """(F,) by how much an observer's own maps predict better than another's; mean over observers."""
+        cross = self._of(figure)[0]
+        own = cross.diagonal(dim1=-2, dim2=-1)
+        return (own - _of_others(cross)).mean(-1)
+
+    def table(self, figure: Figure = "plcc") -> list[tuple[str, ...]]:
+        """A row for each observer and their mean, the header first.
+
+        After the name, the number of ratings and the in-sample criterion stands what predicts this observer on
+        held-out references: own maps, another observer's maps (mean), maps chosen on the others' mean rating,
+        all maps, and the others' mean rating; then the maps chosen on all images.
+        """
+        cross, left_out = self._of(figure)
+        columns = [
+            self.in_sample,
+            cross.mean(0).diagonal(),
+            _of_others(cross).mean(0),
+            *left_out.mean(0),
+        ]
+        heads = ("own maps", "another's maps", "maps of others' mean", "all maps", "others' mean rating")
+        rows: list[tuple[str, ...]] = [("observer", "ratings", "in sample", *heads, "maps (all images)")]
+        for o, name in enumerate(self.observers):
+            cells = [f"{float(column[o]):.4f}" for column in columns]
+            rows.append((name, str(int(self.ratings[o])), *cells, " ".join(map(str, self.selected[o]))))
+        means = [f"{float(column.mean()):.4f}" for column in columns]
+        count = float(self.ratings.double().mean())
+        rows.append(("mean", f"{count:.4g}", *means, f"{int((self.frequency > 0).sum())} different"))
+        return rows
+
+    def cross_table(self, figure: Figure = "plcc") -> list[tuple[str, ...]]:
+        """`cross_prediction` as rows of text, the header first."""
+        cells = [[f"{v:.3f}" for v in row] for row in self.cross_prediction(figure).tolist()]
+        rows = [("maps of", *self.observers)]
+        return rows + [(name, *row) for name, row in zip(self.observers, cells, strict=True)]
+
+    def plot(self, ax: Axes | None = None, *, figure: Figure = "plcc") -> Axes:
+        """Draw the cross-prediction matrix as a heat map with its figures.
+
+        Args:
+            ax: where to draw; a new figure by default.
+            figure: `"plcc"` or `"srocc"`.
+        """
+        matrix = self.cross_prediction(figure)
+        size = len(self.observers)
+        side = max(4.0, 0.5 * size)
+        ax = axes(ax, width=side + 1.6, height=side + 0.8)
+        image = ax.imshow(matrix.tolist(), cmap="cividis")
+        middle = float(matrix.min() + matrix.max()) / 2
+        for a, row in enumerate(matrix.tolist()):
+            for b, value in enumerate(row):
+                ink = "black" if value > middle else "white"
+                ax.text(b, a, f"{value:.2f}", ha="center", va="center", fontsize=7, color=ink)
+        ax.set_xticks(range(size), list(self.observers), rotation=90, fontsize=8)
+        ax.set_yticks(range(size), list(self.observers), fontsize=8)
+        ax.set_xlabel("judged on the ratings of")
+        ax.set_ylabel("maps chosen for")
+        name = "fitted PLCC" if figure == "plcc" else "SROCC"
+        ax.figure.colorbar(image, ax=ax, label=f"{name}, references held out", shrink=0.85)
+        return ax
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save as JSON, written whole or not at all."""
+        content = {
+            "observers": list(self.observers),
+            "maps": [str(m) for m in self.maps],
+            "selected": [[str(m) for m in maps] for maps in self.selected],
+            "fold_selected": [[[str(m) for m in maps] for maps in fold] for fold in self.fold_selected],
+            **{name: getattr(self, name).tolist() for name in _FIGURES},
+            "options": self.options,
+        }
+        save_json(path, _KIND, content)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ObserverStudy:
+        """What `save` saved.
+
+        Raises:
+            FileFormatError: the file is missing, damaged, or holds something else.
+        """
+        content = load_json(path, _KIND)
+        try:
+            return cls(
+                observers=tuple(content["observers"]),
+                maps=MapIndex(content["maps"]),
+                selected=tuple(MapIndex(maps) for maps in content["selected"]),
+                fold_selected=tuple(tuple(MapIndex(maps) for maps in fold) for fold in content["fold_selected"]),
+                options=content["options"],
+                **{name: torch.tensor(content[name], dtype=torch.float64) for name in _FIGURES},
+            )
+        except (KeyError, TypeError, ValueError, FmiqaError) as error:
+            raise FileFormatError(f"{path} is not a whole saved observer study: {error!r}") from error
+
+    def __str__(self) -> str:
+        return f"{text_table(self.table())}\n{self._summary()}"
+
+    def __repr__(self) -> str:
+        return f"ObserverStudy({len(self.observers)} observers, {len(self.maps)} maps)"
+
+    def _repr_html_(self) -> str:
+        return html_table(self.table(), self._summary())
+
+    def _summary(self) -> str:
+        whole = self.stability
+        gain = self.own_advantage()
+        error = float(gain.std()) / math.sqrt(len(gain))
+        return (
+            f"Held out by {self.options.get('groups', 'group')}, {len(self.plcc)} folds, fitted PLCC. Agreement of the "
+            f"sets of {len(self.observers)} observers: {float(whole.value):.2f} (95% {float(whole.low):.2f} to "
+            f"{float(whole.high):.2f}); in a fold, between observers {float(self.stability_between.value.mean()):.2f}, "
+            f"of one observer between folds {float(self.stability_within.value.mean()):.2f}. "
+            f"Own maps against another's: {float(gain.mean()):+.4f} (s.e. over folds {error:.4f})."
+        )
+
+    def _members(self, sets: Sequence[MapIndex]) -> Tensor:
+        member = torch.zeros(len(sets), len(self.maps), dtype=torch.float64)
+        for row, chosen in zip(member, sets, strict=True):
+            row[self.maps.positions(chosen)] = 1
+        return member
+
+    def _of(self, figure: Figure) -> tuple[Tensor, Tensor]:
+        if figure not in get_args(Figure):
+            raise InputError(f"figure is 'plcc' or 'srocc', got {figure!r}")
+        return (self.plcc, self.left_out_plcc) if figure == "plcc" else (self.srocc, self.left_out_srocc)
+
+
+def observer_study(
+    scores: ScoreMatrix | Tensor,
+    ratings: Tensor,
+    *,
+    names: Sequence[str] | None = None,
+    groups: Literal["reference", "distortion"] | Sequence[str] = "reference",
+    folds: int | Literal["leave_one_out"] = 5,
+    seed: int = 0,
+    max_maps: int = 5,
+    tol: float = 0.0,
+    criterion: Criterion = "plcc",
+    fit: Form | None = "logistic5",
+    pool: Pool = "mean",
+    direction: Direction = "rising",
+) -> ObserverStudy:
+    """Choose maps for every observer at once, and judge every observer's maps on every observer.
+
+    An observer, an observer in a fold, and the mean of all but one observer in a fold are problems of a batch
+    each. An image that an observer did not rate does not count for that observer. The others' mean rating of an
+    image is over those who rated it; where observers rated different images and use the scale differently,
+    standardise their ratings beforehand.
+
+    Held-out parts are small, and a logistic with five parameters fitted to few ratings flatters every PLCC
+    (not the Spearman correlation); compare figures of one column or one row, not with other publications.
+
+    Args:
+        scores: a `ScoreMatrix`, or its values (N, M).
+        ratings: (N, O) the ratings of O >= 2 observers, higher = better; NaN where an observer did not rate.
+        names: of the observers; `observer 1`, ... by default.
+        groups: what is kept together: `"reference"`, `"distortion"` (both from the `ScoreMatrix`), or a name an image.
+        folds: how many folds, or `"leave_one_out"`.
+        seed: of the dealing of groups into folds.
+        max_maps, tol, criterion, fit, pool, direction: as for `forward_select`.
+
+    Returns:
+        Sets, agreement, cross-prediction and leave-one-observer-out figures.
+
+    Raises:
+        InputError: shapes that do not go together, infinite ratings, an observer with fewer than 5 ratings or
+            equal ones, in all or in a part of a fold; no map that may join.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> values = torch.rand(40, 4, generator=generator)
+        >>> ratings = torch.stack([values[:, 1], values[:, 1].square(), values[:, 2]], 1)
+        >>> study = observer_study(values, ratings, groups=[f"r{i // 10}" for i in range(40)], folds=2, max_maps=1)
+        >>> [str(*maps) for maps in study.selected]
+        ['map:1', 'map:1', 'map:2']
+        >>> (study.cross_prediction() > 0.9).int().tolist()
+        [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+    """
+    labels = _checked_ratings(scores, ratings, names)
+    # The observers are the targets here; the numbers stand in for a mean score that nothing uses.
+    values, _, maps, source = read_scores(scores, torch.arange(len(ratings)))
+    y = ratings.to(values).T
+    rated = y.isfinite()
+    own = _Raters(y, rated, labels)
+    mean = _Raters(*_mean_of_others(y, rated), [f"mean of all but {label}" for label in labels])
+    splits = grouped_folds(groups_of(scores, groups, len(values)), folds=folds, seed=seed)
+    own.check([torch.arange(len(values))], "all images")
+    for raters in (own, mean):
+        raters.check([s.train for s in splits], "the training part of a fold")
+        raters.check([s.held_out for s in splits], "the held-out part of a fold")
+
+    objective = Objective(criterion, fit)
+
+    def grow(targets: Tensor, counting: Tensor) -> tuple[Candidates, list[Path]]:
+        counts = counting.to(values)
+        found = Candidates(values, targets.nan_to_num(0.0), maps, objective=objective, pool=pool, counts=counts)
+        allowed = torch.stack([usable(values[c], t[c], direction) for t, c in zip(targets, counting, strict=True)])
+        paths = climb(found, [[]] * len(targets), allowed, max_maps=max_maps, tol=tol)
+        for number, path in enumerate(paths):
+            if not path.chosen:
+                raise InputError(
+                    f"not one map may join for {labels[number % len(labels)]}; are the ratings higher = better?"
+                )
+        return found, paths
+
+    candidates, whole = grow(own.y, own.rated)
+    train = torch.stack([torch.isin(torch.arange(len(values)), s.train) for s in splits]).to(values.device)
+    size = len(splits) * len(labels)
+    both = [(part.y.repeat(len(splits), 1), (train[:, None] & part.rated).reshape(size, -1)) for part in (own, mean)]
+    _, paths = grow(torch.cat([t for t, _ in both]), torch.cat([c for _, c in both]))
+    pooled = torch.stack([candidates.pooled(p.chosen) for p in paths]).reshape(2, len(splits), len(labels), -1)
+    every = candidates.pooled(range(len(maps)))
+    (crossed, left_out) = _judge(splits, own, mean, pooled[0], pooled[1], every)
+    chosen = [maps.at(p.chosen) for p in paths[:size]]
+    return ObserverStudy(
+        observers=tuple(labels),
+        maps=maps,
+        selected=tuple(maps.at(p.chosen) for p in whole),
+        in_sample=torch.tensor([p.values[-1] for p in whole], dtype=torch.float64),
+        ratings=rated.sum(1).double().cpu(),
+        fold_selected=tuple(tuple(chosen[f : f + len(labels)]) for f in range(0, size, len(labels))),
+        plcc=crossed[0],
+        srocc=crossed[1],
+        left_out_plcc=left_out[0],
+        left_out_srocc=left_out[1],
+        options={
+            "groups": groups if isinstance(groups, str) else "given",
+            "folds": folds,
+            "seed": seed,
+            "criterion": criterion,
+            "fit": fit if criterion == "plcc" else None,
+            "pool": pool,
+            "direction": direction,
+            "max_maps": max_maps,
+            "tol": tol,
+            "source": source,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Raters:
+    """Ratings (O, N) of observers or of means of them, and where there are any."""
+
+    y: Tensor
+    rated: Tensor
+    labels: list[str]
+
+    def check(self, parts: Sequence[Tensor], where: str) -> None:
+        """Every rater has enough different ratings in each part."""
+        for label, y, rated in zip(self.labels, self.y, self.rated, strict=True):
+            for part in parts:
+                given = y[part.to(y.device)][rated[part.to(y.device)]]
+                if len(given) < _FEWEST:
+                    problem = f"has {len(given)} ratings in {where}, at least {_FEWEST} are needed"
+                elif given.min() == given.max():
+                    problem = f"gave the same rating ({float(given[0]):g}) to all images in {where}"
+                else:
+                    continue
+                raise InputError(f"{label} {problem}; leave that observer out, or use fewer folds")
+
+
+def _judge(
+    splits: Sequence[Split], own: _Raters, mean: _Raters, sets: Tensor, of_mean: Tensor, every: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Held-out PLCC and SROCC of every set with every observer (2, F, O, O), and of leaving one out (2, F, 3, O)."""
+    crossed, left_out = [], []
+    for f, split in enumerate(splits):
+        held = torch.zeros_like(own.rated[0])
+        held[split.held_out.to(held.device)] = True
+        for o, y in enumerate(own.y):
+            rows = held & own.rated[o]
+            crossed.append((sets[f][:, rows], y[rows]))
+            rows = rows & mean.rated[o]  # where nobody else rated an image, the three cannot be compared on it
+            left_out.append((torch.stack([of_mean[f, o], every, mean.y[o]])[:, rows], y[rows]))
+    figures = _figures(crossed + left_out)
+    parts = figures[: len(crossed)], figures[len(crossed) :]
+    shape = (len(splits), len(own.y))
+    a, b = (torch.stack(part).reshape(*shape, 2, -1).permute(2, 0, 3, 1).contiguous() for part in parts)
+    return a, b
+
+
+def _figures(jobs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """(2, R) fitted PLCC and SROCC of each job's scores (R, n) with its ratings (n,); those of one n together."""
+    by_length: dict[int, list[int]] = {}
+    for number, (_, y) in enumerate(jobs):
+        by_length.setdefault(len(y), []).append(number)
+    found: dict[int, Tensor] = {}
+    for numbers in by_length.values():
+        x = torch.cat([jobs[number][0] for number in numbers])
+        y = torch.cat([jobs[number][1].expand_as(jobs[number][0]) for number in numbers])
+        both = torch.stack([plcc(x, y), srocc(x, y)]).cpu()
+        found |= zip(numbers, both.split([len(jobs[number][0]) for number in numbers], dim=1), strict=True)
+    return [found[number] for number in range(len(jobs))]
+
+
+def _mean_of_others(y: Tensor, rated: Tensor) -> tuple[Tensor, Tensor]:
+    """(O, N) the mean rating by all but each observer, and where at least one of these rated."""
+    total = y.nan_to_num(0.0)
+    others = rated.sum(0) - rated.int()
+    # A sum over the others themselves: total minus own would leave rounding that breaks ties between images.
+    kept = ~torch.eye(len(y), dtype=torch.bool, device=y.device)
+    sums = torch.stack([total[keep].sum(0) for keep in kept])
+    return torch.where(others > 0, sums / others, torch.nan), others > 0
+
+
+def _of_others(cross: Tensor) -> Tensor:
+    """(..., O) for each judged observer, the mean over the sets of all other observers."""
+    size = cross.shape[-1]
+    return (cross.sum(-2) - cross.diagonal(dim1=-2, dim2=-1)) / (size - 1)
+
+
+def _checked_ratings(scores: ScoreMatrix | Tensor, ratings: Tensor, names: Sequence[str] | None) -> list[str]:
+    if not isinstance(ratings, Tensor) or ratings.ndim != 2 or ratings.shape[1] < 2:
+        given = tuple(ratings.shape) if isinstance(ratings, Tensor) else type(ratings).__name__
+        raise InputError(f"ratings is a tensor (N, O) of N images and O >= 2 observers, got {given}")
+    if len(scores) != len(ratings):
+        raise InputError(f"ratings {tuple(ratings.shape)} need a row for each of the {len(scores)} images")
+    count = ratings.shape[1]
+    labels = [f"observer {o + 1}" for o in range(count)] if names is None else list(names)
+    if len(labels) != count or len(set(labels)) != count:
+        raise InputError(f"names needs a different name for each of {count} observers, got {labels}")
+    infinite = ratings.isinf().any(0)
+    if bool(infinite.any()):
+        raise InputError(f"ratings of {labels[int(infinite.int().argmax())]} hold infinite values; NaN is 'not rated'")
+    return labels
