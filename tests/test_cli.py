@@ -416,18 +416,19 @@ def test_score_names_the_pair_that_does_not_match(
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("content", "message"),
     [
-        ("a,b\nx,y\n", "columns reference and distorted"),
-        ("reference,distorted\nr.png,\n", "line 2"),
-        ("reference,distorted\n", "no pairs"),
+        (b"a,b\nx,y\n", "columns reference and distorted"),
+        (b"reference,distorted\nr.png,\n", "line 2"),
+        (b"reference,distorted\n", "no pairs"),
+        (b"\x89PNG\r\n\xff\xfe", "not a CSV table"),
     ],
 )
 def test_a_bad_table_of_pairs_is_explained(
-    text: str, message: str, metric_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: bytes, message: str, metric_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "pairs.csv"
-    table.write_text(text)
+    table.write_bytes(content)
     assert cli.main(["score", "--metric", str(metric_file), "--pairs", str(table)]) == 1
     assert message in capsys.readouterr().err
 

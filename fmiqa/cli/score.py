@@ -94,12 +94,15 @@ def _qualities(metric: SelectedFeatureIQM, pairs: list[tuple[str, str]]) -> Iter
 
 def _pairs(path: str) -> list[tuple[str, str]]:
     table = Path(path)
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+        reader = csv.DictReader(text.splitlines())
         there = reader.fieldnames or []
         if not {"reference", "distorted"} <= set(there):
             raise DatasetError(f"{path} needs the columns reference and distorted; it has {', '.join(there) or 'none'}")
         rows = [(reader.line_num, row["reference"], row["distorted"]) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path} is not a CSV table in UTF-8 ({error})") from error
     empty = [f"line {line}: a pair needs a reference and a test image" for line, *names in rows if not all(names)]
     if empty or not rows:
         raise DatasetError(f"{path} cannot be used:", empty or ["there are no pairs"])

@@ -36,11 +36,16 @@ def search(problem: Problem, kind: Kind) -> tuple[Tensor, Tensor]:
     smooth = _join(_coarse(problem, kind, _KEPT_COARSE + extra), _cubic(problem))
     sharp, *soft = _steps(problem, kind, _KEPT_STEPS + extra)
     # Chosen apart: before refinement a step looks better than the smooth curve that will beat it.
-    return _join(
+    beta, tau = _join(
         _pick(problem, kind, _KEPT_SMOOTH + extra, *smooth),
         _pick(problem, kind, _KEPT_SOFT + extra, *_join(*soft)),
         (sharp[0][:, : 1 + extra], sharp[1][:, : 1 + extra]),
     )
+    # At this slope one point at most lies within the rise, at any height; a steeper curve says the same with
+    # fewer digits.
+    gaps = problem.t.diff(dim=1)
+    narrowest = torch.where(gaps > 0, gaps, torch.inf).amin(1, keepdim=True)
+    return beta.minimum(120 / narrowest).clamp(max=_STEEPEST), tau
 
 
 def _coarse(problem: Problem, kind: Kind, number: int) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from fmiqa.maps import FeatureMap
 from fmiqa.pooling import Pool
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection.criteria import Criterion
-from fmiqa.selection.forward import Direction, Problem, forward_select, prepare, step_bar
+from fmiqa.selection.forward import Direction, Problem, prepare, step_bar
 from fmiqa.selection.result import Selection, Step
 from fmiqa.selection.search import ranked
 
@@ -77,10 +77,8 @@ def floating_select(
 
         >>> generator = torch.Generator().manual_seed(0)
         >>> y, noise, other = torch.rand(3, 60, generator=generator)
-        >>> values = torch.stack([y + 0.2 * other, y + noise, y - noise], 1)
-        >>> [str(m) for m in forward_select(values, y, fit=None).maps]
-        ['map:0', 'map:1', 'map:2']
-        >>> print([step.label(step.map) for step in floating_select(values, y, fit=None).steps])
+        >>> values = torch.stack([y + 0.8 * other, y + noise, y - noise], 1)
+        >>> [step.label(step.map) for step in floating_select(values, y, fit=None).steps]
         ['map:0', 'map:1', 'map:2', '-map:0']
     """
     problem = prepare(
@@ -145,7 +143,7 @@ def backward_eliminate(
     Example:
         >>> generator = torch.Generator().manual_seed(0)
         >>> y, noise, other = torch.rand(3, 60, generator=generator)
-        >>> values = torch.stack([y + 0.2 * other, y + noise, y - noise], 1)
+        >>> values = torch.stack([y + 0.8 * other, y + noise, y - noise], 1)
         >>> backward_eliminate(values, y, fit=None, start=["map:0", "map:1", "map:2"]).maps
         MapIndex(['map:1', 'map:2'])
     """
@@ -222,7 +220,7 @@ def beam_select(
     Example:
         >>> generator = torch.Generator().manual_seed(0)
         >>> y, noise, other = torch.rand(3, 60, generator=generator)
-        >>> values = torch.stack([y + 0.2 * other, y + noise, y - noise], 1)
+        >>> values = torch.stack([y + 0.8 * other, y + noise, y - noise], 1)
         >>> sorted(str(m) for m in beam_select(values, y, fit=None, width=3).maps)
         ['map:1', 'map:2']
     """
@@ -256,11 +254,11 @@ class _Found(NamedTuple):
 
 def _not_worse_than_forward(problem: Problem, found: _Found, tol: float, **options: Any) -> Selection:
     steps: list[Step] = []
-    plain = problem.selection(problem.climb(tol, steps.append), steps, **options)
-    if not found.chosen:
-        return plain
-    ours = problem.selection(found.chosen, found.steps, **options)
-    return ours if ours.value > plain.value else plain
+    plain = problem.climb(tol, steps.append)
+    # Both judged by what the result will report, which may differ in the last digits from a step's figure.
+    if float(problem.candidates.value([found.chosen])) > float(problem.candidates.value([plain])):
+        return problem.selection(found.chosen, found.steps, **options)
+    return problem.selection(plain, steps, **options)
 
 
 def _float(problem: Problem, tol: float, bar: Any) -> _Found:
@@ -269,7 +267,7 @@ def _float(problem: Problem, tol: float, bar: Any) -> _Found:
     value = float(c.value([chosen]))
     found = _Found(value, list(chosen), [])
     best_of_size = {len(chosen): value}
-    seen = {frozenset(chosen)}  # no set is returned to, whatever rounding says of it: the search must end
+    seen = {frozenset(chosen)}  # no map leaves for a set that was seen, whatever rounding says: the search must end
 
     while len(chosen) < problem.limit:
         (best,) = c.best([chosen], allowed[None])
@@ -280,10 +278,10 @@ def _float(problem: Problem, tol: float, bar: Any) -> _Found:
         allowed[best.position] = False
         value = best.value
         while True:
-            seen.add(frozenset(chosen))
             best_of_size[len(chosen)] = max(value, best_of_size.get(len(chosen), -math.inf))
-            if value > found.value:
+            if value > found.value and frozenset(chosen) not in seen:
                 found = _Found(value, list(chosen), list(steps))
+            seen.add(frozenset(chosen))
             _show(bar, len(chosen), value)
             if len(chosen) < 3:
                 break
@@ -299,9 +297,7 @@ def _float(problem: Problem, tol: float, bar: Any) -> _Found:
     return found
 
 
-def _eliminate(
-    problem: Problem, chosen: list[int], steps: list[Step], min_maps: int, tol: float, bar: Any
-) -> _Found:
+def _eliminate(problem: Problem, chosen: list[int], steps: list[Step], min_maps: int, tol: float, bar: Any) -> _Found:
     c = problem.candidates
     value = highest = float(c.value([chosen])) if chosen else 0.0
     if not math.isfinite(value):
@@ -315,7 +311,7 @@ def _eliminate(
         without = [m for m in chosen if m != best.position]
         if best.position < 0:
             break
-        # Judged by what the result will report, which may differ in the last digits from a step's figure.
+        # As in _not_worse_than_forward: what the result will report.
         best = best._replace(value=float(c.value([without])))
         if not best.value >= highest - tol:
             break

@@ -249,7 +249,8 @@ def observer_study(
     standardise their ratings beforehand.
 
     Held-out parts are small, and a logistic with five parameters fitted to few ratings flatters every PLCC
-    (not the Spearman correlation); compare figures of one column or one row, not with other publications.
+    (not the Spearman correlation); compare figures of one study, not with other publications. The others' mean
+    rating is a yardstick, not a limit: maps may predict an observer better than the other observers do.
 
     Args:
         scores: a `ScoreMatrix`, or its values (N, M).
@@ -311,7 +312,7 @@ def observer_study(
     _, paths = grow(torch.cat([t for t, _ in both]), torch.cat([c for _, c in both]))
     pooled = torch.stack([candidates.pooled(p.chosen) for p in paths]).reshape(2, len(splits), len(labels), -1)
     every = candidates.pooled(range(len(maps)))
-    (crossed, left_out) = _judge(splits, own, mean, pooled[0], pooled[1], every)
+    crossed, left_out = _judge(splits, own, mean, pooled[0], pooled[1], every)
     chosen = [maps.at(p.chosen) for p in paths[:size]]
     return ObserverStudy(
         observers=tuple(labels),

@@ -49,52 +49,61 @@ def test_planted_groups_show_as_blocks() -> None:
         assert float(matrix[~same].max()) < 0.65  # independent maps; the logistic flatters 18 held-out images
     # In a group all choose one map, so own maps win over those of the other group only.
     assert float(study.own_advantage("srocc").mean()) > 0.3
-    # The others' mean holds the other group too, and leans to the larger one.
-    assert float(study.left_out_srocc[:, 0, 0].mean()) > float(study.left_out_srocc[:, 0, 3].mean()) + 0.3
+    # Without observer 4 three of the others see map 2: neither their maps nor their mean are observer 4's.
+    left_out = study.left_out_srocc.mean(0)[:, 3]
+    assert float(left_out[0]) < 0.4  # independent maps, four parts of 18 images: scatters by about 1 / sqrt(72) = .12
+    assert float(left_out[2]) < 0.7  # by construction about 1 / sqrt(10) = .32
+    assert float(study.cross_prediction("srocc")[3, 3]) > 0.85
 
 
-@pytest.mark.parametrize(
-    "options", [{"fit": None}, {"criterion": "srocc"}, {}, {"pool": "layer_geometric", "fit": None}]
-)
-@pytest.mark.parametrize("gaps", [False, True])
-def test_batch_equals_observers_one_by_one_without_their_missing_rows(gaps: bool, options: dict[str, object]) -> None:
+CASES: list[tuple[bool, dict[str, object]]] = [
+    (False, {"fit": None, "max_maps": 2}),
+    (True, {"criterion": "srocc", "max_maps": 2}),
+    (True, {"max_maps": 1}),  # the default logistic
+    (True, {"pool": "layer_geometric", "fit": None, "max_maps": 2}),
+]
+
+
+@pytest.mark.parametrize(("gaps", "options"), CASES)
+def test_batch_equals_one_by_one_without_missing_rows(gaps: bool, options: dict[str, object]) -> None:
     values, ratings = data(1)
-    ratings = holes(ratings) if gaps else ratings
-    study = observer_study(values, ratings, groups=GROUPS, folds=3, max_maps=2, **options)  # type: ignore[arg-type]
+    values, ratings = values[:, 2:8], (holes(ratings) if gaps else ratings)[:, [0, 1, 3]]
+    study = observer_study(values, ratings, groups=GROUPS, folds=2, **options)  # type: ignore[arg-type]
 
     def alone(rows: Tensor, y: Tensor) -> fmiqa.Selection:
-        return forward_select(values[rows], y[rows], max_maps=2, **options)  # type: ignore[arg-type]
+        rows = rows[y[rows].isfinite()]
+        return forward_select(values[rows], y[rows], **options)  # type: ignore[arg-type]
 
-    splits = grouped_folds(GROUPS, folds=3)
-    for o in range(5):
+    def scored(rows: Tensor, found: fmiqa.Selection) -> Tensor:
+        return fmiqa.pool_scores(values[rows][:, [m.channel for m in found.maps]], found.maps, pool=found.pool)
+
+    train, held = grouped_folds(GROUPS, folds=2)[1]
+    for o in range(3):
         y = ratings[:, o]
-        rated = y.isfinite()
-        whole = alone(rated, y)
+        whole = alone(torch.arange(N), y)
         assert study.selected[o] == whole.maps
         assert float(study.in_sample[o]) == pytest.approx(whole.curve[-1], abs=1e-9)  # weighted sums differ
-        assert int(study.ratings[o]) == int(rated.sum())
-        others = torch.cat([ratings[:, :o], ratings[:, o + 1 :]], 1)
-        mean = others.nanmean(1)
-        for f in (0, 2):
-            train, held = splits[f]
-            train = train[rated[train]]
-            held = held[rated[held]]
-            own = alone(train, y)
-            assert study.fold_selected[f][o] == own.maps
-            judge = (o + f) % 5
-            rows = splits[f].held_out
-            rows = rows[ratings[rows, judge].isfinite()]
-            x = fmiqa.pool_scores(values[rows][:, [m.channel for m in own.maps]], own.maps, pool=own.pool)
-            target = ratings[rows, judge]
-            assert float(study.plcc[f, o, judge]) == pytest.approx(float(fmiqa.plcc(x, target)), abs=1e-7)
-            assert float(study.srocc[f, o, judge]) == pytest.approx(float(fmiqa.srocc(x, target)), abs=1e-9)
-            left = alone(splits[f].train, mean)
-            x = fmiqa.pool_scores(values[held][:, [m.channel for m in left.maps]], left.maps, pool=left.pool)
-            every = values[held].mean(1)
-            expected = [float(fmiqa.srocc(v, y[held])) for v in (x, every, mean[held])]
-            assert study.left_out_srocc[f, :, o].tolist() == pytest.approx(expected, abs=1e-9)
-            ceiling = float(fmiqa.plcc(mean[held], y[held]))
-            assert float(study.left_out_plcc[f, 2, o]) == pytest.approx(ceiling, abs=1e-7)
+        assert int(study.ratings[o]) == int(y.isfinite().sum())
+
+        own = alone(train, y)
+        assert study.fold_selected[1][o] == own.maps
+        judge = (o + 1) % 3
+        rows = held[ratings[held, judge].isfinite()]
+        x, target = scored(rows, own), ratings[rows, judge]
+        # The logistic's search ends within a tolerance of its own; its batch sums in another order.
+        assert float(study.plcc[1, o, judge]) == pytest.approx(float(fmiqa.plcc(x, target)), abs=1e-7)
+        assert float(study.srocc[1, o, judge]) == pytest.approx(float(fmiqa.srocc(x, target)), abs=1e-9)
+
+        mean = torch.cat([ratings[:, :o], ratings[:, o + 1 :]], 1).nanmean(1)
+        rows = held[(y + mean)[held].isfinite()]
+        predictions = [
+            scored(rows, alone(train, mean)),
+            fmiqa.pool_scores(values[rows], study.maps, pool=own.pool),
+            mean[rows],
+        ]
+        expected = [float(fmiqa.srocc(x, y[rows])) for x in predictions]
+        assert study.left_out_srocc[1, :, o].tolist() == pytest.approx(expected, abs=1e-9)
+        assert float(study.left_out_plcc[1, 2, o]) == pytest.approx(float(fmiqa.plcc(mean[rows], y[rows])), abs=1e-7)
 
 
 def test_held_out_ratings_do_not_reach_the_selection() -> None:
@@ -148,7 +157,7 @@ def test_shown_and_saved(tmp_path: Path) -> None:
         assert torch.equal(getattr(loaded, name), getattr(study, name))
     table = study.table("srocc")
     assert [row[0] for row in table] == ["observer", *names, "mean"]
-    assert table[2][4] == f"{float(study.srocc[:, [0, 2, 3, 4], 1].mean()):.4f}" == table[2][4]
+    assert table[2][4] == f"{float(study.srocc[:, [0, 2, 3, 4], 1].mean()):.4f}"
     assert study.cross_table()[1][2] == f"{float(study.plcc[:, 0, 1].mean()):.3f}"
     assert "<td>bob</td>" in study._repr_html_()
     ax = study.plot(figure="srocc")
