@@ -1,7 +1,9 @@
 """Choosing feature maps, and finding out what a choice is worth."""
 
+from fmiqa.selection.beyond import backward_eliminate, beam_select, floating_select
 from fmiqa.selection.criteria import Criterion
 from fmiqa.selection.forward import Direction, forward_select
+from fmiqa.selection.observers import ObserverStudy, observer_study
 from fmiqa.selection.resampling import PermutationNull, StabilitySelection, permutation_null, stability_selection
 from fmiqa.selection.result import Selection, Step
 from fmiqa.selection.splits import Split, grouped_folds, grouped_subsamples
@@ -13,6 +15,7 @@ __all__ = [
     "Criterion",
     "Direction",
     "HeldOut",
+    "ObserverStudy",
     "PermutationNull",
     "Selection",
     "Split",
@@ -20,11 +23,15 @@ __all__ = [
     "StabilitySelection",
     "Step",
     "Validation",
+    "backward_eliminate",
+    "beam_select",
     "cross_validate",
+    "floating_select",
     "forward_select",
     "grouped_folds",
     "grouped_subsamples",
     "held_out",
+    "observer_study",
     "permutation_null",
     "stability",
     "stability_selection",
