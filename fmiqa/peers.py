@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fmiqa.errors import InputError
-from fmiqa.scoring import SampleSource
+from fmiqa.parts import SampleSource
 
 __all__ = ["PEERS", "peer_scores"]
 

@@ -6,10 +6,9 @@ import copy
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,30 +16,21 @@ from torch.utils.data import DataLoader, Subset
 
 from fmiqa.comparison import MapScorer, PreparedImages
 from fmiqa.datasets.base import Sample
-from fmiqa.errors import FileFormatError, InputError, ResumeError
+from fmiqa.errors import InputError
 from fmiqa.features import FeatureExtractor
-from fmiqa.io import load_json, load_tensors, save_json, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Measure
+from fmiqa.parts import Parts, SampleSource
 from fmiqa.scores import ScoreMatrix
 
-__all__ = ["SampleSource", "score_matrix"]
+__all__ = ["score_matrix"]
 
-_PART = "fmiqa score matrix part 1"
-_RUN = "fmiqa score matrix run 1"
 _PART_ROWS = 32  # a kill costs at most so many images
 
 # Batches beyond these are no faster: a CPU's cache is full, a GPU is busy.
 _LARGEST_BATCH = {"cpu": 8}
 _LARGEST_BATCH_ELSEWHERE = 64
 _DEFAULT_MEMORY = 2**30
-
-
-class SampleSource(Protocol):
-    """Any map-style data set of `Sample`s."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 def score_matrix(
@@ -106,14 +96,13 @@ def score_matrix(
     run = _Run(scorer, data, home, memory, batch_size, workers)
     if save is not None and Path(save).is_dir():
         raise InputError(f"save is the name of a file to be, {os.fspath(save)} is a folder")
-    parts = _Parts(save, run.plan, run.describe() if save is not None else {})
+    parts = Parts(save, run.plan, run.describe() if save is not None else {})
     if save is not None and item_names(data) is None:
         parts.refuse_other_items(data)
-    bar = _bar(progress, len(data), sum(len(run.plan[k]) for k in parts.finished))
-    for number, part in run.compute(parts.missing):
-        parts.add(number, part)
-        bar.update(len(part["rows"]))
-    bar.close()
+    with _bar(progress, len(data), sum(len(run.plan[k]) for k in parts.finished)) as bar:
+        for number, part in run.compute(parts.missing):
+            parts.add(number, part)
+            bar.update(len(part["rows"]))
     result = run.assemble(parts.all())
     if save is not None:
         result.save(save)
@@ -249,83 +238,6 @@ class _Run:
             distortions=None if None in distortions else distortions,
             options=self.options(),
         )
-
-
-class _Parts:
-    """Finished parts of a run: on disk beside the result if there is one, in memory otherwise."""
-
-    def __init__(self, save: str | os.PathLike[str] | None, plan: list[list[int]], description: dict[str, Any]) -> None:
-        self._done: dict[int, dict[str, Any]] = {}
-        self._count = len(plan)
-        self._folder = None if save is None else Path(f"{os.fspath(save)}.parts")
-        if self._folder is None:
-            return
-        run = self._folder / "run.json"
-        if not run.exists():
-            save_json(run, _RUN, description)
-        else:
-            self._refuse_other(load_json(run, _RUN), description)
-        for number, rows in enumerate(plan):
-            part = self._read(number, rows, description["maps"])
-            if part is not None:
-                self._done[number] = part
-
-    def _refuse_other(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        now = json.loads(json.dumps(now))
-        differing = [f"{k}: then {before.get(k)!r}, now {now.get(k)!r}" for k in now if before.get(k) != now[k]]
-        if differing:
-            raise ResumeError(
-                f"{self._folder} holds finished parts of a run with other options ({'; '.join(differing)}); "
-                "call with the same options to go on, save under another name, or delete that folder to start anew"
-            )
-
-    def refuse_other_items(self, data: SampleSource) -> None:
-        """For data whose items have no names without being decoded: look at one item of each part."""
-        for number, part in self._done.items():
-            before, now = part["names"][0], data[part["rows"][0]].name
-            if before != now:
-                raise ResumeError(
-                    f"{self._folder} holds finished parts of other images (item {part['rows'][0]} was {before!r} "
-                    f"in part {number}, now it is {now!r}); save under another name, or delete that folder"
-                )
-
-    def _read(self, number: int, rows: list[int], maps: int) -> dict[str, Any] | None:
-        """A finished part; a damaged one counts as not finished."""
-        if not self._path(number).exists():
-            return None
-        try:
-            tensors, header = load_tensors(self._path(number), _PART)
-        except FileFormatError:
-            return None
-        whole = all(len(header.get(key, ())) == len(rows) for key in ("targets", "groups", "names", "distortions"))
-        if not whole or "values" not in tensors or tensors["values"].shape != (len(rows), maps):
-            return None
-        return {"rows": rows, "values": tensors["values"], **header}
-
-    def _path(self, number: int) -> Path:
-        assert self._folder is not None
-        return self._folder / f"part-{number:06d}.safetensors"
-
-    @property
-    def finished(self) -> list[int]:
-        return sorted(self._done)
-
-    @property
-    def missing(self) -> list[int]:
-        return [number for number in range(self._count) if number not in self._done]
-
-    def add(self, number: int, part: dict[str, Any]) -> None:
-        if self._folder is not None:
-            header = {k: v for k, v in part.items() if k not in ("rows", "values")}
-            save_tensors(self._path(number), _PART, {"values": part["values"]}, header)
-        self._done[number] = part
-
-    def all(self) -> list[dict[str, Any]]:
-        return [self._done[number] for number in self.finished]
-
-    def remove(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder)
 
 
 def reference_ids(data: object) -> list[str] | None:

@@ -119,7 +119,7 @@ def test_an_interrupted_matrix_goes_on_and_ends_the_same(
 ) -> None:
     out = tmp_path / "s.safetensors"
     command = ["matrix", *data_options(study), "--out", str(out)]
-    add, added = fmiqa.scoring._Parts.add, []
+    add, added = fmiqa.parts.Parts.add, []
 
     def add_and_stop(parts: object, number: int, part: dict[str, object]) -> None:
         add(parts, number, part)  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ def test_an_interrupted_matrix_goes_on_and_ends_the_same(
         add(parts, number, part)  # type: ignore[arg-type]
         added.append(number)
 
-    monkeypatch.setattr(fmiqa.scoring._Parts, "add", add_and_stop)
+    monkeypatch.setattr(fmiqa.parts.Parts, "add", add_and_stop)
     assert cli.main(command) == 130
     message = capsys.readouterr().err
     assert f"{out}.parts" in message
@@ -140,7 +140,7 @@ def test_an_interrupted_matrix_goes_on_and_ends_the_same(
     assert cli.main(changed) == 1
     assert "other options" in capsys.readouterr().err
 
-    monkeypatch.setattr(fmiqa.scoring._Parts, "add", add_and_count)
+    monkeypatch.setattr(fmiqa.parts.Parts, "add", add_and_count)
     assert cli.main(command) == 0
     assert added == [1, 2]  # a part a reference here, the first was kept
     assert torch.equal(ScoreMatrix.load(out).values, ScoreMatrix.load(scores_file).values)
