@@ -4,6 +4,7 @@ from fmiqa import datasets, measures
 from fmiqa.comparing import compare
 from fmiqa.correlation import LogisticFit, fit_logistic, krocc, plcc, rmse, srocc
 from fmiqa.errors import DatasetError, FileFormatError, FmiqaError, InputError, ResumeError, WeightsError
+from fmiqa.evaluation import evaluate
 from fmiqa.features import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import SSIM
@@ -70,6 +71,7 @@ __all__ = [
     "ObserverStudy",
     "observer_study",
     "compare",
+    "evaluate",
     "Viewing",
     "pixels_per_degree",
     "SelectedFeatureIQM",

@@ -1,0 +1,97 @@
+"""Metrics judged on a data set, beside each other and beside classical ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from fmiqa.comparing import compare
+from fmiqa.comparison_table import Comparison
+from fmiqa.errors import InputError
+from fmiqa.metrics import SelectedFeatureIQM
+from fmiqa.parts import SampleSource
+from fmiqa.peers import peer_scores
+
+__all__ = ["evaluate", "metric_scores"]
+
+
+def evaluate(
+    metrics: SelectedFeatureIQM | Mapping[str, SelectedFeatureIQM],
+    data: SampleSource,
+    *,
+    peers: Iterable[str] = (),
+    baseline: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: bool = False,
+) -> Comparison:
+    """Judge metrics on a data set: agreement with its scores, with intervals, and which differences are real.
+
+    Whether the figures are in sample is for the caller to know: they are, where a metric's maps were chosen on
+    these images. Images of one reference are resampled together.
+
+    Args:
+        metrics: one metric, or name -> metric.
+        data: any map-style data set of `Sample`s.
+        peers: classical metrics to put beside them, names of `fmiqa.peers.PEERS` (needs the package piq).
+        baseline: compare all others with this one only; all pairs by default.
+        resamples: of the bootstrap over references.
+        seed: of the bootstrap.
+        progress: show progress bars.
+
+    Returns:
+        A table that prints as text, shows in notebooks, and has `.to_dict()` and `.to_markdown()`.
+
+    Raises:
+        InputError: no metrics, an unknown peer, a name used twice.
+
+    Example:
+        >>> import warnings; warnings.simplefilter("ignore")
+        >>> import fmiqa
+        >>> data = torch.utils.data.Subset(fmiqa.datasets.Demo(references=5, levels=2), range(30))
+        >>> iqm = fmiqa.SelectedFeatureIQM(fmiqa.FeatureExtractor("alexnet", weights=None), ["conv1:44", "conv1:3"])
+        >>> print(evaluate({"two maps": iqm}, data, resamples=20).agreements[0].name)
+        two maps
+    """
+    named = {"metric": metrics} if isinstance(metrics, SelectedFeatureIQM) else dict(metrics)
+    peers = list(peers)
+    if not named and not peers:
+        raise InputError("nothing to evaluate: give a metric, or name -> metric")
+    if set(named) & set(peers):
+        raise InputError(f"a metric has the name of a peer: {', '.join(sorted(set(named) & set(peers)))}")
+    scores = {name: metric_scores(metric, data, progress=progress) for name, metric in named.items()}
+    targets, groups = [], []
+    if peers:
+        scores |= peer_scores(data, peers, progress=progress)
+    for i in range(len(data)):
+        sample = data[i]
+        targets.append(float(sample.score))
+        groups.append(sample.reference_id)
+    return compare(
+        scores,
+        torch.tensor(targets, dtype=torch.float64),
+        groups,
+        baseline=baseline,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+@torch.inference_mode()
+def metric_scores(metric: SelectedFeatureIQM, data: SampleSource, *, progress: bool = False) -> Tensor:
+    """(N,) float64, a metric's value for each image of a data set; a reference's side is kept while it lasts."""
+    from tqdm import tqdm
+
+    found = []
+    last: Tensor | None = None
+    prepared = None
+    for i in tqdm(range(len(data)), desc="scoring", unit="image", disable=not progress):
+        sample = data[i]
+        if last is None or not (last is sample.reference or torch.equal(last, sample.reference)):
+            last, prepared = sample.reference, metric.prepare(sample.reference[None].to(metric.device))
+        assert prepared is not None
+        found.append(float(metric(sample.distorted[None].to(metric.device), prepared)))
+    values = torch.tensor(found, dtype=torch.float64)
+    return values if metric.higher_is_better else -values
