@@ -1,9 +1,11 @@
 """Quick R^2 of the five-parameter logistic for very many problems: what a selection step needs.
 
 As in `fmiqa.correlation.varpro`, the linear parameters are eliminated and two are searched, slope and centre of
-the sigmoid. Here the search is for speed: a grid over a histogram of each problem (each bin held by its mean),
-refinement of the grid's best there, and a few damped Gauss-Newton steps on the points themselves. What comes out
-is a local maximum of the fit, nearly always the global one that `fit_logistic` finds, and never above it.
+the sigmoid. Here the search is for speed: a grid over a histogram of each problem (each bin held by its mean), and
+one over bins of equal mass with slopes that follow the local spacing, so that scores crowded at an end are seen;
+the best of each is refined on its bins, the better of the two by damped Gauss-Newton steps on the points
+themselves. What comes out is a local maximum of the fit, nearly always the global one that `fit_logistic` finds,
+and never above it.
 
 Points carry weights, so that folds, bootstrap samples and subsamples of the same images are rows of one batch.
 """
@@ -21,9 +23,9 @@ _BINS = 64
 _SLOPES = (0.7, 2.0, 5.0, 12.0, 30.0)
 _CENTRES = 13
 _BEYOND = 0.25  # centres that far outside the data, in ranges: the one-sided curves
+_WIDTHS = ((1.0, 3), (0.5, 5), (0.25, 9), (0.12, 17), (0.05, 33))  # (share of the mass, number of centres)
 _GRID_STEPS = 8
 _POLISH_STEPS = 6
-_TOLERANCE = 1e-8
 _ROWS = 2**17  # points in a portion of rows: what stays in a core's cache
 _STEEPEST = 1e6
 
@@ -82,7 +84,10 @@ def _share(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
     t = torch.where(known[:, None], t, 0.0)
     wy = w * y
     r = (t * wy).sum(-1)
-    beta, tau = _search(t, w, wy, r)
+    starts = [_over_histogram(t, w, wy, r), _over_quantiles(t, w, wy, r)]
+    shares = torch.stack([_ratio(*_sums(t, w, wy, beta, tau)[:4], r)[0] for beta, tau in starts])
+    first = shares[0] >= shares[1]
+    beta, tau = (torch.where(first, a, b) for a, b in zip(*starts, strict=True))
     share = _climb(t, w, wy, r, beta, tau, _POLISH_STEPS)[0]
     return torch.where(known, (r * r + share).clamp(max=1), torch.nan)
 
@@ -100,7 +105,36 @@ def _standard(values: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     return centred / torch.where(spread > 0, spread, 1.0)[:, None], spread
 
 
-def _search(t: Tensor, w: Tensor, wy: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+def _over_quantiles(t: Tensor, w: Tensor, wy: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    """(R,) slope and centre of the best curve over bins of equal mass, slopes following the local spacing."""
+    t, order = t.sort(-1)
+    w, wy = w.expand_as(t).gather(1, order), wy.expand_as(t).gather(1, order)
+    bins = ((w.cumsum(-1) - w / 2) * _BINS).long().clamp(0, _BINS - 1)
+    empty = t.new_zeros(len(t), _BINS)
+    mass = empty.scatter_add(1, bins, w)
+    mean = empty.scatter_add(1, bins, w * t) / mass.clamp(min=1e-30)
+    mean = torch.where(mass > 0, mean, -torch.inf).cummax(-1).values.clamp(min=t[:, :1])  # empty: as the one before
+    mass_y = empty.scatter_add(1, bins, wy)
+
+    last = _BINS - 1
+    ends = [
+        (max(0, round(last * (c - width / 2))), round(last * c), min(last, round(last * (c + width / 2))))
+        for width, number in _WIDTHS
+        for c in ((i + 0.5) / number for i in range(number))
+    ]
+    low, middle, high = (list(v) for v in zip(*ends, strict=True))
+    extent = (mean[:, -1:] - mean[:, :1]).clamp(min=1e-12)
+    beta = 4 / torch.maximum(mean[:, high] - mean[:, low], 1e-6 * extent)  # (R, S)
+    tau = mean[:, middle]
+    s = ((mean[:, None, :] - tau[:, :, None]) * beta[:, :, None]).sigmoid_()
+    s1, st, sy = ((s @ v[:, :, None])[..., 0] for v in (mass, mass * mean, mass_y))
+    ss = (s.square_() @ mass[:, :, None])[..., 0]
+    best = _ratio(s1, st, sy, ss, r[:, None])[0].argmax(-1, keepdim=True)
+    _, beta, tau = _climb(mean, mass, mass_y, r, beta.gather(1, best)[:, 0], tau.gather(1, best)[:, 0], _GRID_STEPS)
+    return beta, tau
+
+
+def _over_histogram(t: Tensor, w: Tensor, wy: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
     """(R,) slope and centre of the best curve over a histogram of each row."""
     low, high = t.amin(-1, keepdim=True), t.amax(-1, keepdim=True)
     extent = (high - low).clamp(min=1e-12)
@@ -137,11 +171,9 @@ def _climb(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Damped Gauss-Newton on (log beta, tau): the share that the sigmoid adds to the line's, beta, tau."""
     at = _sums(t, w, wy, beta, tau)
-    share, step, promise = _aim(at, r, beta, tau, torch.full_like(beta, 1e-3))
     damping = torch.full_like(beta, 1e-3)
-    for _ in range(steps):
-        if not bool((promise > _TOLERANCE).any()):
-            break
+    share, step = _aim(at, r, beta, tau, damping)
+    for _ in range(steps):  # all of them: a row must not depend on when its batch mates are done
         new_beta = (beta * step[0].exp()).clamp(1e-3, _STEEPEST)
         new_tau = tau + step[1]
         new = _sums(t, w, wy, new_beta, new_tau)
@@ -149,7 +181,7 @@ def _climb(
         at = _Sums(*(torch.where(better, b, a) for a, b in zip(at, new, strict=True)))
         beta, tau = torch.where(better, new_beta, beta), torch.where(better, new_tau, tau)
         damping = torch.where(better, damping * 0.1, damping * 10).clamp(1e-9, 1e9)
-        share, step, promise = _aim(at, r, beta, tau, damping)
+        share, step = _aim(at, r, beta, tau, damping)
     return share, beta, tau
 
 
@@ -176,10 +208,8 @@ def _ratio(s: Tensor, st: Tensor, sy: Tensor, ss: Tensor, r: Tensor) -> tuple[Te
     return b * n, n, d, b
 
 
-def _aim(
-    at: _Sums, r: Tensor, beta: Tensor, tau: Tensor, damping: Tensor
-) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
-    """The share, the next step in (log beta, tau), and the gain it promises."""
+def _aim(at: _Sums, r: Tensor, beta: Tensor, tau: Tensor, damping: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The share, and the next step in (log beta, tau)."""
     share, _, d, b = _ratio(at.s, at.st, at.sy, at.ss, r)
     d = torch.where(b != 0, d, 1.0)
 
@@ -207,4 +237,4 @@ def _aim(
     p1, p2 = (h22 * g1 - h12 * g2) / determinant, (h11 * g2 - h12 * g1) / determinant
     reach = torch.minimum(1.5 / p1.abs().clamp(min=tiny), 2.0 / p2.abs().clamp(min=tiny)).clamp(max=1)
     p1, p2 = (p1 * reach).nan_to_num(0.0), (p2 * reach).nan_to_num(0.0)
-    return share, (p1, p2), g1 * p1 + g2 * p2
+    return share, (p1, p2)

@@ -137,7 +137,7 @@ class Candidates:
         m = top.indices[p, rank]
         y, counts = (v if len(v) == 1 else v[p] for v in (self.targets, self.counts))
         exact = self.objective.exact(state.joined(p, m, leaving=leaving), y, counts)
-        value[p, m] = torch.maximum(exact, value[p, m])
+        value[p, m] = exact
 
 
 def ranked(values: Tensor, position: int) -> Best:

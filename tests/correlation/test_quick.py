@@ -1,0 +1,66 @@
+"""The quick logistic search against the global one, and its weights against repeated points."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import fmiqa
+from fmiqa.correlation.quick import quick_share, weighted_pearson
+
+
+def problems(count: int = 24, points: int = 300, strength: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Scores as map scores are: bounded, saturating, noisy, some on tiny or shifted scales."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.rand(points, generator=generator, dtype=torch.float64) * 7
+    slope = 0.3 + 2 * torch.rand(count, 1, generator=generator, dtype=torch.float64)
+    centre = 7 * torch.rand(count, 1, generator=generator, dtype=torch.float64)
+    noise = torch.randn(count, points, generator=generator, dtype=torch.float64)
+    x = torch.sigmoid(slope * (y - centre) + strength * noise)
+    x[::4] = 1e-6 * x[::4]
+    x[1::4] = 1e3 + x[1::4]
+    return x, y
+
+
+def test_never_above_the_global_fit_and_hardly_below() -> None:
+    x, y = problems()
+    quick, best = quick_share(x, y[None]).sqrt(), fmiqa.plcc(x, y)
+    assert bool((quick <= best + 1e-9).all())
+    # What a narrow step somewhere among 300 noisy points is worth; such maxima may be missed.
+    assert float((best - quick).max()) < 5e-3
+    assert float((best - quick).median()) < 5e-4
+
+
+def test_above_the_straight_line() -> None:
+    x, y = problems()
+    assert bool((quick_share(x, y[None]).sqrt() >= fmiqa.plcc(x, y, fit=None).abs() - 1e-12).all())
+
+
+@pytest.mark.parametrize("function", [quick_share, weighted_pearson])
+def test_weights_are_repetitions(function) -> None:
+    x, y = problems(8, 120)
+    counts = torch.arange(120) % 4
+    images = torch.arange(120).repeat_interleave(counts)
+    weighted = function(x, y[None], counts[None].double())
+    # The bins, and so the starts, differ a little, and each search may end a little under the same global maximum
+    # (here in R^2). Where nothing is searched only the order of the sums differs.
+    atol = 1e-2 if function is quick_share else 1e-12
+    torch.testing.assert_close(weighted, function(x[:, images], y[None, images]), atol=atol, rtol=0)
+
+
+def test_rows_do_not_influence_each_other() -> None:
+    x, y = problems(12, 200)
+    x[3] = 0.25
+    x[7, 5] = torch.nan
+    found = quick_share(x, y[None])
+    assert bool(found[[3, 7]].isnan().all())
+    for row in (0, 4, 11):
+        torch.testing.assert_close(found[row : row + 1], quick_share(x[row : row + 1], y[None]), atol=1e-10, rtol=0)
+
+
+def test_same_on_device(device: torch.device) -> None:
+    x, y = problems(8, 200)
+    torch.testing.assert_close(
+        quick_share(x.to(device), y[None].to(device)).cpu(), quick_share(x, y[None]), atol=1e-6, rtol=0
+    )
