@@ -37,8 +37,8 @@ class PermutationNull:
 
     Args:
         maps: the maps chosen on the real scores.
-        observed: (K,) the criterion after each step on the real scores.
-        null: (B, K) the same after each step on permuted scores; a search that stops keeps its last value.
+        observed: (K,) the criterion after each step on the real scores; a search that stops keeps its last value.
+        null: (B, K) the same on permuted scores.
         options: how it was run.
     """
 
@@ -49,12 +49,12 @@ class PermutationNull:
 
     @property
     def p_steps(self) -> Tensor:
-        """(K,) p-value of a set of k maps: the share of permutations that reach as much with as many maps."""
+        """(K,) p-value of a set of up to k maps: the share of permutations that reach as much in as many steps."""
         return (1 + (self.null >= self.observed - 1e-12).sum(0)).double() / (1 + len(self.null))
 
     @property
     def p_value(self) -> float:
-        """p-value of the whole set."""
+        """p-value of the whole search, each with its own stopping."""
         return float(self.p_steps[-1])
 
     def evidence(self, level: float = 0.05) -> bool:
@@ -173,7 +173,9 @@ def permutation_null(
         paths = climb(candidates, [[] for _ in batch], allowed, max_maps=max_maps, tol=tol)
         chosen = chosen or paths[0].chosen
         curves += [path.values or [0.0] for path in paths]
-    size = max(1, len(chosen))
+    # Every search keeps its own last value to the end. Cut at the observed length, the null would be held to a
+    # stopping rule that only the observed search has met, and the p-value would be too small.
+    size = max(len(c) for c in curves)
     padded = torch.tensor([(c + [c[-1]] * size)[:size] for c in curves], dtype=torch.float64)
     options = {"permutations": permutations, "seed": seed, "groups": groups if isinstance(groups, str) else "given"}
     options |= {"criterion": criterion, "fit": fit, "pool": pool, "max_maps": max_maps, "tol": tol, "source": source}

@@ -45,6 +45,19 @@ def test_false_alarms_on_noise_keep_the_nominal_rate() -> None:
     assert 1 <= alarms <= 19
 
 
+def test_the_null_is_not_cut_where_the_observed_search_stopped() -> None:
+    """It was once: searches on noise that would have gone on were held short, and p-values were too small."""
+    generator = torch.Generator().manual_seed(5)
+    y = torch.rand(64, generator=generator, dtype=torch.float64)
+    values = torch.rand(64, 20, generator=generator, dtype=torch.float64)
+    values[:, 0] = y
+    null = permutation_null(values, y, groups=GROUPS, permutations=9, max_maps=4, fit=None)
+    assert len(null.maps) == 1
+    assert null.observed.shape == null.null.shape[1:] == null.p_steps.shape
+    assert null.null.shape[1] > 1
+    assert bool((null.null[:, -1] > null.null[:, 0]).any())
+
+
 def test_permutations_stay_within_groups() -> None:
     """Scores that are one number a group cannot be permuted: the null equals the observation."""
     generator = torch.Generator().manual_seed(3)
