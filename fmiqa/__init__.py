@@ -1,10 +1,11 @@
 """fmiqa: image quality from the few CNN feature maps that matter."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fmiqa import datasets, measures
-from fmiqa.comparing import compare
 from fmiqa.correlation import LogisticFit, fit_logistic, krocc, plcc, rmse, srocc
 from fmiqa.errors import DatasetError, FileFormatError, FmiqaError, InputError, ResumeError, WeightsError
-from fmiqa.evaluation import evaluate
 from fmiqa.features import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import SSIM
@@ -12,29 +13,30 @@ from fmiqa.metrics import AllFeatureIQM, SelectedFeatureIQM
 from fmiqa.pooling import pool_scores
 from fmiqa.scores import ScoreMatrix
 from fmiqa.scoring import score_matrix
-from fmiqa.selection import (
-    HeldOut,
-    ObserverStudy,
-    PermutationNull,
-    Selection,
-    StabilitySelection,
-    Step,
-    Validation,
-    backward_eliminate,
-    beam_select,
-    cross_validate,
-    floating_select,
-    forward_select,
-    grouped_folds,
-    held_out,
-    observer_study,
-    permutation_null,
-    stability_selection,
-    weighted_select,
-)
+from fmiqa.selection import Selection, Step, forward_select, grouped_folds
 from fmiqa.viewing import Viewing, pixels_per_degree
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fmiqa.comparing import compare
+    from fmiqa.evaluation import evaluate
+    from fmiqa.selection import (
+        HeldOut,
+        ObserverStudy,
+        PermutationNull,
+        StabilitySelection,
+        Validation,
+        backward_eliminate,
+        beam_select,
+        cross_validate,
+        floating_select,
+        held_out,
+        observer_study,
+        permutation_null,
+        stability_selection,
+        weighted_select,
+    )
 
 __all__ = [
     "datasets",
@@ -83,3 +85,29 @@ __all__ = [
     "FileFormatError",
     "ResumeError",
 ]
+
+# Imported when first used: `import fmiqa` stays light.
+_LATER = {
+    "HeldOut": "fmiqa.selection",
+    "ObserverStudy": "fmiqa.selection",
+    "PermutationNull": "fmiqa.selection",
+    "StabilitySelection": "fmiqa.selection",
+    "Validation": "fmiqa.selection",
+    "backward_eliminate": "fmiqa.selection",
+    "beam_select": "fmiqa.selection",
+    "compare": "fmiqa.comparing",
+    "cross_validate": "fmiqa.selection",
+    "evaluate": "fmiqa.evaluation",
+    "floating_select": "fmiqa.selection",
+    "held_out": "fmiqa.selection",
+    "observer_study": "fmiqa.selection",
+    "permutation_null": "fmiqa.selection",
+    "stability_selection": "fmiqa.selection",
+    "weighted_select": "fmiqa.selection",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)
