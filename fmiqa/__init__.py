@@ -4,33 +4,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fmiqa import datasets, measures
-from fmiqa.correlation import LogisticFit, fit_logistic, krocc, plcc, rmse, srocc
 from fmiqa.errors import DatasetError, FileFormatError, FmiqaError, InputError, ResumeError, WeightsError
 from fmiqa.features import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import SSIM
-from fmiqa.metrics import AllFeatureIQM, SelectedFeatureIQM
 from fmiqa.pooling import pool_scores
 from fmiqa.scores import ScoreMatrix
-from fmiqa.scoring import score_matrix
-from fmiqa.selection import Selection, Step, forward_select, grouped_folds
 from fmiqa.viewing import Viewing, pixels_per_degree
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fmiqa.comparing import compare
+    from fmiqa.correlation import LogisticFit, fit_logistic, krocc, plcc, rmse, srocc
     from fmiqa.evaluation import evaluate
+    from fmiqa.metrics import AllFeatureIQM, SelectedFeatureIQM
+    from fmiqa.scoring import score_matrix
     from fmiqa.selection import (
         HeldOut,
         ObserverStudy,
         PermutationNull,
+        Selection,
         StabilitySelection,
+        Step,
         Validation,
         backward_eliminate,
         beam_select,
         cross_validate,
         floating_select,
+        forward_select,
+        grouped_folds,
         held_out,
         observer_study,
         permutation_null,
@@ -88,6 +91,19 @@ __all__ = [
 
 # Imported when first used: `import fmiqa` stays light.
 _LATER = {
+    "AllFeatureIQM": "fmiqa.metrics",
+    "SelectedFeatureIQM": "fmiqa.metrics",
+    "score_matrix": "fmiqa.scoring",
+    "LogisticFit": "fmiqa.correlation",
+    "fit_logistic": "fmiqa.correlation",
+    "krocc": "fmiqa.correlation",
+    "plcc": "fmiqa.correlation",
+    "rmse": "fmiqa.correlation",
+    "srocc": "fmiqa.correlation",
+    "Selection": "fmiqa.selection",
+    "Step": "fmiqa.selection",
+    "forward_select": "fmiqa.selection",
+    "grouped_folds": "fmiqa.selection",
     "HeldOut": "fmiqa.selection",
     "ObserverStudy": "fmiqa.selection",
     "PermutationNull": "fmiqa.selection",
