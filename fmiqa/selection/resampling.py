@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fmiqa.correlation import Form
+from fmiqa.correlation.bootstrap import group_numbers
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 from fmiqa.plotting import BLUE, ORANGE, SKY, axes
@@ -153,7 +154,7 @@ def permutation_null(
     if len(set(names)) == len(names):
         raise InputError("every group has a single image, so nothing can be permuted within groups")
     generator = torch.Generator().manual_seed(seed)
-    number = torch.tensor([list(dict.fromkeys(names)).index(g) for g in names])
+    number = group_numbers(names, len(y))
     permuted = [y]
     for _ in range(permutations):
         shuffled = torch.argsort(torch.rand(len(y), generator=generator, dtype=torch.float64))

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fmiqa.correlation.bootstrap import group_numbers
 from fmiqa.errors import InputError
 
 __all__ = ["Split", "counts_of", "grouped_folds", "grouped_subsamples"]
@@ -47,7 +48,7 @@ def grouped_folds(
         raise InputError(f"folds is from 2 to the number of groups ({len(names)}), or 'leave_one_out', got {folds!r}")
     if repeats < 1:
         raise InputError(f"repeats is at least 1, got {repeats}")
-    of_image = torch.tensor([names.index(g) for g in groups])
+    of_image = group_numbers(groups, len(groups))
     generator = torch.Generator().manual_seed(seed)
     splits = []
     for _ in range(repeats):
@@ -79,7 +80,7 @@ def grouped_subsamples(
             f"fraction {fraction} of {len(names)} groups must leave some on both sides, "
             f"and repeats be positive, got {repeats}"
         )
-    of_image = torch.tensor([names.index(g) for g in groups])
+    of_image = group_numbers(groups, len(groups))
     generator = torch.Generator().manual_seed(seed)
     splits = []
     for _ in range(repeats):
