@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fmiqa.comparing import compare
+from fmiqa.comparison import PreparedImages
 from fmiqa.comparison_table import Comparison
 from fmiqa.errors import InputError
 from fmiqa.metrics import SelectedFeatureIQM
@@ -61,17 +62,12 @@ def evaluate(
         raise InputError("nothing to evaluate: give a metric, or name -> metric")
     if set(named) & set(peers):
         raise InputError(f"a metric has the name of a peer: {', '.join(sorted(set(named) & set(peers)))}")
-    scores = {name: metric_scores(metric, data, progress=progress) for name, metric in named.items()}
-    targets, groups = [], []
+    scores, targets, groups = _walk(named, data, progress)
     if peers:
         scores |= peer_scores(data, peers, progress=progress)
-    for i in range(len(data)):
-        sample = data[i]
-        targets.append(float(sample.score))
-        groups.append(sample.reference_id)
     return compare(
         scores,
-        torch.tensor(targets, dtype=torch.float64),
+        targets,
         groups,
         baseline=baseline,
         resamples=resamples,
@@ -79,19 +75,31 @@ def evaluate(
     )
 
 
-@torch.inference_mode()
 def metric_scores(metric: SelectedFeatureIQM, data: SampleSource, *, progress: bool = False) -> Tensor:
-    """(N,) float64, a metric's value for each image of a data set; a reference's side is kept while it lasts."""
+    """(N,) float64, a metric's value for each image of a data set, turned so that higher = better."""
+    return _walk({"": metric}, data, progress)[0][""]
+
+
+@torch.inference_mode()
+def _walk(
+    metrics: Mapping[str, SelectedFeatureIQM], data: SampleSource, progress: bool
+) -> tuple[dict[str, Tensor], Tensor, list[str]]:
+    """Every metric's scores, the targets and the groups, each image decoded once; a reference's side is kept."""
     from tqdm import tqdm
 
-    found = []
+    found: dict[str, list[float]] = {name: [] for name in metrics}
+    targets, groups = [], []
     last: Tensor | None = None
-    prepared = None
+    prepared: dict[str, list[PreparedImages]] = {}
     for i in tqdm(range(len(data)), desc="scoring", unit="image", disable=not progress):
         sample = data[i]
+        targets.append(float(sample.score))
+        groups.append(sample.reference_id)
         if last is None or not (last is sample.reference or torch.equal(last, sample.reference)):
-            last, prepared = sample.reference, metric.prepare(sample.reference[None].to(metric.device))
-        assert prepared is not None
-        found.append(float(metric(sample.distorted[None].to(metric.device), prepared)))
-    values = torch.tensor(found, dtype=torch.float64)
-    return values if metric.higher_is_better else -values
+            last = sample.reference
+            prepared = {name: metric.prepare(last[None].to(metric.device)) for name, metric in metrics.items()}
+        for name, metric in metrics.items():
+            value = float(metric(sample.distorted[None].to(metric.device), prepared[name]))
+            found[name].append(value if metric.higher_is_better else -value)
+    scores = {name: torch.tensor(values, dtype=torch.float64) for name, values in found.items()}
+    return scores, torch.tensor(targets, dtype=torch.float64), groups
