@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import platform
@@ -11,9 +12,17 @@ from typing import Any
 import torch
 
 import fmiqa
+from fmiqa import FeatureExtractor, ScoreMatrix, Viewing
 from fmiqa.io import write_whole
 
 RESULTS = Path(__file__).parent / "results"
+
+SOURCES = {
+    "alexnet": ("alexnet", Viewing()),
+    "alexnet-half": ("alexnet", Viewing(factor=0.5)),
+    "squeezenet": ("squeezenet1_1", Viewing()),
+    "squeezenet-half": ("squeezenet1_1", Viewing(factor=0.5)),
+}
 
 
 def machine() -> dict[str, Any]:
@@ -33,3 +42,41 @@ def store(name: str, content: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     write_whole(path, (json.dumps({"machine": machine(), **content}, indent=1) + "\n").encode())
     return path
+
+
+def score_all(data: fmiqa.datasets.ImageDataset, weights: Path, cache: Path) -> dict[str, ScoreMatrix]:
+    """A score matrix for each network and scale, from the cache where it is there."""
+    found = {}
+    for source, (network, viewing) in SOURCES.items():
+        path = cache / f"{source}.safetensors"
+        if not path.exists():
+            extractor = FeatureExtractor(network, weights=weights / f"{network}_features.pth", viewing=viewing)
+            fmiqa.score_matrix(extractor, data, save=path, progress=True)
+        found[source] = ScoreMatrix.load(path)
+    return found
+
+
+def add_jpegtid_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """The JPEG experiment on reference pictures of TID2013."""
+    parser.add_argument("--jpegtid", type=Path, required=required, help="folder of scores.csv and distorted_images/")
+    parser.add_argument("--references", type=Path, required=required, help="its reference images")
+
+
+def jpegtid(args: argparse.Namespace) -> fmiqa.datasets.CSVDataset:
+    """The data set that these options name."""
+    return fmiqa.datasets.CSVDataset(
+        args.jpegtid / "scores.csv", reference="ref", distorted="dist", score="mos", name="jpegtid",
+        reference_root=args.references, distorted_root=args.jpegtid / "distorted_images",
+    )  # fmt: skip
+
+
+def lpips_alex(weights: Path) -> torch.nn.Module:
+    """LPIPS of its own package on AlexNet, whose convolutions come from a file instead of a download."""
+    import lpips
+
+    metric = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
+    state = torch.load(weights, weights_only=True)
+    own = dict(metric.net.named_parameters())  # slice1.0.weight, ... for features.0.weight, ...
+    for name, parameter in own.items():
+        parameter.data.copy_(state["features." + name.split(".", 1)[1]])
+    return metric

@@ -1,7 +1,7 @@
 """What selections are worth on references, and on an experiment, that they have not seen.
 
     python benchmarks/generalisation.py --tid2013r TID2013-R/ --weights WEIGHTS/ --cache CACHE/ \
-        [--jpegtid scores.csv --references REFERENCES/ --distorted DISTORTED/] [--peers]
+        [--jpegtid JPEGTID/ --references REFERENCES/] [--peers]
 
 TID2013-R in folds of whole references; every procedure does all its choosing inside the training part. Score
 matrices and peer scores are kept in CACHE and taken up again. Prints tables and writes results/generalisation.json.
@@ -14,20 +14,14 @@ import json
 from pathlib import Path
 
 import torch
-from common import store
+from common import add_jpegtid_options, jpegtid, lpips_alex, score_all, store
 from torch import Tensor
+from tqdm import tqdm
 
 import fmiqa
-from fmiqa import FeatureExtractor, ScoreMatrix, Selection, Viewing
+from fmiqa import ScoreMatrix, Selection
 from fmiqa.peers import PEERS, peer_scores
 from fmiqa.tables import text_table
-
-SOURCES = {
-    "alexnet": ("alexnet", Viewing()),
-    "alexnet-half": ("alexnet", Viewing(factor=0.5)),
-    "squeezenet": ("squeezenet1_1", Viewing()),
-    "squeezenet-half": ("squeezenet1_1", Viewing(factor=0.5)),
-}
 
 
 def main() -> None:
@@ -35,9 +29,7 @@ def main() -> None:
     parser.add_argument("--tid2013r", type=Path, required=True, help="folder in TID2013's layout")
     parser.add_argument("--weights", type=Path, required=True, help="folder of alexnet_ and squeezenet1_1_features.pth")
     parser.add_argument("--cache", type=Path, required=True, help="folder for score matrices and peers' scores")
-    parser.add_argument("--jpegtid", type=Path, help="table of the JPEG experiment")
-    parser.add_argument("--references", type=Path, help="its reference images")
-    parser.add_argument("--distorted", type=Path, help="its test images")
+    add_jpegtid_options(parser, required=False)
     parser.add_argument("--peers", action="store_true", help="compute peers that CACHE lacks (about 1 s an image)")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0, help="of the dealing of references to folds")
@@ -51,6 +43,7 @@ def main() -> None:
 
     procedures = {
         "weighted, 2 networks x 2 scales (default)": (joined, fmiqa.weighted_select),
+        "weighted, best of strengths and powers": (joined, widest),
         "weighted, AlexNet": (ScoreMatrix.concat({"alexnet": matrices["alexnet"]}), fmiqa.weighted_select),
         "forward, AlexNet (the paper's)": (matrices["alexnet"], fmiqa.forward_select),
         "all maps, AlexNet": (matrices["alexnet"], all_maps),
@@ -64,7 +57,7 @@ def main() -> None:
         sizes = "/".join(str(len(s)) for s in result.selections)
         rows.append((name, sizes, *mean_and_error(result.plcc), *mean_and_error(result.srocc)))
         figures[name] = {"maps": sizes, "plcc": result.plcc.tolist(), "srocc": result.srocc.tolist()}
-    for name, values in peers(data, args.cache / "peers.json", compute=args.peers).items():
+    for name, values in peers(data, args.weights, args.cache / "peers.json", compute=args.peers).items():
         predictions[name] = values
         each = [
             (fmiqa.plcc(values[s.held_out], data.targets[s.held_out]), srocc(values, data.targets, s)) for s in splits
@@ -85,16 +78,9 @@ def main() -> None:
     print(f"\nwritten to {store('generalisation', content)}")
 
 
-def score_all(data: fmiqa.datasets.ImageDataset, weights: Path, cache: Path) -> dict[str, ScoreMatrix]:
-    """A score matrix for each network and scale, from the cache where it is there."""
-    found = {}
-    for source, (network, viewing) in SOURCES.items():
-        path = cache / f"{source}.safetensors"
-        if not path.exists():
-            extractor = FeatureExtractor(network, weights=weights / f"{network}_features.pth", viewing=viewing)
-            fmiqa.score_matrix(extractor, data, save=path, progress=True)
-        found[source] = ScoreMatrix.load(path)
-    return found
+def widest(scores: ScoreMatrix) -> Selection:
+    """The weighted search without its preference for few maps, and with powers to choose from."""
+    return fmiqa.weighted_select(scores, rule="best", powers=(1.0, 2.0, 3.0))
 
 
 def all_maps(scores: ScoreMatrix) -> Selection:
@@ -104,25 +90,35 @@ def all_maps(scores: ScoreMatrix) -> Selection:
     return Selection(scores.maps, (), float(fit.plcc), {"search": "none", "pool": "mean"}, scores.options, fit)
 
 
-def peers(data: fmiqa.datasets.ImageDataset, cache: Path, *, compute: bool) -> dict[str, Tensor]:
+def peers(data: fmiqa.datasets.ImageDataset, weights: Path, cache: Path, *, compute: bool) -> dict[str, Tensor]:
     """The peers' scores of the data set, computed one metric at a time and kept."""
     kept = json.loads(cache.read_text()) if cache.exists() else {}
-    for name in PEERS if compute else ():
+    for name in (*PEERS, "LPIPS-alex") if compute else ():
         if name not in kept:
-            kept[name] = peer_scores(data, [name], progress=True)[name].tolist()
+            found = (
+                lpips_scores(data, weights) if name == "LPIPS-alex" else peer_scores(data, [name], progress=True)[name]
+            )
+            kept[name] = found.tolist()
             cache.write_text(json.dumps(kept))
     return {name: torch.tensor(values, dtype=torch.float64) for name, values in kept.items()}
 
 
+@torch.inference_mode()
+def lpips_scores(data: fmiqa.datasets.ImageDataset, weights: Path) -> Tensor:
+    """(N,) LPIPS of its own package, on AlexNet, turned so that higher = better."""
+    metric = lpips_alex(weights / "alexnet_features.pth")
+    return torch.tensor(
+        [-float(metric(s.distorted[None] / 127.5 - 1, s.reference[None] / 127.5 - 1)) for s in tqdm(data, desc="LPIPS")]
+    ).double()
+
+
 def transfer(args: argparse.Namespace, matrices: dict[str, ScoreMatrix], joined: ScoreMatrix) -> dict[str, object]:
     """Chosen on all of TID2013-R, judged on the JPEG experiment; only the logistic is fitted there."""
-    data = fmiqa.datasets.CSVDataset(
-        args.jpegtid, reference="ref", distorted="dist", score="mos", name="jpegtid",
-        reference_root=args.references, distorted_root=args.distorted,
-    )  # fmt: skip
+    data = jpegtid(args)
     there = score_all(data, args.weights, args.cache / "jpegtid")
     cases = {
         "weighted, 2 networks x 2 scales (default)": (fmiqa.weighted_select(joined), ScoreMatrix.concat(there)),
+        "weighted, best of strengths and powers": (widest(joined), ScoreMatrix.concat(there)),
         "forward, AlexNet (the paper's)": (fmiqa.forward_select(matrices["alexnet"]), there["alexnet"]),
         "all maps, AlexNet": (all_maps(matrices["alexnet"]), there["alexnet"]),
     }

@@ -11,6 +11,8 @@ import fmiqa
 from fmiqa import FeatureExtractor, ScoreMatrix, SelectedFeatureIQM, Selection, Viewing, weighted_select
 from fmiqa.datasets import Sample
 from fmiqa.networks import blank_network
+from fmiqa.selection.weighted import STRENGTHS
+from fmiqa.selection.weights import nonnegative_path
 from fmiqa.weights import seeded_state
 
 
@@ -29,10 +31,41 @@ def test_finds_planted_maps_and_reports_what_it_tried() -> None:
     assert {m.channel for m in selection.maps[:2]} == {7, 21}
     assert selection.weights is not None
     assert bool((selection.weights > 0).all())
-    best = max(entry["held_out_plcc"] for entry in selection.options["inner"])
-    chosen = next(e for e in selection.options["inner"] if e["held_out_plcc"] == best)
-    assert (chosen["power"], chosen["strength"]) == (selection.power, selection.options["strength"])
     assert "weight" in str(selection)
+
+
+def test_the_strength_is_the_best_or_the_strongest_within_one_standard_error() -> None:
+    values, y, groups = planted()
+    best = weighted_select(values, y, groups=groups, powers=(1.0, 2.0), rule="best")
+    top = max(best.options["inner"], key=lambda e: e["held_out_plcc"])
+    assert (top["power"], top["strength"]) == (best.power, best.options["strength"])
+    strict = weighted_select(values, y, groups=groups, powers=(1.0, 2.0))
+    assert strict.power == best.power
+    assert strict.options["strength"] >= best.options["strength"]
+    assert len(strict) <= len(best)
+    # The same figures by hand: the inner folds, each strength's PLCC, its standard error.
+    folds = []
+    for split in fmiqa.grouped_folds(groups, folds=5, seed=0):
+        path = nonnegative_path(
+            values[split.train] ** strict.power, y[split.train], torch.ones(1, len(split.train)).double(), STRENGTHS
+        )
+        predicted = path.weights[0] @ (values[split.held_out] ** strict.power).T
+        folds.append([float(fmiqa.plcc(p, y[split.held_out])) if p.any() else 0.0 for p in predicted])
+    table = torch.tensor(folds, dtype=torch.float64)
+    means, errors = table.mean(0), table.std(0) / 5**0.5
+    k = int(means.argmax())
+    expected = next(s for s, mean in zip(STRENGTHS, means, strict=True) if mean >= means[k] - errors[k])
+    assert strict.options["strength"] == expected
+
+
+def test_weighted_options_are_checked() -> None:
+    values, y, groups = planted()
+    with pytest.raises(fmiqa.InputError, match="rule is one of one_standard_error, best, got 'first'"):
+        weighted_select(values, y, groups=groups, rule="first")  # type: ignore[arg-type]
+    with pytest.raises(fmiqa.InputError, match="no strength or power"):
+        weighted_select(values, y, groups=groups, strengths=())
+    with pytest.raises(fmiqa.InputError, match="no strength or power"):
+        weighted_select(values, y, groups=groups, powers=())
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
