@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmiqa.errors import InputError
+from fmiqa.fusing import Fused, is_fusing
 from fmiqa.precision import strict_float32
 
 __all__ = ["SSIM", "PreparedReference"]
@@ -37,6 +38,12 @@ class PreparedReference(NamedTuple):
     mean: Tensor  # (N, C, H', W'), windowed, of the shifted maps
     variance: Tensor  # (N, C, H', W'), windowed
     peak: Tensor | None  # (N, C or 1, 1, 1), where the data range depends on the maps
+
+    def image(self, number: int) -> PreparedReference:
+        """The side of one image, where there is one for each; else the side of the one for all."""
+        if self.maps.is_cuda or self.maps.shape[0] == 1:
+            return self
+        return PreparedReference(*(None if part is None else part[number : number + 1] for part in self))  # type: ignore[arg-type]
 
     def channels(self, start: int, stop: int) -> PreparedReference:
         """The side of some of the channels."""
@@ -143,6 +150,10 @@ class SSIM:
                 "(the reference may be one image for all)"
             )
         taps = self._taps(test)
+        if is_fusing():
+            # One pass over each image's maps; no buffers to keep small, and a GPU takes the batch at once.
+            parts = [self._compare(part, prepared.image(i), taps) for i, part in enumerate(_images(test))]
+            return torch.cat(parts)
         chunks = _channel_chunks(test)
         parts = []
         for i, part in enumerate(chunks):
@@ -154,16 +165,8 @@ class SSIM:
         peak = reference.peak
         if peak is not None and self.data_range == "pair":
             peak = torch.maximum(peak, test.abs().amax((-2, -1), keepdim=True))
-        c1, c2 = self._constants(peak)
-        x = test - reference.shift
-        difference = x - reference.maps
-        mean, variance = _moments(x, taps)
-        mean_difference = mean - reference.mean
-        unlike = (_blur(difference.square(), taps) - mean_difference.square()).clamp(min=0)
-        a, b = mean + reference.shift, reference.mean + reference.shift
-        luminance = (2 * a * b + c1) / (a * a + b * b + c1)
-        structure = 1 - unlike / (variance + reference.variance + c2)
-        return (luminance * structure).mean((-2, -1))
+        rows: Tensor = _similarity(test, *reference[:4], *self._constants(peak), taps)
+        return rows.mean(-1)
 
     def _constants(self, peak: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
         """C1 and C2, for a number or for each map's largest magnitude."""
@@ -186,6 +189,28 @@ class SSIM:
             )
         weights = [math.exp(-((k - side // 2) ** 2) / (2 * self.sigma**2)) for k in range(side)]
         return [w / sum(weights) for w in weights]
+
+
+@Fused
+def _similarity(
+    test: Tensor,
+    shift: Tensor,
+    maps: Tensor,
+    mean_y: Tensor,
+    variance_y: Tensor,
+    c1: Tensor | float,
+    c2: Tensor | float,
+    taps: list[float],
+) -> Tensor:
+    """(N, C, H') luminance times contrast-structure, mean over each row of windows; reference side as prepared."""
+    x = test - shift
+    mean_x, variance_x = _moments(x, taps)
+    mean_difference = mean_x - mean_y
+    unlike = (_blur((x - maps).square(), taps) - mean_difference.square()).clamp(min=0)
+    a, b = mean_x + shift, mean_y + shift
+    luminance = (2 * a * b + c1) / (a * a + b * b + c1)
+    structure = 1 - unlike / (variance_x + variance_y + c2)
+    return (luminance * structure).mean(-1)
 
 
 def _flat_level(maps: Tensor, c2: Tensor | float) -> Tensor:
@@ -220,6 +245,14 @@ def _blur(x: Tensor, taps: list[float]) -> Tensor:
             y = y + (x.narrow(axis, k, n) + x.narrow(axis, len(taps) - 1 - k, n)) * taps[k]
         x = y
     return x
+
+
+def _images(maps: Tensor) -> tuple[Tensor, ...]:
+    """One image at a time on a CPU, whose cache holds no more; all at once on a GPU."""
+    if maps.is_cuda:
+        return (maps,)
+    images: tuple[Tensor, ...] = maps.split(1)
+    return images
 
 
 def _channel_chunks(maps: Tensor) -> tuple[Tensor, ...]:
