@@ -1,4 +1,4 @@
-"""The `fmiqa` command: `demo`, `matrix`, `select`, `evaluate`, `score`. Thin over the library.
+"""The `fmiqa` command: `demo`, `matrix`, `select`, `validate`, `evaluate`, `score`. Thin over the library.
 
 Results go to standard output, everything else to standard error.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fmiqa.cli import demo, evaluate, matrix, score, select
+from fmiqa.cli import demo, evaluate, matrix, score, select, validate
 from fmiqa.cli.output import say
 from fmiqa.errors import FmiqaError
 
@@ -26,6 +26,7 @@ Image quality from the few CNN feature maps that matter.
   fmiqa demo     --out demo/
   fmiqa matrix   --csv study.csv --out study.safetensors
   fmiqa select   study.safetensors --out selected.json --metric metric.safetensors
+  fmiqa validate study.safetensors
   fmiqa evaluate --selection selected.json --matrix study.safetensors
   fmiqa score    --metric metric.safetensors --reference reference.png test.png
 
@@ -87,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fmiqa {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", required=True)
-    for command in (demo, matrix, select, evaluate, score):
+    for command in (demo, matrix, select, validate, evaluate, score):
         command.add(commands)
     return parser
 

@@ -1,21 +1,36 @@
-"""`fmiqa evaluate`: chosen maps held against all maps, and whether that is in sample."""
+"""`fmiqa evaluate`: chosen maps held against all maps and peers, and whether that is in sample."""
 
 from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import Any, get_args
 
 from torch import Tensor
 
 from fmiqa.cli import options
+from fmiqa.cli.data import add_data_options, check_data_options, data_set
 from fmiqa.cli.output import add_output_options, figure4, print_result, wants_progress
-from fmiqa.cli.results import Agreement, agreement, check_same_computation, claim, judging, recorded_extractor
+from fmiqa.cli.results import (
+    Agreement,
+    agreement,
+    check_same_computation,
+    claim,
+    judging,
+    load_scores,
+    recorded_extractors,
+    sources_of,
+)
+from fmiqa.comparing import compare
 from fmiqa.correlation import Form
+from fmiqa.datasets import IQADataset
+from fmiqa.errors import InputError
 from fmiqa.measures import get_measure
 from fmiqa.metrics import SelectedFeatureIQM
+from fmiqa.peers import PEERS, peer_scores
 from fmiqa.pooling import pool_scores
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection import Selection
@@ -24,9 +39,13 @@ from fmiqa.tables import text_table
 _EXAMPLES = """\
 examples:
   fmiqa evaluate --selection selected.json --matrix csiq.safetensors
-  fmiqa evaluate --metric metric.safetensors --csv study.csv --weights alexnet.pth
+  fmiqa evaluate --metric metric.safetensors --csv study.csv --weights alexnet.pth --peers SSIM GMSD
+  fmiqa evaluate --selection joined.json --matrix full=alexnet.safetensors half=alexnet-half.safetensors
 
-PLCC and RMSE are those after a logistic fitted on the images judged, for each row its own."""
+PLCC and RMSE are those after a logistic fitted on the images judged, for each row its own. Intervals are those of
+a bootstrap over references; differences are held against the chosen maps."""
+
+_CHOSEN = "selected maps"
 
 
 def add(commands: Any) -> None:
@@ -42,8 +61,17 @@ def add(commands: Any) -> None:
     chosen = parser.add_argument_group("chosen maps (one of)").add_mutually_exclusive_group(required=True)
     chosen.add_argument("--selection", metavar="FILE", help="as `fmiqa select --out` writes it (.json)")
     chosen.add_argument("--metric", metavar="FILE", help="as `fmiqa select --metric` writes it (.safetensors)")
-    data = options.add_data_options(parser)
-    data.add_argument("--matrix", metavar="FILE", help="score matrix, as `fmiqa matrix` writes it")
+    data = add_data_options(parser)
+    data.add_argument("--matrix", nargs="+", metavar="FILE", help="as `fmiqa matrix` writes it; several as NAME=FILE")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, metavar="NAME", help=f"beside them: {', '.join(PEERS)}")
+    parser.add_argument(
+        "--resamples",
+        type=options.at_least(0),
+        default=1000,
+        metavar="N",
+        help="of references, for intervals and paired differences (default: 1000, some 10 s a metric of 1500 images; "
+        "0: none)",
+    )
     parser.add_argument("--save-matrix", metavar="FILE", help="keep the data set's score matrix (and go on if stopped)")
     parser.add_argument("--fit", choices=[*get_args(Form), "none"], help="default: the selection's, or logistic5")
     options.add_weights_options(parser)
@@ -53,56 +81,54 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    options.check_data_options(args)
-    if args.matrix and args.save_matrix:
-        args.parser.error("--save-matrix: only with a data set")
+    check_data_options(args)
+    if args.matrix and (args.save_matrix or args.peers):
+        args.parser.error(f"{'--save-matrix' if args.save_matrix else '--peers'}: only with a data set")
+    if args.peers and not find_spec("piq"):
+        raise InputError("--peers needs the package piq: pip install 'fmiqa[peers]'")
     chosen = Selection.load(args.selection) if args.selection else SelectedFeatureIQM.load(args.metric)
     what = args.selection or args.metric
     # A metric file says what its map scores depend on, not on which images its maps were chosen, nor how.
     choice = chosen.options if isinstance(chosen, Selection) else {}
-    source = chosen.source
-    if args.matrix:
-        scores = ScoreMatrix.load(args.matrix)
-    else:
-        data = options.data_set(args)
-        extractor = recorded_extractor(source, what, args)
-        scores = options.compute_scores(
-            extractor,
-            data,
-            args,
-            save=args.save_matrix,
-            progress=wants_progress(args),
-            measure=get_measure(source["measure"]),
-        )
-    check_same_computation(source, scores, what)
-    qualities = {
-        "selected maps": (len(chosen.maps), _quality(chosen, scores)),
-        "all maps": (len(scores.maps), scores.pool(pool=chosen.pool)),
-    }
+    data = None if args.matrix else data_set(args)
+    scores = load_scores(args.matrix, args) if data is None else _computed(chosen.source, what, data, args)
+    check_same_computation(chosen, scores, what)
+    qualities = {_CHOSEN: _quality(chosen, scores), "all maps": scores.pool(pool=chosen.pool)}
+    maps = {_CHOSEN: len(chosen.maps), "all maps": len(scores.maps)}
+    if data is not None and args.peers:
+        qualities |= peer_scores(data, args.peers, device=options.device_of(args), progress=wants_progress(args))
     judged = judging(choice, args.fit)
-    rows = [agreement(name, maps, x, scores.targets, **judged) for name, (maps, x) in qualities.items()]
-    verdict = claim(source, choice.get("images"), scores)
+    rows = [agreement(name, maps.get(name), x, scores.targets, **judged) for name, x in qualities.items()]
+    verdict = claim(chosen.source, choice.get("images"), scores)
     dataset, references = scores.options.get("dataset", "unnamed images"), len(set(scores.groups))
     heading = f"{dataset}: {len(scores)} images of {references} references"
-    print_result(
-        args,
-        {
-            "dataset": dataset,
-            "images": len(scores),
-            "references": references,
-            "claim": asdict(verdict),
-            "pool": chosen.pool,
-            **judged,
-            "results": [asdict(row) for row in rows],
-        },
-        f"{heading}\n{textwrap.fill(verdict.text, 100)}\n\n{agreement_table(rows)}",
-    )
+    result = {
+        "dataset": dataset,
+        "images": len(scores),
+        "references": references,
+        "claim": asdict(verdict),
+        "pool": chosen.pool,
+        **judged,
+        "results": [asdict(row) for row in rows],
+    }
+    text = f"{heading}\n{textwrap.fill(verdict.text, 100)}\n\n{agreement_table(rows)}"
+    if args.resamples and references > 1:
+        compared = compare(
+            qualities, scores.targets, scores.groups, baseline=_CHOSEN, fit=judged["fit"], resamples=args.resamples
+        )
+        result["comparison"] = compared.to_dict()
+        text += f"\n\n{compared}"
+        if judged["monotone"]:
+            text += "\nUnlike those above, the fits behind intervals and differences may turn round."
+    print_result(args, result, text)
 
 
 def agreement_table(rows: Sequence[Agreement]) -> str:
     """Agreements as lines of text."""
     head = ("", "maps", "PLCC", "SROCC", "KROCC", "RMSE")
-    body = [(r.name, str(r.maps), *map(figure4, (r.plcc, r.srocc, r.krocc, r.rmse))) for r in rows]
+    body = [
+        (r.name, "" if r.maps is None else str(r.maps), *map(figure4, (r.plcc, r.srocc, r.krocc, r.rmse))) for r in rows
+    ]
     return text_table([head, *body])
 
 
@@ -112,3 +138,25 @@ def _quality(chosen: Selection | SelectedFeatureIQM, scores: ScoreMatrix) -> Ten
         return chosen.combine(scores)
     values = scores.columns(chosen.maps).values.double()
     return pool_scores(values, chosen.maps, pool=chosen.pool, weights=chosen.weights, power=chosen.power)
+
+
+def _computed(source: Mapping[str, Any], what: str, data: IQADataset, args: argparse.Namespace) -> ScoreMatrix:
+    """The data set's score matrix at the maps of each source of a result."""
+    sources = sources_of(source)
+    if args.save_matrix and len(sources) > 1:
+        args.parser.error(
+            f"--save-matrix: {what} is of several score matrices ({', '.join(sources)}); "
+            "compute each with `fmiqa matrix`, and give them as --matrix NAME=FILE NAME=FILE"
+        )
+    matrices: dict[str, ScoreMatrix] = {}
+    for name, extractor in recorded_extractors(source, what, args).items():
+        matrices[name] = options.compute_scores(
+            extractor,
+            data,
+            args,
+            save=args.save_matrix,
+            progress=wants_progress(args),
+            check=not matrices,
+            measure=get_measure(sources[name]["measure"]),
+        )
+    return matrices[""] if list(matrices) == [""] else ScoreMatrix.concat(matrices)

@@ -1,4 +1,4 @@
-"""The picture of a selection: how the criterion rose, and what the chosen maps say beside the observers."""
+"""The pictures of a selection (how the criterion rose, what the maps say beside the observers) and a validation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from fmiqa.cli.results import agreement, judging
 from fmiqa.errors import InputError
 from fmiqa.plotting import BLUE, ORANGE
 from fmiqa.scores import ScoreMatrix
-from fmiqa.selection import Selection
+from fmiqa.selection import Selection, Validation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["check_plotting", "save_selection_figure"]
+__all__ = ["check_plotting", "save_selection_figure", "save_validation_figure"]
+
+_NAMED = 40  # bars whose names can still be read
 
 
 def check_plotting(path: str | os.PathLike[str]) -> None:
@@ -37,20 +40,48 @@ def save_selection_figure(path: str | os.PathLike[str], selection: Selection, sc
 
     Args:
         path: .png, .svg, .pdf.
-        selection: as `forward_select(scores)` gave it.
+        selection: as a search over `scores` gave it.
         scores: that score matrix.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.4), layout="constrained")
-    curve, scatter = figure.subplots(1, 2, width_ratios=(3, 2))
-    selection.plot(curve)
-    _all_maps_line(curve, selection, scores)
+    left, scatter = figure.subplots(1, 2, width_ratios=(3, 2))
+    if selection.weights is None:
+        selection.plot(left)
+        _all_maps_line(left, selection, scores)
+    else:
+        _weights(left, selection)
     _scatter(scatter, selection, scores)
-    source = " on ".join(str(scores.options[k]) for k in ("network", "dataset") if k in scores.options)
+    network = scores.options.get("network") or ", ".join(scores.options.get("sources", ()))
+    source = " on ".join(str(part) for part in (network, scores.options.get("dataset")) if part)
     figure.suptitle(f"{source}: {len(selection)} of {len(scores.maps)} maps, in sample")
+    _write(figure, path)
+
+
+def save_validation_figure(path: str | os.PathLike[str], validation: Validation) -> None:
+    """Draw the curves of a validation."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    validation.plot(figure.subplots())
+    _write(figure, path)
+
+
+def _write(figure: Figure, path: str | os.PathLike[str]) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
+
+
+def _weights(ax: Axes, selection: Selection) -> None:
+    """The weights of a selection that has no path, those of the first maps by name."""
+    assert selection.weights is not None
+    share = (selection.weights / selection.weights.sum())[:_NAMED]
+    ax.bar(range(len(share)), share.tolist(), color=BLUE)
+    ax.set_xticks(range(len(share)), [str(m) for m in selection.maps[: len(share)]], rotation=90, fontsize=7)
+    ax.set_ylabel("share of the weights")
+    if len(share) < len(selection):
+        ax.set_title(f"the first {len(share)} of {len(selection)} maps", fontsize=9)
 
 
 def _all_maps_line(ax: Axes, selection: Selection, scores: ScoreMatrix) -> None:

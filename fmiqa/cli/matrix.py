@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from fmiqa.cli import options
+from fmiqa.cli.data import add_data_options, check_data_options, data_set
 from fmiqa.cli.output import add_output_options, print_result, wants_progress
 from fmiqa.errors import InputError
 from fmiqa.measures import Measure, get_measure
@@ -16,6 +17,7 @@ _EXAMPLES = """\
 examples:
   fmiqa matrix --tid2013 TID2013/ --out tid2013.safetensors
   fmiqa matrix --csv study.csv --score dmos --lower-is-better --network vgg16 --out study.safetensors
+  fmiqa matrix --csv study.csv --scale 0.5 --out study-half.safetensors
 
 A run that was stopped goes on where it was when the same command is given again."""
 
@@ -31,10 +33,16 @@ def add(commands: Any) -> None:
         lambda args: options.kept_parts(args.out),
     )
     parser.add_argument("--out", "-o", required=True, metavar="FILE", help="score matrix to write (.safetensors)")
-    options.add_data_options(parser)
+    add_data_options(parser)
     options.add_weights_options(parser, network=True)
     parser.add_argument("--maps", nargs="+", metavar="MAP", help="only these maps, such as conv1:27 conv3:5")
-    parser.add_argument("--scale", type=float, metavar="FACTOR", help="resize all images first (default: not at all)")
+    viewing = parser.add_argument_group("viewing: images resized before the network sees them (one of)")
+    viewing.add_argument("--scale", type=float, metavar="FACTOR", help="of both sides; 0.5 halves them")
+    viewing.add_argument("--short-side", type=int, metavar="PIXELS", help="length of the shorter side")
+    viewing.add_argument("--pixels-per-degree", type=float, metavar="P", help="to be seen, of images with --native-...")
+    viewing.add_argument(
+        "--native-pixels-per-degree", type=float, metavar="Q", help="of the images as they were judged"
+    )
     measure = parser.add_argument_group("measure")
     measure.add_argument("--measure", default="ssim", help="how maps are compared (default: ssim)")
     measure.add_argument(
@@ -48,13 +56,12 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    options.check_data_options(args)
+    check_data_options(args)
     start = time.perf_counter()
-    measure = _measure(args)
-    data = options.data_set(args)
-    extractor = options.extractor_of(
-        args, args.network, stage=args.stage, layers=args.layers, viewing=Viewing(factor=args.scale)
-    )
+    viewing, measure = _viewing(args), _measure(args)
+    options.check_weights_options(args, [args.network], "the score matrix")
+    data = data_set(args)
+    extractor = options.extractor_of(args, args.network, stage=args.stage, layers=args.layers, viewing=viewing)
     scores = options.compute_scores(
         extractor, data, args, save=args.out, progress=wants_progress(args), maps=args.maps, measure=measure
     )
@@ -66,6 +73,20 @@ def run(args: argparse.Namespace) -> None:
         f"{scores.options['dataset']}: {counts['images']} images of {counts['references']} references, "
         f"{counts['maps']} maps of {scores.options['network']}, on {device} in {seconds:.0f} s\nwritten to {args.out}",
     )
+
+
+def _viewing(args: argparse.Namespace) -> Viewing:
+    given = (args.scale, args.short_side, args.pixels_per_degree, args.native_pixels_per_degree)
+    try:
+        return Viewing(*given)
+    except InputError:
+        names = ("--scale", "--short-side", "--pixels-per-degree", "--native-pixels-per-degree")
+        got = " ".join(f"{name} {value:g}" for name, value in zip(names, given, strict=True) if value is not None)
+        parser: argparse.ArgumentParser = args.parser
+        parser.error(
+            "give one of --scale, --short-side, or --pixels-per-degree together with --native-pixels-per-degree, "
+            f"all positive; got {got}"
+        )
 
 
 def _measure(args: argparse.Namespace) -> Measure:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they stand for: data sets, networks, devices."""
+"""Options that several commands share, and what they stand for: networks, devices, computing."""
 
 from __future__ import annotations
 
@@ -12,42 +12,28 @@ from typing import Any, get_args
 
 import torch
 
-from fmiqa import datasets
 from fmiqa.datasets import IQADataset
 from fmiqa.errors import InputError
 from fmiqa.features import FeatureExtractor
-from fmiqa.networks import Stage
+from fmiqa.networks import NETWORKS, Stage
 from fmiqa.scores import ScoreMatrix
 from fmiqa.scoring import score_matrix
 from fmiqa.viewing import Viewing
 
 __all__ = [
     "add_computing_options",
-    "add_data_options",
     "add_device_option",
     "add_weights_options",
-    "check_data_options",
+    "at_least",
+    "check_weights_options",
     "compute_scores",
-    "data_set",
     "device_of",
     "extractor_of",
     "kept_parts",
+    "named_file",
     "new_command",
+    "weights_given",
 ]
-
-_TABLE_COLUMNS = {
-    "--reference": ("reference", "column of the reference images' paths (default: reference)"),
-    "--distorted": ("distorted", "column of the test images' paths (default: distorted)"),
-    "--score": ("score", "column of the subjective scores (default: score)"),
-    "--reference-id": ("reference_id", "column of the groups for folds (default: the reference's path)"),
-    "--image-name": ("image_name", "column of the images' names (default: the test image's path)"),
-    "--distortion": ("distortion", "column of distortion types"),
-}
-_TABLE_FOLDERS = {
-    "--root": ("root", "folder where the paths start (default: the table's)"),
-    "--reference-root": ("reference_root", "folder where the references' paths start, if elsewhere"),
-    "--distorted-root": ("distorted_root", "folder where the test images' paths start, if elsewhere"),
-}
 
 
 def new_command(
@@ -80,54 +66,6 @@ def new_command(
     return parser
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
-    """Data sets; the group is returned for other sources of data to join it."""
-    data = parser.add_argument_group("data set (one of)")
-    one = data.add_mutually_exclusive_group(required=True)
-    one.add_argument("--tid2013", metavar="ROOT", help="folder of TID2013 (mos_with_names.txt, ...)")
-    one.add_argument("--csv", metavar="FILE", help="your own: a CSV table of reference, test image and score")
-    one.add_argument("--demo", action="store_true", help="the embedded set, scored by a simulated observer")
-    data.add_argument("--name", help="what to call the set in every result (a re-rendered TID2013 is no TID2013)")
-    data.add_argument("--partial", action="store_true", help="of --tid2013: part of the set is enough")
-    table = parser.add_argument_group("with --csv")
-    for option, (dest, text) in _TABLE_COLUMNS.items():
-        table.add_argument(option, dest=dest, metavar="COLUMN", help=text)
-    for option, (dest, text) in _TABLE_FOLDERS.items():
-        table.add_argument(option, dest=dest, metavar="FOLDER", help=text)
-    table.add_argument("--lower-is-better", action="store_true", help="the scores rise with damage (DMOS)")
-    table.add_argument("--delimiter", help="what separates the cells (default: found from the header line)")
-    return one
-
-
-def check_data_options(args: argparse.Namespace) -> None:
-    """End with a usage error where an option does not go with the data set."""
-    given = [option for option, (dest, _) in {**_TABLE_COLUMNS, **_TABLE_FOLDERS}.items() if getattr(args, dest)]
-    given += ["--lower-is-better"] * args.lower_is_better + ["--delimiter"] * bool(args.delimiter)
-    if given and not args.csv:
-        args.parser.error(f"{', '.join(given)}: only with --csv")
-    if args.partial and not args.tid2013:
-        args.parser.error("--partial: only with --tid2013")
-    if args.name and not (args.csv or args.tid2013):
-        args.parser.error("--name: only with --tid2013 or --csv")
-
-
-def data_set(args: argparse.Namespace) -> IQADataset:
-    """The data set that the options name."""
-    if args.demo:
-        return datasets.Demo()
-    if args.tid2013:
-        return datasets.TID2013(args.tid2013, partial=args.partial, name=args.name)
-    options = {dest: getattr(args, dest) for dest, _ in {**_TABLE_COLUMNS, **_TABLE_FOLDERS}.values()}
-    options = {dest: value for dest, value in options.items() if value is not None}
-    return datasets.CSVDataset(
-        args.csv,
-        higher_is_better=not args.lower_is_better,
-        delimiter={"\\t": "\t"}.get(args.delimiter, args.delimiter),
-        name=args.name,
-        **options,
-    )
-
-
 def add_weights_options(parser: argparse.ArgumentParser, *, network: bool = False) -> None:
     """`--weights`, and with `network` what else makes an extractor (a saved result knows the rest)."""
     group = parser.add_argument_group("network")
@@ -135,11 +73,14 @@ def add_weights_options(parser: argparse.ArgumentParser, *, network: bool = Fals
         group.add_argument("--network", default="alexnet", help="alexnet, vgg16, ... (default: alexnet)")
         group.add_argument("--stage", choices=get_args(Stage), default="relu", help="after the ReLU, or before it")
         group.add_argument("--layers", nargs="+", metavar="LAYER", help="only these layers, such as conv1 conv2")
+    several = "" if network else "; NETWORK=... is for that network alone, and may be given for each"
     group.add_argument(
         "--weights",
-        default="default",
+        action="append",
+        type=_weights,
+        default=[],
         metavar="default|FILE|random",
-        help="torchvision's (downloaded once), a state dict (.pth, .safetensors), or seeded random ones",
+        help=f"torchvision's (downloaded once), a state dict (.pth, .safetensors), or seeded random ones{several}",
     )
     group.add_argument("--seed", type=int, default=0, help="of random weights (default: 0)")
 
@@ -149,9 +90,31 @@ def extractor_of(
 ) -> FeatureExtractor:
     """A network with the weights that the options name."""
     words: dict[str, str | None] = {"default": "DEFAULT", "random": None}
-    weights = words.get(args.weights, args.weights)
+    given = weights_given(args, network)
+    weights = words.get(given, given)
     with contextlib.redirect_stdout(sys.stderr):  # torchvision announces a download on standard output
         return FeatureExtractor(network, weights=weights, stage=stage, layers=layers, viewing=viewing, seed=args.seed)
+
+
+def weights_given(args: argparse.Namespace, network: str) -> str:
+    """What `--weights` says of a network: `NETWORK=...` before what counts for all."""
+    by_network: dict[str, str] = dict(args.weights)
+    return by_network.get(network, by_network.get("", "default"))
+
+
+def check_weights_options(args: argparse.Namespace, networks: Iterable[str], what: str) -> None:
+    """Refuse weights that are given twice, or for a network that is not run.
+
+    Raises:
+        InputError: `--weights NETWORK=...` for a network that is not among these.
+    """
+    given, known = [network for network, _ in args.weights], list(dict.fromkeys(networks))
+    twice = next((network for network in given if given.count(network) > 1), None)
+    if twice is not None:
+        args.parser.error(f"--weights: given twice for {twice or 'all networks'}")
+    other = [network for network in given if network and network not in known]
+    if other:
+        raise InputError(f"--weights {other[0]}=...: {what} is of {', '.join(known)}, not of {other[0]}")
 
 
 def add_device_option(group: argparse._ActionsContainer) -> None:
@@ -191,6 +154,7 @@ def compute_scores(
     *,
     save: str | None,
     progress: bool,
+    check: bool = True,
     **options: Any,
 ) -> ScoreMatrix:
     """`score_matrix` as the options say; a finished file is never computed over.
@@ -207,7 +171,7 @@ def compute_scores(
         memory=args.memory,
         batch_size=args.batch_size,
         workers=args.workers,
-        check=not args.no_check,
+        check=check and not args.no_check,
         save=save,
         progress=progress,
         **options,
@@ -217,11 +181,36 @@ def compute_scores(
 def kept_parts(save: str | Path | None) -> str:
     """After an interruption: what is kept, and how to go on."""
     if save is None:
-        return "Nothing is kept; with --save-matrix FILE the next run could go on from here."
+        return "Nothing is kept; a run with a file for the matrix (`fmiqa matrix`, or --save-matrix) could go on."
     parts = Path(f"{save}.parts")
     if not any(parts.glob("part-*")):
         return "No part was finished yet; the same command starts anew."
     return f"Finished parts are kept in {parts}; the same command goes on from there."
+
+
+def at_least(smallest: int) -> Callable[[str], int]:
+    """The type of an option that counts something."""
+
+    def count(text: str) -> int:
+        if not text.isdecimal() or int(text) < smallest:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {smallest}, got {text!r}")
+        return int(text)
+
+    return count
+
+
+def named_file(text: str) -> tuple[str, str]:
+    """`NAME=FILE` as both, the name empty for a FILE; what exists as given is a FILE."""
+    name, equals, path = text.partition("=")
+    return (name, path) if equals and not Path(text).exists() else ("", text)
+
+
+def _weights(text: str) -> tuple[str, str]:
+    network, weights = named_file(text)
+    if network and network not in NETWORKS:
+        known = ", ".join(NETWORKS)
+        raise argparse.ArgumentTypeError(f"there is no file {text!r}, and no network {network!r} (there are {known})")
+    return network, weights
 
 
 def _bytes(text: str) -> int:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
-from fmiqa.cli.options import extractor_of
+from fmiqa.cli.options import check_weights_options, extractor_of, named_file, weights_given
 from fmiqa.correlation import Form, fit_logistic, krocc, plcc, srocc
 from fmiqa.errors import InputError, WeightsError
 from fmiqa.features import FeatureExtractor
+from fmiqa.maps import MapIndex
+from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.scores import ScoreMatrix
+from fmiqa.selection import Selection
 from fmiqa.viewing import Viewing
 
 __all__ = [
@@ -23,38 +28,80 @@ __all__ = [
     "check_same_computation",
     "claim",
     "judging",
-    "recorded_extractor",
+    "load_scores",
+    "recorded_extractors",
+    "sources_of",
 ]
 
 _COMPUTATION = ("network", "weights_sha256", "stage", "viewing", "measure")
 
 
-def recorded_extractor(source: Mapping[str, Any], what: str, args: argparse.Namespace) -> FeatureExtractor:
-    """The network that a saved result was computed with, its weights given anew.
+def load_scores(given: Sequence[str], args: argparse.Namespace) -> ScoreMatrix:
+    """The score matrix of a FILE, or those of several joined, each FILE or NAME=FILE; its name is else the file's stem.
 
     Raises:
-        InputError: the result does not name one network.
+        FileFormatError: a file is missing, damaged, or holds something else.
+        InputError: matrices that cannot be joined, see `ScoreMatrix.concat`.
+    """
+    files = [named_file(text) for text in given]
+    if len(files) == 1 and not files[0][0]:
+        return ScoreMatrix.load(files[0][1])
+    names = [name or Path(path).stem for name, path in files]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        args.parser.error(f"two score matrices go by the name {twice!r}; give names: NAME={files[0][1]} NAME=...")
+    return ScoreMatrix.concat({name: ScoreMatrix.load(path) for name, (_, path) in zip(names, files, strict=True)})
+
+
+def sources_of(source: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of each score matrix behind a result, by source name (`""` for a single one)."""
+    return source.get("sources") or {"": dict(source)}
+
+
+def recorded_extractors(
+    source: Mapping[str, Any], what: str, args: argparse.Namespace, maps: MapIndex | None = None
+) -> dict[str, FeatureExtractor]:
+    """The networks that a saved result was computed with, by source name, their weights given anew.
+
+    Args:
+        source: of the result: a selection's or a metric's `source`, a score matrix's `options`.
+        what: the result, for messages.
+        args: with `--weights`.
+        maps: only the sources of these.
+
+    Raises:
+        InputError: the result does not name its networks; weights for a network that it does not name.
         WeightsError: other weights than it was computed with.
     """
-    if "network" not in source:
-        raise InputError(f"{what} does not name one network: it was made from plain numbers or joined score matrices")
-    viewing = Viewing(**source.get("viewing", {}))
-    # The fingerprint is that of the layers the network was loaded with, which may be fewer than all.
-    found = []
-    for layers in dict.fromkeys((tuple(source.get("layers", ())) or None, None)):
-        extractor = extractor_of(args, source["network"], stage=source["stage"], layers=layers, viewing=viewing)
-        if extractor.weights_sha256 == source["weights_sha256"]:
-            return extractor
-        found.append(extractor.weights_sha256)
-    raise WeightsError(
-        f"{what} was computed with other weights of {source['network']} (fingerprint "
-        f"{source['weights_sha256'][:12]}) than --weights {args.weights} ({found[0][:12]}); give the same"
-    )
+    sources = sources_of(source)
+    if not all("network" in options for options in sources.values()):
+        raise InputError(f"{what} does not name its networks: it was made from plain numbers")
+    check_weights_options(args, [options["network"] for options in sources.values()], what)
+    wanted = set(sources) if maps is None else {m.source for m in maps}
+    loaded: dict[tuple[str, ...], FeatureExtractor] = {}
+    found = {}
+    for name, options in sources.items():
+        if name not in wanted:
+            continue
+        key = tuple(options[k] for k in ("network", "weights_sha256", "stage"))
+        if key not in loaded:
+            loaded[key] = _recorded(options, what, args)
+        # The same network at another scale is not loaded again.
+        found[name] = copy.deepcopy(loaded[key])
+        found[name].viewing = Viewing(**options.get("viewing", {}))
+    return found
 
 
-def check_same_computation(source: Mapping[str, Any], scores: ScoreMatrix, what: str) -> None:
+def check_same_computation(chosen: Selection | SelectedFeatureIQM, scores: ScoreMatrix, what: str) -> None:
     """Raise `InputError` where map scores were computed otherwise than those the maps were chosen by."""
-    theirs, ours = (options.get("sources") or {"": options} for options in (source, scores.options))
+    needed, there = ({m.source: None for m in maps} for maps in (chosen.maps, scores.maps))
+    if any(name not in there for name in needed):
+        wanted, given = (", ".join(name or "without a name" for name in names) for names in (needed, there))
+        raise InputError(
+            f"{what} needs the score matrices {wanted}, these are {given}; "
+            "give each as NAME=FILE, by the name it had when the maps were chosen"
+        )
+    theirs, ours = sources_of(chosen.source), sources_of(scores.options)
     differing = [
         f"{key}: {theirs[name][key]!r} there, {ours[name][key]!r} in the score matrix"
         for name in theirs
@@ -119,7 +166,7 @@ class Agreement:
 
     Args:
         name: of the metric.
-        maps: how many feature maps it looks at.
+        maps: how many feature maps it looks at, if it does.
         plcc: after a logistic fitted on these images (or without, if so asked).
         srocc: rank correlation (Spearman).
         krocc: rank correlation (Kendall).
@@ -127,7 +174,7 @@ class Agreement:
     """
 
     name: str
-    maps: int
+    maps: int | None
     plcc: float
     srocc: float
     krocc: float
@@ -142,7 +189,9 @@ def judging(options: Mapping[str, Any], fit: str | None = None) -> dict[str, Any
     return {"fit": None if form == "none" else form, "monotone": options.get("monotone", False)}
 
 
-def agreement(name: str, maps: int, quality: Tensor, targets: Tensor, *, fit: Form | None, monotone: bool) -> Agreement:
+def agreement(
+    name: str, maps: int | None, quality: Tensor, targets: Tensor, *, fit: Form | None, monotone: bool
+) -> Agreement:
     """All four figures of a metric that looks at so many maps, from its scores (N,) of the images."""
     fitted = fit_logistic(quality, targets, form=fit or "logistic5", monotone=monotone)
     return Agreement(
@@ -152,4 +201,20 @@ def agreement(name: str, maps: int, quality: Tensor, targets: Tensor, *, fit: Fo
         srocc(quality, targets).item(),
         krocc(quality, targets).item(),
         fitted.rmse.item(),
+    )
+
+
+def _recorded(options: Mapping[str, Any], what: str, args: argparse.Namespace) -> FeatureExtractor:
+    """The network of one source."""
+    network, stage, expected = options["network"], options["stage"], options["weights_sha256"]
+    # The fingerprint is that of the layers the network was loaded with, which may be fewer than all.
+    found = []
+    for layers in dict.fromkeys((tuple(options.get("layers", ())) or None, None)):
+        extractor = extractor_of(args, network, stage=stage, layers=layers, viewing=Viewing())
+        if extractor.weights_sha256 == expected:
+            return extractor
+        found.append(extractor.weights_sha256)
+    raise WeightsError(
+        f"{what} was computed with other weights of {network} (fingerprint {expected[:12]}) than "
+        f"--weights {weights_given(args, network)} ({found[0][:12]}); give the same"
     )

@@ -13,7 +13,7 @@ import torch
 
 from fmiqa.cli import options
 from fmiqa.cli.output import add_output_options, print_result, wants_progress
-from fmiqa.cli.results import recorded_extractor
+from fmiqa.cli.results import recorded_extractors
 from fmiqa.datasets import read_image
 from fmiqa.errors import DatasetError, InputError
 from fmiqa.metrics import SelectedFeatureIQM
@@ -24,6 +24,7 @@ examples:
   fmiqa score --metric metric.safetensors --reference reference.png test1.png test2.png
   fmiqa score --metric metric.safetensors --pairs pairs.csv --json
   fmiqa score --selection selected.json --weights alexnet.pth --reference reference.png test.png
+  fmiqa score --selection joined.json --weights alexnet=a.pth --weights vgg16=v.pth --reference ref.png test.png
 
 A pairs table has a header line and the columns reference and distorted; its paths start at its folder.
 Prints a line an image, name and quality with a tab between: higher = better, with SSIM at most 1."""
@@ -76,8 +77,8 @@ def _metric(args: argparse.Namespace) -> SelectedFeatureIQM:
     if args.metric:
         return SelectedFeatureIQM.load(args.metric)
     selection = Selection.load(args.selection)
-    extractor = recorded_extractor(selection.source, args.selection, args)
-    return SelectedFeatureIQM.from_selection(extractor, selection)
+    extractors = recorded_extractors(selection.source, args.selection, args, selection.maps)
+    return SelectedFeatureIQM.from_selection(extractors, selection)
 
 
 @torch.inference_mode()

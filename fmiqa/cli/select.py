@@ -1,26 +1,27 @@
-"""`fmiqa select`: choose the feature maps that agree with the observers, from a score matrix."""
+"""`fmiqa select`: choose the feature maps that agree with the observers, from score matrices."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any, get_args
+from typing import Any
 
 from fmiqa.cli import options
 from fmiqa.cli.figures import check_plotting, save_selection_figure
 from fmiqa.cli.output import add_output_options, figure4, print_result, wants_progress
-from fmiqa.cli.results import recorded_extractor
-from fmiqa.correlation import Form
+from fmiqa.cli.results import load_scores, recorded_extractors
+from fmiqa.cli.searches import SEARCH_OPTIONS, SEARCHES, add_search_options, given_options, parameters_of
 from fmiqa.metrics import SelectedFeatureIQM
-from fmiqa.pooling import Pool
-from fmiqa.scores import ScoreMatrix
-from fmiqa.selection import Criterion, Direction, Selection, forward_select
+from fmiqa.selection import Selection
 
 _EXAMPLES = """\
 examples:
   fmiqa select tid2013.safetensors --out selected.json --plot selected.png
   fmiqa select tid2013.safetensors --out selected.json --metric metric.safetensors --weights alexnet.pth
+  fmiqa select full=alexnet.safetensors half=alexnet-half.safetensors --search weighted --out selected.json
 
-The figures are in sample: measured on the images that the maps were chosen on."""
+Several score matrices of the same images are joined; a map is then called NAME/LAYER:CHANNEL, NAME being the file's
+stem unless given as NAME=FILE. The figures are in sample: measured on the images that the maps were chosen on;
+`fmiqa validate` tells what they are worth on others."""
 
 
 def add(commands: Any) -> None:
@@ -33,27 +34,16 @@ def add(commands: Any) -> None:
         run,
         lambda _: "Nothing was written; --max-maps makes a selection shorter.",
     )
-    parser.add_argument("scores", metavar="SCORES", help="score matrix, as `fmiqa matrix` writes it")
+    parser.add_argument("scores", nargs="+", metavar="SCORES", help="as `fmiqa matrix` writes it: FILE or NAME=FILE")
     files = parser.add_argument_group("files to write")
     files.add_argument("--out", "-o", required=True, metavar="FILE", help="the selection (.json)")
     files.add_argument("--plot", metavar="FILE", help="its picture (.png, .svg, .pdf)")
     files.add_argument("--metric", metavar="FILE", help="a metric that `fmiqa score` uses (.safetensors)")
     files.add_argument("--fitted", action="store_true", help="the metric answers on the scale of the scores")
-    search = parser.add_argument_group("search")
-    search.add_argument("--criterion", choices=get_args(Criterion), default="plcc", help="what must rise")
-    search.add_argument("--fit", choices=[*get_args(Form), "none"], default="logistic5", help="before the PLCC")
-    search.add_argument("--monotone", action="store_true", help="the fitted curve may not turn round")
-    search.add_argument("--pool", choices=get_args(Pool), default="mean", help="how the maps' scores are combined")
-    search.add_argument(
-        "--direction",
-        choices=get_args(Direction),
-        default="rising",
-        help="only maps that rise with quality, or any",
-    )
-    search.add_argument("--max-maps", type=int, metavar="N", help="stop at N maps")
-    search.add_argument("--tol", type=float, default=0.0, metavar="GAIN", help="stop at gains up to this (default: 0)")
-    search.add_argument("--start", nargs="+", default=[], metavar="MAP", help="maps to begin with")
-    search.add_argument("--exclude", nargs="+", default=[], metavar="MAP", help="maps that may not join")
+    search = add_search_options(parser)
+    search.add_argument("--monotone", action="store_true", default=None, help="the fitted curve may not turn round")
+    search.add_argument("--start", nargs="+", metavar="MAP", help="maps to begin with; of backward, to take from")
+    search.add_argument("--exclude", nargs="+", metavar="MAP", help="maps that may not join")
     options.add_weights_options(parser)
     add_output_options(parser)
 
@@ -62,39 +52,35 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     if args.fitted and not args.metric:
         args.parser.error("--fitted: only with --metric")
-    scores = ScoreMatrix.load(args.scores)
+    search = SEARCHES[args.search]
+    accepted = parameters_of(search)
+    chosen = given_options(args, (*SEARCH_OPTIONS, "monotone", "start", "exclude"), accepted)
+    if "progress" in accepted:
+        chosen["progress"] = wants_progress(args)
+    scores = load_scores(args.scores, args)
     # What could fail is tried before the search, which may take minutes.
     if args.plot:
         check_plotting(args.plot)
-    extractor = recorded_extractor(scores.options, args.scores, args) if args.metric else None
-    selection = forward_select(
-        scores,
-        criterion=args.criterion,
-        fit=None if args.fit == "none" else args.fit,
-        monotone=args.monotone,
-        pool=args.pool,
-        direction=args.direction,
-        max_maps=args.max_maps,
-        tol=args.tol,
-        start=args.start,
-        exclude=args.exclude,
-        progress=wants_progress(args),
-    )
+    what = " and ".join(args.scores)
+    extractors = recorded_extractors(scores.options, what, args) if args.metric else None
+    selection = search(scores, **chosen)
     selection.save(args.out)
     if args.plot:
         save_selection_figure(args.plot, selection, scores)
-    if extractor is not None:
-        SelectedFeatureIQM.from_selection(extractor, selection, fitted=args.fitted).save(args.metric)
+    if extractors is not None:
+        SelectedFeatureIQM.from_selection(extractors, selection, fitted=args.fitted).save(args.metric)
     files = {kind: path for kind in ("out", "plot", "metric") if (path := getattr(args, kind))}
     print_result(
         args,
         {
             "dataset": scores.options.get("dataset"),
             "images": len(scores),
+            "search": args.search,
             "criterion": selection.options["criterion"],
             "in_sample": True,
             "value": selection.value,
             "maps": [str(m) for m in selection.maps],
+            "weights": None if selection.weights is None else selection.weights.tolist(),
             "curve": selection.curve,
             "files": files,
         },

@@ -1,0 +1,72 @@
+"""The options that name a data set, and the data set they name."""
+
+from __future__ import annotations
+
+import argparse
+
+from fmiqa import datasets
+from fmiqa.datasets import IQADataset
+
+__all__ = ["add_data_options", "check_data_options", "data_set"]
+
+_TABLE_COLUMNS = {
+    "--reference": ("reference", "column of the reference images' paths (default: reference)"),
+    "--distorted": ("distorted", "column of the test images' paths (default: distorted)"),
+    "--score": ("score", "column of the subjective scores (default: score)"),
+    "--reference-id": ("reference_id", "column of the groups for folds (default: the reference's path)"),
+    "--image-name": ("image_name", "column of the images' names (default: the test image's path)"),
+    "--distortion": ("distortion", "column of distortion types"),
+}
+_TABLE_FOLDERS = {
+    "--root": ("root", "folder where the paths start (default: the table's)"),
+    "--reference-root": ("reference_root", "folder where the references' paths start, if elsewhere"),
+    "--distorted-root": ("distorted_root", "folder where the test images' paths start, if elsewhere"),
+}
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """Data sets; the group is returned for other sources of data to join it."""
+    data = parser.add_argument_group("data set (one of)")
+    one = data.add_mutually_exclusive_group(required=True)
+    one.add_argument("--tid2013", metavar="ROOT", help="folder of TID2013 (mos_with_names.txt, ...)")
+    one.add_argument("--csv", metavar="FILE", help="your own: a CSV table of reference, test image and score")
+    one.add_argument("--demo", action="store_true", help="the embedded set, scored by a simulated observer")
+    data.add_argument("--name", help="what to call the set in every result (a re-rendered TID2013 is no TID2013)")
+    data.add_argument("--partial", action="store_true", help="of --tid2013: part of the set is enough")
+    table = parser.add_argument_group("with --csv")
+    for option, (dest, text) in _TABLE_COLUMNS.items():
+        table.add_argument(option, dest=dest, metavar="COLUMN", help=text)
+    for option, (dest, text) in _TABLE_FOLDERS.items():
+        table.add_argument(option, dest=dest, metavar="FOLDER", help=text)
+    table.add_argument("--lower-is-better", action="store_true", help="the scores rise with damage (DMOS)")
+    table.add_argument("--delimiter", help="what separates the cells (default: found from the header line)")
+    return one
+
+
+def check_data_options(args: argparse.Namespace) -> None:
+    """End with a usage error where an option does not go with the data set."""
+    given = [option for option, (dest, _) in {**_TABLE_COLUMNS, **_TABLE_FOLDERS}.items() if getattr(args, dest)]
+    given += ["--lower-is-better"] * args.lower_is_better + ["--delimiter"] * bool(args.delimiter)
+    if given and not args.csv:
+        args.parser.error(f"{', '.join(given)}: only with --csv")
+    if args.partial and not args.tid2013:
+        args.parser.error("--partial: only with --tid2013")
+    if args.name and not (args.csv or args.tid2013):
+        args.parser.error("--name: only with --tid2013 or --csv")
+
+
+def data_set(args: argparse.Namespace) -> IQADataset:
+    """The data set that the options name."""
+    if args.demo:
+        return datasets.Demo()
+    if args.tid2013:
+        return datasets.TID2013(args.tid2013, partial=args.partial, name=args.name)
+    options = {dest: getattr(args, dest) for dest, _ in {**_TABLE_COLUMNS, **_TABLE_FOLDERS}.values()}
+    options = {dest: value for dest, value in options.items() if value is not None}
+    return datasets.CSVDataset(
+        args.csv,
+        higher_is_better=not args.lower_is_better,
+        delimiter={"\\t": "\t"}.get(args.delimiter, args.delimiter),
+        name=args.name,
+        **options,
+    )
