@@ -10,26 +10,36 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 import torch
 
-__all__ = ["Fused", "fusing", "is_fusing"]
+__all__ = ["Fused", "ahead", "fusing", "is_fusing"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class _Wanted(threading.local):
-    on = False
+    on: bool | None = None
+    paying = False
 
 
 _wanted = _Wanted()
 
 
 @contextlib.contextmanager
-def fusing(on: bool) -> Iterator[None]:
-    """Within this, on this thread, `Fused` functions are compiled or not."""
+def fusing(on: bool | None) -> Iterator[None]:
+    """Compile inner loops within this, on this thread.
+
+    Args:
+        on: always, never, or (None, the default everywhere) where so much work lies ahead that compiling pays.
+
+    Example:
+        >>> with fusing(False):
+        ...     is_fusing()
+        False
+    """
     before, _wanted.on = _wanted.on, on
     try:
         yield
@@ -37,31 +47,46 @@ def fusing(on: bool) -> Iterator[None]:
         _wanted.on = before
 
 
+@contextlib.contextmanager
+def ahead(*, pays: bool) -> Iterator[None]:
+    """Say of the work within this whether compiling pays; `fusing` has the last word."""
+    before, _wanted.paying = _wanted.paying, pays
+    try:
+        yield
+    finally:
+        _wanted.paying = before
+
+
 def is_fusing() -> bool:
-    """Whether `Fused` functions are compiled at the moment: asked for, and not inside another compilation."""
-    return _wanted.on and not torch.compiler.is_compiling()
+    """Whether `Fused` functions are compiled at the moment."""
+    on = _wanted.paying if _wanted.on is None else _wanted.on
+    return on and not torch.compiler.is_compiling()
 
 
-class Fused:
+class Fused(Generic[P, R]):
     """A function of tensors that can be compiled into one kernel.
 
     Where compiling fails (no C++ compiler, say), a warning says so once and the function runs eagerly.
 
     Args:
         function: without side effects; its tensors may come in any size.
+
+    Attributes:
+        eager: the function itself.
     """
 
     def __init__(self, function: Callable[P, R]) -> None:
-        self._eager = function
-        self._compiled: Callable[..., Any] | None = None
+        self.eager = function
+        self._compiled: Callable[P, R] | None = None
         self._failed = False
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The function, compiled or not."""
         if self._failed or not is_fusing():
-            return self._eager(*args, **kwargs)
+            return self.eager(*args, **kwargs)
         if self._compiled is None:
-            self._compiled = torch.compile(self._eager, dynamic=True)
-        from torch._dynamo.exc import TorchDynamoException
+            self._compiled = torch.compile(self.eager, dynamic=True)
+        from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 
         try:
             return self._compiled(*args, **kwargs)
@@ -69,4 +94,4 @@ class Fused:
             self._failed = True
             reason = str(error).strip().splitlines()[0]
             warnings.warn(f"torch.compile does not work here, going on without it, slower: {reason}", stacklevel=3)
-            return self._eager(*args, **kwargs)
+            return self.eager(*args, **kwargs)

@@ -17,16 +17,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fmiqa.fusing import Fused, is_fusing
+
 __all__ = ["quick_share", "weighted_pearson"]
 
-_BINS = 64
+_BINS = 80
 _SLOPES = (0.7, 2.0, 5.0, 12.0, 30.0)
 _CENTRES = 13
 _BEYOND = 0.25  # centres that far outside the data, in ranges: the one-sided curves
 _WIDTHS = ((1.0, 3), (0.5, 5), (0.25, 9), (0.12, 17), (0.05, 33))  # (share of the mass, number of centres)
 _GRID_STEPS = 8
 _POLISH_STEPS = 6
-_ROWS = 2**17  # points in a portion of rows: what stays in a core's cache
+_ROUNDS = 3
+_ROWS = {True: 2**20, False: 2**17}  # points in a portion of rows; where every loop is eager, what a cache holds
 _STEEPEST = 1e6
 
 
@@ -60,7 +63,7 @@ def quick_share(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
     Returns:
         (P,): R^2 from 0 to 1; NaN where x or y is constant, or not finite, over the points that count.
     """
-    rows = max(1, _ROWS // x.shape[1])
+    rows = max(1, _ROWS[is_fusing()] // x.shape[1])
     w = torch.ones_like(y[:1]) if weights is None else weights
     parts = []
     for start in range(0, len(x), rows):
@@ -73,25 +76,26 @@ def weighted_pearson(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Ten
     """(P,) Pearson correlation of each row, shapes as in `quick_share`; NaN where a row has no variance."""
     w = torch.ones_like(y[:1]) if weights is None else weights
     w = w / w.sum(-1, keepdim=True)
-    return (w * _standard(x, w)[0] * _standard(y, w)[0]).sum(-1)
+    return (w * _standard.eager(x, w)[0] * _standard.eager(y, w)[0]).sum(-1)
 
 
 def _share(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
     w = w / w.sum(-1, keepdim=True)
     t, spread = _standard(x, w)
-    y, spread_y = _standard(y, w)
+    y, spread_y = _standard.eager(y, w)  # one row mostly, whose size of 1 would be compiled for
     known = (spread > 0) & (spread_y > 0) & t.isfinite().all(-1)
     t = torch.where(known[:, None], t, 0.0)
     wy = w * y
     r = (t * wy).sum(-1)
-    starts = [_over_histogram(t, w, wy, r), _over_quantiles(t, w, wy, r)]
-    shares = torch.stack([_ratio(*_sums(t, w, wy, beta, tau)[:4], r)[0] for beta, tau in starts])
-    first = shares[0] >= shares[1]
-    beta, tau = (torch.where(first, a, b) for a, b in zip(*starts, strict=True))
-    share = _climb(t, w, wy, r, beta, tau, _POLISH_STEPS)[0]
+    beta, tau = _starts(*_binned(t, w, wy), r)
+    one, other = (_climb(t, w, wy, r, beta[:, k], tau[:, k], 0) for k in (0, 1))
+    first = one.share >= other.share
+    beta, tau = torch.where(first, one.beta, other.beta), torch.where(first, one.tau, other.tau)
+    share = _climb(t, w, wy, r, beta, tau, _POLISH_STEPS).share
     return torch.where(known, (r * r + share).clamp(max=1), torch.nan)
 
 
+@Fused
 def _standard(values: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of weighted mean 0 and mean square 1, and (R,) their deviation; points of weight 0 are put at 0."""
     counted = w > 0
@@ -105,84 +109,120 @@ def _standard(values: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     return centred / torch.where(spread > 0, spread, 1.0)[:, None], spread
 
 
-def _over_quantiles(t: Tensor, w: Tensor, wy: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-    """(R,) slope and centre of the best curve over bins of equal mass, slopes following the local spacing."""
-    t, order = t.sort(-1)
-    w, wy = w.expand_as(t).gather(1, order), wy.expand_as(t).gather(1, order)
-    bins = ((w.cumsum(-1) - w / 2) * _BINS).long().clamp(0, _BINS - 1)
-    empty = t.new_zeros(len(t), _BINS)
-    mass = empty.scatter_add(1, bins, w)
-    mean = empty.scatter_add(1, bins, w * t) / mass.clamp(min=1e-30)
-    mean = torch.where(mass > 0, mean, -torch.inf).cummax(-1).values.clamp(min=t[:, :1])  # empty: as the one before
-    mass_y = empty.scatter_add(1, bins, wy)
-
-    last = _BINS - 1
-    ends = [
-        (max(0, round(last * (c - width / 2))), round(last * c), min(last, round(last * (c + width / 2))))
-        for width, number in _WIDTHS
-        for c in ((i + 0.5) / number for i in range(number))
-    ]
-    low, middle, high = (list(v) for v in zip(*ends, strict=True))
-    extent = (mean[:, -1:] - mean[:, :1]).clamp(min=1e-12)
-    beta = 4 / torch.maximum(mean[:, high] - mean[:, low], 1e-6 * extent)  # (R, S)
-    tau = mean[:, middle]
-    s = ((mean[:, None, :] - tau[:, :, None]) * beta[:, :, None]).sigmoid_()
-    s1, st, sy = ((s @ v[:, :, None])[..., 0] for v in (mass, mass * mean, mass_y))
-    ss = (s.square_() @ mass[:, :, None])[..., 0]
-    best = _ratio(s1, st, sy, ss, r[:, None])[0].argmax(-1, keepdim=True)
-    _, beta, tau = _climb(mean, mass, mass_y, r, beta.gather(1, best)[:, 0], tau.gather(1, best)[:, 0], _GRID_STEPS)
-    return beta, tau
-
-
-def _over_histogram(t: Tensor, w: Tensor, wy: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-    """(R,) slope and centre of the best curve over a histogram of each row."""
+@Fused
+def _binned(t: Tensor, w: Tensor, wy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(R, bins) mean, mass and mass of y of bins that share the range and the mass of each row between them."""
     low, high = t.amin(-1, keepdim=True), t.amax(-1, keepdim=True)
-    extent = (high - low).clamp(min=1e-12)
-    bins = ((t - low) * ((_BINS - 1e-6) / extent)).long()
+    u = (t - low) * ((1 - 1e-9) / (high - low).clamp(min=1e-12))
     w, wy = w.expand_as(t), wy.expand_as(t)
-    empty = t.new_zeros(len(t), _BINS)
+    empty = t.new_zeros(t.shape[0], _BINS)
+    place = u
+    for _ in range(_ROUNDS):
+        # The mass below each point, as a straight line within its bin; the next bins lie even in half of that.
+        at = place * _BINS
+        bins = at.long()
+        mass = empty.scatter_add(1, bins, w)
+        below = (mass.cumsum(-1) - mass).gather(1, bins) + mass.gather(1, bins) * (at - bins)
+        place = (u + below.clamp(0, 1 - 1e-9)) / 2
+    bins = (place * _BINS).long()
     mass = empty.scatter_add(1, bins, w)
     mean = empty.scatter_add(1, bins, w * t) / mass.clamp(min=1e-30)
-    mass_y = empty.scatter_add(1, bins, wy)
+    return mean, mass, empty.scatter_add(1, bins, wy)
 
-    slopes = t.new_tensor(_SLOPES)
-    places = torch.linspace(-_BEYOND, 1 + _BEYOND, _CENTRES, dtype=t.dtype, device=t.device)
-    tau = low + extent * places
-    z = (mean[:, None, :] - tau[:, :, None])[:, None] * slopes[None, :, None, None]
-    s = z.sigmoid_()
-    s1, st, sy = (s @ v[:, None, :, None] for v in (mass, mass * mean, mass_y))
-    ss = s.square_() @ mass[:, None, :, None]
-    share = _ratio(s1[..., 0], st[..., 0], sy[..., 0], ss[..., 0], r[:, None, None])[0]
-    best = share.max(-1)  # over centres: (R, slopes)
-    kept = best.values.topk(3, dim=-1).indices
-    beta = slopes[kept].flatten()
-    tau = tau.gather(1, best.indices.gather(1, kept)).flatten()
+
+def _starts(mean: Tensor, mass: Tensor, mass_y: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    """(R, 2) slopes and centres of the best curves over bins: of those even in the range, and in the mass."""
+    even, local = _even_grid(mean, mass), _local_grid(mean, mass)
+    beta, tau = (torch.cat(v, 1) for v in zip(even, local, strict=True))
+    sums = _grid(mean.float(), mass.float(), mass_y.float(), beta.float(), tau.float())
+    s, st, sy, ss = (v.double() for v in sums)
+    share = _ratio(s, st, sy, ss, r[:, None])[0]
+    own, rest = share[:, : even[0].shape[1]], share[:, even[0].shape[1] :]
+    by_slope = own.view(len(own), len(_SLOPES), _CENTRES).max(-1)
+    kept = by_slope.values.topk(2, dim=-1).indices
+    first = kept * _CENTRES + by_slope.indices.gather(1, kept)
+    chosen = torch.cat([first, own.shape[1] + rest.argmax(-1, keepdim=True)], 1)  # (R, 3)
 
     def thrice(v: Tensor) -> Tensor:
         return v.repeat_interleave(3, 0)
 
-    found, beta, tau = _climb(thrice(mean), thrice(mass), thrice(mass_y), thrice(r), beta, tau, _GRID_STEPS)
-    best_start = found.view(-1, 3).argmax(-1, keepdim=True)
-    return beta.view(-1, 3).gather(1, best_start)[:, 0], tau.view(-1, 3).gather(1, best_start)[:, 0]
+    places = (beta.gather(1, chosen).flatten(), tau.gather(1, chosen).flatten())
+    climbed = _climb(thrice(mean), thrice(mass), thrice(mass_y), thrice(r), *places, _GRID_STEPS)
+    found, beta, tau = (v.view(-1, 3) for v in (climbed.share, climbed.beta, climbed.tau))
+    better = (found[:, 1] > found[:, 0]).long()
+    final = torch.stack([better, torch.full_like(better, 2)], 1)
+    return beta.gather(1, final), tau.gather(1, final)
 
 
-def _climb(
-    t: Tensor, w: Tensor, wy: Tensor, r: Tensor, beta: Tensor, tau: Tensor, steps: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Damped Gauss-Newton on (log beta, tau): the share that the sigmoid adds to the line's, beta, tau."""
-    at = _sums(t, w, wy, beta, tau)
-    damping = torch.full_like(beta, 1e-3)
-    share, step = _aim(at, r, beta, tau, damping)
-    for _ in range(steps):  # all of them: a row must not depend on when its batch mates are done
-        new_beta = (beta * step[0].exp()).clamp(1e-3, _STEEPEST)
-        new_tau = tau + step[1]
-        new = _sums(t, w, wy, new_beta, new_tau)
-        better = _ratio(new.s, new.st, new.sy, new.ss, r)[0] > share
-        at = _Sums(*(torch.where(better, b, a) for a, b in zip(at, new, strict=True)))
-        beta, tau = torch.where(better, new_beta, beta), torch.where(better, new_tau, tau)
-        damping = torch.where(better, damping * 0.1, damping * 10).clamp(1e-9, 1e9)
-        share, step = _aim(at, r, beta, tau, damping)
-    return share, beta, tau
+def _even_grid(mean: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+    """(R, S) slopes in units of the deviation, centres even over the range and a little beyond."""
+    low = torch.where(mass > 0, mean, torch.inf).amin(-1, keepdim=True)
+    high = torch.where(mass > 0, mean, -torch.inf).amax(-1, keepdim=True)
+    places = torch.linspace(-_BEYOND, 1 + _BEYOND, _CENTRES, dtype=mean.dtype, device=mean.device)
+    tau = (low + (high - low).clamp(min=1e-12) * places).repeat(1, len(_SLOPES))
+    return mean.new_tensor(_SLOPES).repeat_interleave(_CENTRES).expand_as(tau), tau
+
+
+def _local_grid(mean: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+    """(R, S) centres even in the mass, slopes that follow the spacing of the scores around them."""
+    filled = torch.where(mass > 0, mean, -torch.inf).cummax(-1).values  # empty: as the one before
+    filled = torch.where(filled.isfinite(), filled, mean.amin(-1, keepdim=True))
+    cumulated = mass.cumsum(-1)
+    ends = [
+        ((max(0.0, c - width / 2), c, min(1.0, c + width / 2)))
+        for width, number in _WIDTHS
+        for c in ((i + 0.5) / number for i in range(number))
+    ]
+    levels = mean.new_tensor(ends).T.reshape(-1).expand(len(mean), -1).contiguous()  # (R, 3 S)
+    bins = torch.searchsorted(cumulated, levels).clamp(max=_BINS - 1)
+    low, middle, high = filled.gather(1, bins).chunk(3, 1)
+    extent = (filled[:, -1:] - filled[:, :1]).clamp(min=1e-12)
+    return 4 / torch.maximum(high - low, 1e-6 * extent), middle
+
+
+@Fused
+def _grid(
+    mean: Tensor, mass: Tensor, mass_y: Tensor, beta: Tensor, tau: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(R, S) the sums over bins that the share of each start needs."""
+    s = ((mean[:, None, :] - tau[:, :, None]) * beta[:, :, None]).sigmoid()
+    ws = s * mass[:, None]
+    return ws.sum(-1), (ws * mean[:, None]).sum(-1), (s * mass_y[:, None]).sum(-1), (ws * s).sum(-1)
+
+
+class _Climb(NamedTuple):
+    """Climbs under way, (R,) each: where they are, the sums and the share there, and the step to try next."""
+
+    share: Tensor
+    beta: Tensor
+    tau: Tensor
+    damping: Tensor
+    to_beta: Tensor
+    to_tau: Tensor
+    at: _Sums
+
+
+def _climb(t: Tensor, w: Tensor, wy: Tensor, r: Tensor, beta: Tensor, tau: Tensor, steps: int) -> _Climb:
+    """Damped Gauss-Newton steps on (log beta, tau), all of them: a row must not depend on its batch mates."""
+    nothing = torch.zeros_like(beta)
+    nowhere = torch.full_like(beta, -torch.inf)
+    state = _Climb(nowhere, beta, tau, torch.full_like(beta, 1e-2), nothing, nothing, _Sums(*[nothing] * 14))
+    for _ in range(steps + 1):  # the first looks around
+        state = _advance(t, w, wy, r, state)
+    return state
+
+
+@Fused
+def _advance(t: Tensor, w: Tensor, wy: Tensor, r: Tensor, old: _Climb) -> _Climb:
+    """Take the step where it leads uphill; where it does not, stay and aim again with more damping."""
+    beta, tau = (old.beta * old.to_beta.exp()).clamp(1e-3, _STEEPEST), old.tau + old.to_tau
+    new = _sums(t, w, wy, beta, tau)
+    better = _ratio(new.s, new.st, new.sy, new.ss, r)[0] > old.share
+    at = _Sums(*(torch.where(better, b, a) for a, b in zip(old.at, new, strict=True)))
+    beta, tau = torch.where(better, beta, old.beta), torch.where(better, tau, old.tau)
+    damping = torch.where(better, old.damping * 0.1, old.damping * 10).clamp(1e-9, 1e9)
+    share, (to_beta, to_tau) = _aim(at, r, beta, tau, damping)
+    return _Climb(share, beta, tau, damping, to_beta, to_tau, at)
 
 
 def _sums(t: Tensor, w: Tensor, wy: Tensor, beta: Tensor, tau: Tensor) -> _Sums:
