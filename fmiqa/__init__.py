@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fmiqa import datasets, measures
-from fmiqa.errors import DatasetError, FileFormatError, FmiqaError, InputError, ResumeError, WeightsError
+from fmiqa.errors import DatasetError, FileFormatError, FmiqaError, InputError, ResumeError, WeightsError, WorkerError
 from fmiqa.features import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import SSIM
@@ -87,6 +87,7 @@ __all__ = [
     "DatasetError",
     "FileFormatError",
     "ResumeError",
+    "WorkerError",
 ]
 
 # Imported when first used: `import fmiqa` stays light.

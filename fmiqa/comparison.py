@@ -116,7 +116,10 @@ class MapScorer(nn.Module):
                 for (layer, maps), (_, reference_maps) in zip(walk, other, strict=True):
                     prepared = self._named(layer, self.measure.prepare, reference_maps)
                     parts.append(self._named(layer, self.measure.compare, maps, prepared))
-            scores = torch.cat(parts, 1)
+            return self.ordered(torch.cat(parts, 1))
+
+    def ordered(self, scores: Tensor) -> Tensor:
+        """(N, M) scores in the order of `maps`, of such in the order of `asked`."""
         return scores if self._columns is None else scores[:, self._columns]
 
     def _check_pair(self, test: Tensor, reference: Tensor | PreparedImages) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["DatasetError", "FileFormatError", "FmiqaError", "InputError", "ResumeError", "WeightsError"]
+__all__ = ["DatasetError", "FileFormatError", "FmiqaError", "InputError", "ResumeError", "WeightsError", "WorkerError"]
 
 
 class FmiqaError(Exception):
@@ -25,6 +25,10 @@ class FileFormatError(FmiqaError, ValueError):
 
 class ResumeError(FmiqaError, RuntimeError):
     """The finished parts on disk belong to a run with other options."""
+
+
+class WorkerError(FmiqaError, RuntimeError):
+    """Of several processes that work together, one ended or does not answer; the message names it."""
 
 
 class DatasetError(FmiqaError, ValueError):

@@ -137,8 +137,20 @@ class FeatureExtractor(nn.Module):
 
         A caller that reduces each layer before it takes the next never holds more than one.
         """
+        return self.features_of_normalized(self.normalize(images), maps)
+
+    def features_of_normalized(
+        self, images: Tensor, maps: Iterable[FeatureMap | str] | None = None
+    ) -> Iterator[tuple[str, Tensor]]:
+        """As `features`, of what `normalize` gave, or of a part of it."""
         plan = self._plan(self.maps if maps is None else maps if isinstance(maps, MapIndex) else MapIndex(maps))
-        return _execute(self.network, plan, self.normalize(images))
+        return _execute(self.network, plan, images)
+
+    def nodes_of(self, maps: MapIndex) -> Iterator[tuple[fx.Node, list[str]]]:
+        """The nodes of the network that run for these maps, in order, each with the layers it holds."""
+        plan = self._plan(maps)
+        nodes = {node.name: node for node in self.network.graph.nodes}
+        return ((nodes[name], [layer.name for layer, _ in plan.outputs.get(name, ())]) for name in plan.nodes)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images as the network wants them: (N, 3, H, W) float at its scale, ImageNet mean and deviation removed.

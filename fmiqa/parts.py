@@ -28,21 +28,30 @@ class SampleSource(Protocol):
 class Parts:
     """Finished parts of a run: on disk beside the result if there is one, in memory otherwise."""
 
-    def __init__(self, save: str | os.PathLike[str] | None, plan: list[list[int]], description: dict[str, Any]) -> None:
-        self._done: dict[int, dict[str, Any]] = {}
-        self._count = len(plan)
+    def __init__(self, save: str | os.PathLike[str] | None, plan: list[list[int]]) -> None:
+        self.done: dict[int, dict[str, Any]] = {}
+        self._plan = plan
         self._folder = None if save is None else Path(f"{os.fspath(save)}.parts")
-        if self._folder is None:
-            return
+
+    def take_up(self, description: dict[str, Any]) -> None:
+        """Open the folder and read the parts in it: for one process, before any adds a part.
+
+        Args:
+            description: what finished parts must share with this run.
+
+        Raises:
+            ResumeError: they do not.
+        """
+        assert self._folder is not None
         run = self._folder / "run.json"
         if not run.exists():
             save_json(run, _RUN, description)
         else:
             self._refuse_other(load_json(run, _RUN), description)
-        for number, rows in enumerate(plan):
+        for number, rows in enumerate(self._plan):
             part = self._read(number, rows, description["maps"])
             if part is not None:
-                self._done[number] = part
+                self.done[number] = part
 
     def _refuse_other(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         now = json.loads(json.dumps(now))
@@ -55,7 +64,7 @@ class Parts:
 
     def refuse_other_items(self, data: SampleSource) -> None:
         """For data whose items have no names without being decoded: look at one item of each part."""
-        for number, part in self._done.items():
+        for number, part in self.done.items():
             before, now = part["names"][0], data[part["rows"][0]].name
             if before != now:
                 raise ResumeError(
@@ -80,26 +89,16 @@ class Parts:
         assert self._folder is not None
         return self._folder / f"part-{number:06d}.safetensors"
 
-    @property
-    def finished(self) -> list[int]:
-        """Numbers of the parts that are done."""
-        return sorted(self._done)
-
-    @property
-    def missing(self) -> list[int]:
-        """Numbers of the parts still to do."""
-        return [number for number in range(self._count) if number not in self._done]
-
     def add(self, number: int, part: dict[str, Any]) -> None:
         """Keep a part, on disk at once if there is a folder."""
         if self._folder is not None:
             header = {k: v for k, v in part.items() if k not in ("rows", "values")}
             save_tensors(self._path(number), _PART, {"values": part["values"]}, header)
-        self._done[number] = part
+        self.done[number] = part
 
     def all(self) -> list[dict[str, Any]]:
         """The finished parts in order."""
-        return [self._done[number] for number in self.finished]
+        return [self.done[number] for number in sorted(self.done)]
 
     def remove(self) -> None:
         """Remove the folder, when the whole result is saved."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,12 +17,15 @@ from torch.utils.data import DataLoader, Subset
 
 from fmiqa.comparison import MapScorer, PreparedImages
 from fmiqa.datasets.base import Sample
+from fmiqa.distributed import from_first, gather, is_first, processes_here, share
 from fmiqa.errors import InputError
 from fmiqa.features import FeatureExtractor
+from fmiqa.fusing import ahead, fusing
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Measure
 from fmiqa.parts import Parts, SampleSource
 from fmiqa.scores import ScoreMatrix
+from fmiqa.tiling import Tiling
 
 __all__ = ["score_matrix"]
 
@@ -31,6 +35,7 @@ _PART_ROWS = 32  # a kill costs at most so many images
 _LARGEST_BATCH = {"cpu": 8}
 _LARGEST_BATCH_ELSEWHERE = 64
 _DEFAULT_MEMORY = 2**30
+_COMPILING_PAYS = 4e9  # map elements of all images: at some 6 ns saved an element, compiling takes less
 
 
 def score_matrix(
@@ -45,12 +50,16 @@ def score_matrix(
     workers: int | None = None,
     save: str | os.PathLike[str] | None = None,
     check: bool = True,
+    compile: bool | None = None,
     progress: bool = False,
 ) -> ScoreMatrix:
     """Score every image of a data set at every feature map (step 3 of the paper).
 
     Images go through the network once; each layer is reduced to one number a map at once and dropped.
     A reference's side is computed once for all its test images. Images keep their size.
+
+    Called in every process of a `torch.distributed` process group, the images are dealt to the processes, and all
+    return the whole result, of the same bits as one process's (see `fmiqa.distributed`).
 
     Args:
         extractor: the network.
@@ -59,13 +68,18 @@ def score_matrix(
         measure: how maps are compared: `"ssim"`, or a `Measure` with options such as `SSIM(data_range="pair")`.
         device: where to compute; by default where the extractor is. The extractor itself stays where it is.
         memory: bytes that images, features and moments may take on the device, 1 GiB by default (half of
-            what is free on a GPU); batches are cut to fit.
+            what is free on a GPU); batches are cut to fit, and images of which not one fits are scored in tiles.
         batch_size: the largest number of test images in a batch, chosen by device and `memory` if None.
         workers: processes that decode images ahead; by default 0 on a CPU, up to 8 on a GPU.
         save: file for the result (safetensors). Finished parts are kept beside it in `<save>.parts`, and
             a run that was stopped goes on from them when called again; a damaged part is computed again. They
-            are removed at the end.
+            are removed at the end. Several processes may go on from parts of another number of processes; on
+            several machines, the folder has to be on a file system that they share, or only the first one's
+            parts are found again. The first process writes the file.
         check: decode every image once before the start, so that a damaged file is found now.
+        compile: make one kernel of the measure's inner loop with `torch.compile`; by default where there are so
+            many images that the seconds it takes (fewer once torch has cached the kernels) come back. Where it is
+            not possible, a warning says so and the run goes on without. Scores move by rounding only.
         progress: show a progress bar.
 
     Returns:
@@ -77,6 +91,7 @@ def score_matrix(
             is a folder.
         DatasetError: from the check, naming every damaged file.
         ResumeError: `save` has parts of a run with other options.
+        WorkerError: another process of the group ended or does not answer.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")
@@ -87,27 +102,51 @@ def score_matrix(
     """
     if len(data) == 0:
         raise InputError("the data set is empty; there is nothing to score")
-    if check and hasattr(data, "check"):
-        data.check(progress=progress)
+    if save is not None and Path(save).is_dir():
+        raise InputError(f"save is the name of a file to be, {os.fspath(save)} is a folder")
     home = torch.device(device) if device is not None else extractor.device
     if home != extractor.device:
         extractor = copy.deepcopy(extractor).to(home)
     scorer = MapScorer(extractor, maps, measure=measure)
-    run = _Run(scorer, data, home, memory, batch_size, workers)
-    if save is not None and Path(save).is_dir():
-        raise InputError(f"save is the name of a file to be, {os.fspath(save)} is a folder")
-    parts = Parts(save, run.plan, run.describe() if save is not None else {})
-    if save is not None and item_names(data) is None:
-        parts.refuse_other_items(data)
-    with _bar(progress, len(data), sum(len(run.plan[k]) for k in parts.finished)) as bar:
-        for number, part in run.compute(parts.missing):
+    run = _Run(scorer, data, home, memory, batch_size, workers, compile)
+    parts = Parts(save, run.plan)
+
+    def begin() -> list[int]:
+        if check and hasattr(data, "check"):
+            data.check(progress=progress)
+        if save is not None:
+            parts.take_up(run.describe())
+            if item_names(data) is None:
+                parts.refuse_other_items(data)
+        return list(parts.done)
+
+    def end() -> None:
+        if save is not None:
+            result.save(save)
+            parts.remove()
+
+    finished = set(from_first(begin))
+    mine = share([number for number in range(len(run.plan)) if number not in finished])
+    done = sum(len(run.plan[number]) for number in finished)
+    total = done + sum(len(run.plan[number]) for number in mine)
+    with _bar(progress and is_first(), total, done) as bar:
+        for number, part in run.compute(mine):
             parts.add(number, part)
             bar.update(len(part["rows"]))
+    for theirs in gather(parts.done):
+        parts.done.update(theirs)
     result = run.assemble(parts.all())
-    if save is not None:
-        result.save(save)
-        parts.remove()
+    from_first(end)
     return result
+
+
+class _Footprint(NamedTuple):
+    """What images of a size take: how many go into a batch, whether the prepared reference fits beside them."""
+
+    images: int
+    prepared: bool
+    elements: int  # of all maps of one image
+    tiling: Tiling | None  # where not even one test image fits
 
 
 class _Run:
@@ -121,6 +160,7 @@ class _Run:
         memory: int | None,
         batch_size: int | None,
         workers: int | None,
+        compile: bool | None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size is at least 1, got {batch_size}")
@@ -131,10 +171,11 @@ class _Run:
         self.device = device
         self.memory = memory or _default_memory(device)
         self.batch_size = batch_size or _LARGEST_BATCH.get(device.type, _LARGEST_BATCH_ELSEWHERE)
-        self.workers = workers if workers is not None else (min(8, os.cpu_count() or 1) if device.type == "cuda" else 0)
+        self.workers = _default_workers(device) if workers is None else workers
         self.plan = _plan(reference_ids(data), len(data))
         self._reference: tuple[Tensor, PreparedImages | Tensor] | None = None
-        self._footprint: dict[tuple[int, int], tuple[int, bool]] = {}
+        self._compile = compile
+        self._footprint: dict[tuple[int, int], _Footprint] = {}
 
     def options(self) -> dict[str, Any]:
         dataset = str(getattr(_innermost(self.data), "name", type(self.data).__name__))
@@ -151,6 +192,7 @@ class _Run:
             "batch_size": self.batch_size,
             "memory": self.memory if self.device.type == "cpu" else None,  # what is free on a GPU changes by itself
             "device": self.device.type,
+            "compile": self._compile,
             "images_and_maps_sha256": digest.hexdigest(),
         }
 
@@ -184,7 +226,7 @@ class _Run:
         batch: list[Sample] = []
         for row in rows:
             sample = _checked(next(samples), row)
-            if batch and (len(batch) == self._fitting(batch[0])[0] or not _go_together(sample, batch[0])):
+            if batch and (len(batch) == self._fitting(batch[0]).images or not _go_together(sample, batch[0])):
                 yield batch
                 batch = []
             batch.append(sample)
@@ -192,22 +234,28 @@ class _Run:
 
     def _score(self, samples: list[Sample]) -> Tensor:
         """Samples of one reference image: (n, M)."""
-        image = samples[0].reference
+        image, fitting = samples[0].reference, self._fitting(samples[0])
         try:
             if self._reference is None or not _same(self._reference[0], image):
                 self._reference = None  # frees the last one before the next is made
                 moved = image[None].to(self.device)
                 # A reference whose prepared side does not fit is run again beside each batch, layer by layer.
-                self._reference = image, self.scorer.prepare(moved) if self._fitting(samples[0])[1] else moved
+                self._reference = image, self.scorer.prepare(moved) if fitting.prepared else moved
             test = torch.stack([s.distorted for s in samples]).to(self.device)
-            scores: Tensor = self.scorer(test, self._reference[1])
+            many = fitting.elements * len(self.data) > _COMPILING_PAYS
+            with contextlib.nullcontext() if self._compile is None else fusing(self._compile), ahead(pays=many):
+                reference = self._reference[1]
+                if fitting.tiling is not None and isinstance(reference, Tensor):
+                    scores: Tensor = fitting.tiling(test, reference)
+                else:
+                    scores = self.scorer(test, reference)
         except InputError as error:
             names = ", ".join(s.name for s in samples)
             raise InputError(f"{names}, or the reference {samples[0].reference_id}: {error}") from error
         return scores.float().cpu()
 
-    def _fitting(self, sample: Sample) -> tuple[int, bool]:
-        """How many test images of a size go into a batch, and whether the prepared reference fits beside them."""
+    def _fitting(self, sample: Sample) -> _Footprint:
+        """What images of this size take."""
         height, width = sample.reference.shape[1:]
         if (height, width) not in self._footprint:
             extractor = self.scorer.extractor
@@ -218,7 +266,12 @@ class _Run:
             fixed = 3 * sum(layers) * item
             prepared = fixed <= self.memory // 2
             room = self.memory - (fixed if prepared else 0)
-            self._footprint[height, width] = max(1, min(self.batch_size, room // size)), prepared
+            images = max(1, min(self.batch_size, room // size))
+            tiled = 2 * size > self.memory and getattr(self.scorer.measure, "tile_window", None) is not None
+            tiling = Tiling(self.scorer, *extractor.viewing.size(height, width), self.memory) if tiled else None
+            self._footprint[height, width] = _Footprint(
+                1 if tiled else images, prepared and not tiled, sum(layers), tiling
+            )
         return self._footprint[height, width]
 
     def assemble(self, parts: list[dict[str, Any]]) -> ScoreMatrix:
@@ -302,6 +355,10 @@ def _as_it_is(sample: object) -> object:
 
 def _default_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else _DEFAULT_MEMORY
+
+
+def _default_workers(device: torch.device) -> int:
+    return max(1, min(8, (os.cpu_count() or 1) // processes_here())) if device.type == "cuda" else 0
 
 
 def _bar(progress: bool, total: int, done: int) -> Any:

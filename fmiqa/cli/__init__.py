@@ -16,6 +16,7 @@ import torch
 
 from fmiqa.cli import demo, evaluate, matrix, score, select, validate
 from fmiqa.cli.output import say
+from fmiqa.distributed import alone, is_first, launched
 from fmiqa.errors import FmiqaError
 
 __all__ = ["main"]
@@ -30,7 +31,8 @@ Image quality from the few CNN feature maps that matter.
   fmiqa evaluate --selection selected.json --matrix study.safetensors
   fmiqa score    --metric metric.safetensors --reference reference.png test.png
 
-Every command has its own --help."""
+Every command has its own --help. Several processes or GPUs share the work of matrix, select, validate and evaluate:
+torchrun --nproc-per-node 4 -m fmiqa matrix ..."""
 
 _EPILOG = "exit codes: 0 done, 1 an error that the message explains, 2 a wrong command line, 130 interrupted"
 
@@ -62,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> tuple[int, str]:
     """Exit code and message; said after the exception is gone, which keeps progress bars from being closed."""
     try:
-        args.run(args)
+        with launched(getattr(args, "device", "cpu")):
+            _run_together(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130, f"interrupted. {args.interrupted(args)}"
@@ -74,6 +77,18 @@ def _run(args: argparse.Namespace) -> tuple[int, str]:
     except (FmiqaError, OSError) as error:
         return 1, str(error)
     return 0, ""
+
+
+def _run_together(args: argparse.Namespace) -> None:
+    """Run the command; under `torchrun`, with the others, of which the first speaks and writes the files."""
+    if not is_first():
+        args.quiet = True
+        warnings.simplefilter("ignore", UserWarning)
+    if args.run not in (demo.run, score.run):
+        args.run(args)
+    elif is_first():
+        with alone():
+            args.run(args)
 
 
 def _parser() -> argparse.ArgumentParser:

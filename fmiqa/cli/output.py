@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from fmiqa.distributed import is_first
+
 __all__ = ["add_output_options", "figure4", "print_result", "say", "wants_progress"]
 
 
@@ -30,8 +32,9 @@ def say(text: str) -> None:
 
 
 def print_result(args: argparse.Namespace, result: Mapping[str, Any], text: str) -> None:
-    """The result in the form that was asked for."""
-    print(json.dumps(_plain(result), indent=1, allow_nan=False) if args.json else text)
+    """The result in the form that was asked for; of several processes, the first prints it."""
+    if is_first():
+        print(json.dumps(_plain(result), indent=1, allow_nan=False) if args.json else text)
 
 
 def figure4(value: float) -> str:

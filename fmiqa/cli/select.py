@@ -10,6 +10,7 @@ from fmiqa.cli.figures import check_plotting, save_selection_figure
 from fmiqa.cli.output import add_output_options, figure4, print_result, wants_progress
 from fmiqa.cli.results import load_scores, recorded_extractors
 from fmiqa.cli.searches import SEARCH_OPTIONS, SEARCHES, add_search_options, given_options, parameters_of
+from fmiqa.distributed import is_first
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.selection import Selection
 
@@ -64,6 +65,8 @@ def run(args: argparse.Namespace) -> None:
     what = " and ".join(args.scores)
     extractors = recorded_extractors(scores.options, what, args) if args.metric else None
     selection = search(scores, **chosen)
+    if not is_first():
+        return
     selection.save(args.out)
     if args.plot:
         save_selection_figure(args.plot, selection, scores)

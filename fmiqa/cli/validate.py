@@ -16,6 +16,7 @@ from fmiqa.cli.figures import check_plotting, save_validation_figure
 from fmiqa.cli.output import add_output_options, figure4, print_result, wants_progress
 from fmiqa.cli.results import load_scores
 from fmiqa.cli.searches import SEARCH_OPTIONS, SEARCHES, add_search_options, given_options, parameters_of
+from fmiqa.distributed import is_first
 from fmiqa.io import save_json
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection import (
@@ -75,6 +76,8 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
+    if not is_first():
+        args.out = args.plot = None
     forward = args.search == "forward"
     search = cross_validate if forward else SEARCHES[args.search]
     accepted = parameters_of(search)

@@ -102,6 +102,11 @@ class SSIM:
         """Whether a map's value depends on the layer's other maps."""
         return self.data_range == "layer"
 
+    @property
+    def tile_window(self) -> int | None:
+        """Side of the windows whose mean the score is; None where it also depends on the whole map."""
+        return None if isinstance(self.data_range, str) else self.window
+
     def options(self) -> dict[str, Any]:
         """The settings that define the measure."""
         return {"name": self.name, **asdict(self)}

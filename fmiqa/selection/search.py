@@ -2,7 +2,8 @@
 
 A problem is one weighting of the images with its targets: the whole data set, a fold's training part, a
 bootstrap sample, a permutation of the scores. All problems of a run share the map scores, and advance step by
-step together: candidates x problems are the rows of the same tensor operations.
+step together: candidates x problems are the rows of the same tensor operations. In a `torch.distributed` process
+group they are dealt to the processes, and all go on with the same values (see `fmiqa.distributed`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fmiqa.distributed import largest, share
 from fmiqa.maps import MapIndex
 from fmiqa.pooling import Pool, pool_scores
 from fmiqa.selection.criteria import Objective
@@ -21,8 +23,9 @@ from fmiqa.selection.criteria import Objective
 __all__ = ["Best", "Candidates", "Path", "climb", "ranked"]
 
 _CONFIRMED = 8  # candidates of a step whose fit is searched globally
-_POINTS = {"cpu": 2**19}  # points of a portion of rows; a CPU's are cut again to what its cache holds
-_POINTS_ELSEWHERE = 2**26
+# Points of a portion of rows: what a core's cache holds, what keeps a GPU busy. Processes are dealt portions.
+_POINTS = {"cpu": 2**17}
+_POINTS_ELSEWHERE = 2**24
 
 
 class Best(NamedTuple):
@@ -115,29 +118,40 @@ class Candidates:
             leaving: whether they are tried by leaving the set, of which they must be members.
         """
         problem, candidate = allowed.nonzero().unbind(1)
-        value = self.columns.new_full(allowed.shape, -math.inf)
         state = _State(self, sets)
-        length = self.targets.shape[1]
-        rows = max(1, _POINTS.get(self.columns.device.type, _POINTS_ELSEWHERE) // length)
-        for p, m in zip(problem.split(rows), candidate.split(rows), strict=True):
-            y, counts = (v if len(v) == 1 else v[p] for v in (self.targets, self.counts))
-            value[p, m] = self.objective.quick(state.joined(p, m, leaving=leaving), y, counts)
+        value = self.columns.new_full(allowed.shape, -math.inf)
+        value[problem, candidate] = self._evaluated(self.objective.quick, state, problem, candidate, leaving)
         if self.confirm:
-            self._confirm(value, state, leaving)
+            top = value.topk(min(_CONFIRMED, value.shape[1]), dim=1)
+            problem, place = top.values.isfinite().nonzero().unbind(1)
+            candidate = top.indices[problem, place]
+            value[problem, candidate] = self._evaluated(self.objective.exact, state, problem, candidate, leaving)
         return value
 
     def joined(self, chosen: Sequence[int], candidates: Tensor) -> Tensor:
         """(K, n) the first problem's set with each of K candidates joined to it."""
         return _State(self, [chosen]).joined(torch.zeros_like(candidates), candidates)
 
-    def _confirm(self, value: Tensor, state: _State, leaving: bool) -> None:
-        top = value.topk(min(_CONFIRMED, value.shape[1]), dim=1)
-        good = top.values.isfinite()
-        p, rank = good.nonzero().unbind(1)
-        m = top.indices[p, rank]
-        y, counts = (v if len(v) == 1 else v[p] for v in (self.targets, self.counts))
-        exact = self.objective.exact(state.joined(p, m, leaving=leaving), y, counts)
-        value[p, m] = exact
+    def _evaluated(
+        self,
+        criterion: Callable[[Tensor, Tensor, Tensor], Tensor],
+        state: _State,
+        problem: Tensor,
+        candidate: Tensor,
+        leaving: bool,
+    ) -> Tensor:
+        """(R,) a criterion of each row's set with its candidate, in portions that are dealt to the processes.
+
+        The portions do not depend on the number of processes: the last bits of a row depend on what it is
+        computed together with.
+        """
+        value = self.columns.new_full(problem.shape, -math.inf)
+        rows = max(1, _POINTS.get(self.columns.device.type, _POINTS_ELSEWHERE) // self.targets.shape[1])
+        for start in share(range(0, len(problem), rows)):
+            p, m = problem[start : start + rows], candidate[start : start + rows]
+            y, counts = (v if len(v) == 1 else v[p] for v in (self.targets, self.counts))
+            value[start : start + rows] = criterion(state.joined(p, m, leaving=leaving), y, counts)
+        return largest(value)
 
 
 def ranked(values: Tensor, position: int) -> Best:

@@ -68,8 +68,8 @@ def weighted_select(
         >>> values = torch.rand(80, 20, generator=generator)
         >>> values[:, 4] += y; values[:, 9] += 2 * y
         >>> selection = weighted_select(values, y, groups=[f"r{i // 8}" for i in range(80)])
-        >>> selection.maps[0]
-        FeatureMap('map:9')
+        >>> print(selection.maps[0])
+        map:9
     """
     if rule not in get_args(Rule):
         raise InputError(f"rule is one of {', '.join(get_args(Rule))}, got {rule!r}")

@@ -1,0 +1,191 @@
+"""Scores of images whose maps do not fit in memory: tile by tile, and exactly.
+
+Convolutions and poolings are local, and so are the windows of a measure such as SSIM. A tile of the images, with as
+much around it as its windows can see through the network, gives the same maps there as the whole images; the mean over
+all windows is put together from those of the tiles. Tiles begin where all strides do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from fmiqa.errors import InputError
+
+if TYPE_CHECKING:
+    from fmiqa.comparison import MapScorer
+
+__all__ = ["Reach", "Tiling", "reaches"]
+
+_POINTWISE = (nn.ReLU, nn.Dropout, nn.Identity, nn.BatchNorm2d, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.GELU, nn.LeakyReLU)
+_POINTWISE_CALLS = ("relu", "relu_", "clone", "add", "iadd", "cat", "dropout", "contiguous", "sigmoid", "silu")
+_HELD = 8  # maps of the largest layer that are alive at once: of two images, those made and made from, and moments
+
+
+class Reach(NamedTuple):
+    """What a position of a map sees along each side: position i the pixels from stride i + low to stride i + high."""
+
+    stride: int
+    low: int
+    high: int
+
+    def through(self, kernel: int, stride: int, padding: int, dilation: int) -> Reach:
+        """Behind a convolution or pooling."""
+        first = -padding
+        last = first + dilation * (kernel - 1)
+        return Reach(self.stride * stride, self.low + self.stride * first, self.high + self.stride * last)
+
+
+class _Span(NamedTuple):
+    """One tile along one side: the windows that count, by layer, and the pixels they need."""
+
+    start: int
+    stop: int
+    windows: dict[str, tuple[int, int]]  # of the whole map
+
+
+class Tiling:
+    """A way to score one image pair in tiles.
+
+    Args:
+        scorer: network, maps and measure.
+        height: of the images as the network sees them.
+        width: of the images as the network sees them.
+        memory: bytes that a tile may take.
+
+    Raises:
+        InputError: a network or measure that does not work in tiles, or a budget that holds not even small ones.
+    """
+
+    def __init__(self, scorer: MapScorer, height: int, width: int, memory: int) -> None:
+        window = getattr(scorer.measure, "tile_window", None)
+        if window is None:
+            raise InputError(f"{scorer.measure} needs whole maps, so that images cannot be scored in tiles")
+        self._scorer = scorer
+        self._window: int = window
+        self._reach = reaches(scorer)
+        self._shapes = scorer.extractor.layer_shapes(height, width, scorer.asked)
+        self._step = max(r.stride for r in self._reach.values())
+        item = torch.empty(0, dtype=scorer.extractor.dtype).element_size()
+        side = self._side(max(height, width), memory / (_HELD * item))
+        self._rows = list(self._spans(height, side, 1))
+        self._columns = list(self._spans(width, side, 2))
+
+    def __call__(self, test: Tensor, reference: Tensor) -> Tensor:
+        """(1, M) as the scorer gives, of test and reference image (1, 3, H, W)."""
+        extractor, measure = self._scorer.extractor, self._scorer.measure
+        images = [extractor.normalize(image) for image in (test, reference)]
+        totals = {layer: torch.zeros(1, shape[0], dtype=torch.float64) for layer, shape in self._shapes.items()}
+        for rows in self._rows:
+            for columns in self._columns:
+                crops = [i[..., rows.start : rows.stop, columns.start : columns.stop] for i in images]
+                walks = [extractor.features_of_normalized(crop, self._scorer.asked) for crop in crops]
+                for (layer, x), (_, y) in zip(*walks, strict=True):
+                    (top, bottom), (left, right) = rows.windows[layer], columns.windows[layer]
+                    count = (bottom - top) * (right - left)
+                    if count <= 0:
+                        continue
+                    seen = (
+                        self._local(layer, rows.start, top, bottom),
+                        self._local(layer, columns.start, left, right),
+                    )
+                    x, y = (maps[..., seen[0], seen[1]] for maps in (x, y))
+                    totals[layer] += count * measure.compare(x, measure.prepare(y)).double().cpu()
+        parts = []
+        for layer, (_, h, w) in self._shapes.items():
+            parts.append(totals[layer] / ((h - self._window + 1) * (w - self._window + 1)))
+        return self._scorer.ordered(torch.cat(parts, 1))
+
+    def _local(self, layer: str, start: int, first: int, last: int) -> slice:
+        """The positions in a tile's map that windows of the whole map cover."""
+        shift = start // self._reach[layer].stride
+        return slice(first - shift, last + self._window - 1 - shift)
+
+    def _spans(self, length: int, side: int, axis: int) -> Iterator[_Span]:
+        for first in range(0, length, side):
+            last = first + side if first + side < length else length
+            windows: dict[str, tuple[int, int]] = {}
+            start, stop = first, 0
+            for layer, reach in self._reach.items():
+                count = self._shapes[layer][axis] - self._window + 1
+                if count < 1:
+                    raise InputError(f"layer {layer}: its maps are too small for tiles of windows of {self._window}")
+                begin = min(count, -(-first // reach.stride))
+                end = count if last == length else min(count, -(-last // reach.stride))
+                windows[layer] = (begin, end)
+                start = min(start, first + reach.low)
+                stop = max(stop, (end + self._window - 2) * reach.stride + reach.high + 1)
+            start = max(0, start) // self._step * self._step
+            yield _Span(start, length if last == length else min(length, stop), windows)
+
+    def _side(self, longest: int, elements: float) -> int:
+        """The largest side of a tile, a multiple of the step, whose largest layer has at most so many elements."""
+        around = max(self._window * r.stride + r.high - r.low + self._step for r in self._reach.values())
+        side = -(-longest // self._step) * self._step
+        while side > self._step:
+            if self._largest(min(side + around, longest)) <= elements:
+                return side
+            side = side * 7 // 8 // self._step * self._step
+        least = self._largest(min(2 * self._step + around, longest))
+        if least >= self._largest(longest):
+            return longest  # no tile is smaller than the image
+        raise InputError(
+            "memory is too small for this network's maps, even in tiles; give at least "
+            f"{least / elements:.1f} times as much, or leave the deepest layers out"
+        )
+
+    def _largest(self, side: int) -> float:
+        return max(self._shapes[layer][0] * (side / r.stride + 1) ** 2 for layer, r in self._reach.items())
+
+
+def reaches(scorer: MapScorer) -> dict[str, Reach]:
+    """What the maps of each layer see of the image.
+
+    Raises:
+        InputError: a layer that is not local, or not alike along both sides.
+    """
+    found: dict[str, Reach] = {}
+    layers: dict[str, Reach] = {}
+    for node, names in scorer.extractor.nodes_of(scorer.asked):
+        inputs = [found[i.name] for i in node.all_input_nodes if i.name in found]
+        if node.op == "get_attr":
+            continue
+        reach = Reach(1, 0, 0) if node.op == "placeholder" else _behind(scorer.extractor.network, node, inputs)
+        found[node.name] = reach
+        layers.update(dict.fromkeys(names, reach))
+    return layers
+
+
+def _behind(network: fx.GraphModule, node: fx.Node, inputs: list[Reach]) -> Reach:
+    if node.op == "call_module":
+        module: Any = network.get_submodule(str(node.target))
+        if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+            return inputs[0].through(
+                *(_same(v, node) for v in (module.kernel_size, module.stride, module.padding, module.dilation))
+            )
+        if isinstance(module, nn.MaxPool2d):
+            return inputs[0].through(
+                *(_same(v, node) for v in (module.kernel_size, module.stride, module.padding, module.dilation))
+            )
+        if isinstance(module, nn.AvgPool2d):
+            return inputs[0].through(*(_same(v, node) for v in (module.kernel_size, module.stride, module.padding, 1)))
+        if isinstance(module, _POINTWISE) and not module.training:
+            return inputs[0]
+    elif getattr(node.target, "__name__", str(node.target)) in _POINTWISE_CALLS and inputs:
+        strides = {r.stride for r in inputs}
+        if len(strides) == 1:
+            return Reach(strides.pop(), min(r.low for r in inputs), max(r.high for r in inputs))
+    raise InputError(
+        f"images this large cannot be scored in tiles: {node.target!r} of this network is not known to be local; "
+        "give more memory, or smaller images"
+    )
+
+
+def _same(value: Any, node: fx.Node) -> int:
+    values = {int(v) for v in value} if isinstance(value, tuple) else {int(value)}
+    if len(values) != 1:
+        raise InputError(f"images this large cannot be scored in tiles: {node.target!r} differs along the two sides")
+    return values.pop()
