@@ -26,8 +26,8 @@ _SLOPES = (0.7, 2.0, 5.0, 12.0, 30.0)
 _CENTRES = 13
 _BEYOND = 0.25  # centres that far outside the data, in ranges: the one-sided curves
 _WIDTHS = ((1.0, 3), (0.5, 5), (0.25, 9), (0.12, 17), (0.05, 33))  # (share of the mass, number of centres)
-_GRID_STEPS = 8
-_POLISH_STEPS = 6
+_GRID_STEPS = 6
+_POLISH_STEPS = 4
 _ROUNDS = 3
 _ROWS = {True: 2**20, False: 2**17}  # points in a portion of rows; where every loop is eager, what a cache holds
 _STEEPEST = 1e6
@@ -88,7 +88,7 @@ def _share(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
     wy = w * y
     r = (t * wy).sum(-1)
     beta, tau = _starts(*_binned(t, w, wy), r)
-    one, other = (_climb(t, w, wy, r, beta[:, k], tau[:, k], 0) for k in (0, 1))
+    one, other = (_look(t, w, wy, r, beta[:, k], tau[:, k]) for k in (0, 1))
     first = one.share >= other.share
     beta, tau = torch.where(first, one.beta, other.beta), torch.where(first, one.tau, other.tau)
     share = _climb(t, w, wy, r, beta, tau, _POLISH_STEPS).share
@@ -204,12 +204,19 @@ class _Climb(NamedTuple):
 
 def _climb(t: Tensor, w: Tensor, wy: Tensor, r: Tensor, beta: Tensor, tau: Tensor, steps: int) -> _Climb:
     """Damped Gauss-Newton steps on (log beta, tau), all of them: a row must not depend on its batch mates."""
-    nothing = torch.zeros_like(beta)
-    nowhere = torch.full_like(beta, -torch.inf)
-    state = _Climb(nowhere, beta, tau, torch.full_like(beta, 1e-2), nothing, nothing, _Sums(*[nothing] * 14))
-    for _ in range(steps + 1):  # the first looks around
+    state = _look(t, w, wy, r, beta, tau)
+    for _ in range(steps):
         state = _advance(t, w, wy, r, state)
     return state
+
+
+def _look(t: Tensor, w: Tensor, wy: Tensor, r: Tensor, beta: Tensor, tau: Tensor) -> _Climb:
+    """A climb at its start: a step of length 0 from below everything."""
+    beta, tau = beta.clone(memory_format=torch.contiguous_format), tau.clone(memory_format=torch.contiguous_format)
+    nowhere, damping = torch.full_like(beta, -torch.inf), torch.full_like(beta, 1e-2)
+    # Tensors of their own: where some are the same, or parts of one, another kernel would be compiled.
+    to_beta, to_tau, *sums = (torch.zeros_like(beta) for _ in range(16))
+    return _advance(t, w, wy, r, _Climb(nowhere, beta, tau, damping, to_beta, to_tau, _Sums(*sums)))
 
 
 @Fused

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fmiqa.distributed import largest, share
+from fmiqa.fusing import ahead, is_fusing
 from fmiqa.maps import MapIndex
 from fmiqa.pooling import Pool, pool_scores
 from fmiqa.selection.criteria import Objective
@@ -23,9 +24,9 @@ from fmiqa.selection.criteria import Objective
 __all__ = ["Best", "Candidates", "Path", "climb", "ranked"]
 
 _CONFIRMED = 8  # candidates of a step whose fit is searched globally
-# Points of a portion of rows: what a core's cache holds, what keeps a GPU busy. Processes are dealt portions.
-_POINTS = {"cpu": 2**17}
-_POINTS_ELSEWHERE = 2**24
+# Points of a portion of rows, which processes are dealt: what a core's cache holds where loops are eager.
+_POINTS = {"eager": 2**17, "compiled": 2**19, "gpu": 2**24}
+_COMPILING_PAYS = 2e7  # points of a step: it takes longer eagerly than a step's share of compiling
 
 
 class Best(NamedTuple):
@@ -120,7 +121,8 @@ class Candidates:
         problem, candidate = allowed.nonzero().unbind(1)
         state = _State(self, sets)
         value = self.columns.new_full(allowed.shape, -math.inf)
-        value[problem, candidate] = self._evaluated(self.objective.quick, state, problem, candidate, leaving)
+        with ahead(pays=len(problem) * self.targets.shape[1] > _COMPILING_PAYS):
+            value[problem, candidate] = self._evaluated(self.objective.quick, state, problem, candidate, leaving)
         if self.confirm:
             top = value.topk(min(_CONFIRMED, value.shape[1]), dim=1)
             problem, place = top.values.isfinite().nonzero().unbind(1)
@@ -146,7 +148,8 @@ class Candidates:
         computed together with.
         """
         value = self.columns.new_full(problem.shape, -math.inf)
-        rows = max(1, _POINTS.get(self.columns.device.type, _POINTS_ELSEWHERE) // self.targets.shape[1])
+        kind = "gpu" if not self.columns.is_cpu else "compiled" if is_fusing() else "eager"
+        rows = max(1, _POINTS[kind] // self.targets.shape[1])
         for start in share(range(0, len(problem), rows)):
             p, m = problem[start : start + rows], candidate[start : start + rows]
             y, counts = (v if len(v) == 1 else v[p] for v in (self.targets, self.counts))
