@@ -25,9 +25,9 @@ SOURCES = {
 }
 
 
-def machine() -> dict[str, Any]:
-    """Device, versions and date."""
-    cuda = torch.cuda.is_available()
+def machine(device: torch.device | None = None) -> dict[str, Any]:
+    """Device, versions and date; by default the device is a GPU where there is one."""
+    cuda = torch.cuda.is_available() if device is None else device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
         "python": platform.python_version(),
@@ -37,10 +37,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def store(name: str, content: dict[str, Any]) -> Path:
+def store(name: str, content: dict[str, Any], device: torch.device | None = None) -> Path:
     """Write `results/<name>.json`, with what it was measured on."""
     path = RESULTS / f"{name}.json"
-    write_whole(path, (json.dumps({"machine": machine(), **content}, indent=1) + "\n").encode())
+    write_whole(path, (json.dumps({"machine": machine(device), **content}, indent=1) + "\n").encode())
     return path
 
 

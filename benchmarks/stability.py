@@ -16,7 +16,10 @@ import torch
 from common import store
 
 import fmiqa
-from fmiqa.selection.splits import grouped_subsamples
+from fmiqa.selection.criteria import Objective
+from fmiqa.selection.forward import usable
+from fmiqa.selection.search import Candidates, climb
+from fmiqa.selection.splits import Split, counts_of, grouped_subsamples
 
 
 def main() -> None:
@@ -34,12 +37,12 @@ def main() -> None:
 
     splits = grouped_subsamples(scores.groups, repeats=args.alone)
     start = time.perf_counter()
-    alone = [fmiqa.forward_select(scores.rows(s.train), max_maps=args.max_maps) for s in splits]
+    alone = [select_alone(scores, s, args.max_maps) for s in splits]
     one_by_one = (time.perf_counter() - start) / len(alone)
     start = time.perf_counter()
     result = fmiqa.stability_selection(scores, subsamples=args.subsamples, max_maps=args.max_maps, progress=True)
     batch = time.perf_counter() - start
-    same = [a.maps == b for a, b in zip(alone, result.selected, strict=False)]
+    same = [a == b for a, b in zip(alone, result.selected, strict=False)]
     ratio = one_by_one * args.subsamples / batch
     phi = result.stability
     print(
@@ -62,6 +65,16 @@ def main() -> None:
         "noise": {"trials": args.trials, "alarms_at_05": alarms, "permutations": 19},
     }
     print(f"written to {store('stability', content)}")
+
+
+def select_alone(scores: fmiqa.ScoreMatrix, split: Split, max_maps: int) -> fmiqa.MapIndex:
+    """What `stability_selection` does for one subsample, in a batch of its own."""
+    values, y = scores.values.double(), scores.targets
+    counts = counts_of([split.train], len(y)).to(y)
+    candidates = Candidates(values, y, scores.maps, objective=Objective(), counts=counts, confirm=False)
+    allowed = usable(values[split.train], y[split.train])[None]
+    ((chosen, _),) = climb(candidates, [[]], allowed, max_maps=max_maps, tol=0.0)
+    return scores.maps.at(chosen)
 
 
 def noise_alarm(trial: int) -> bool:

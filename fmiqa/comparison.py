@@ -76,6 +76,7 @@ class MapScorer(nn.Module):
             "viewing": self.extractor.viewing.options(),
             "measure": self.measure.options(),
             "dtype": str(self.extractor.dtype).removeprefix("torch."),
+            "precision": self.extractor.precision,
         }
 
     def prepare(self, reference: Tensor) -> PreparedImages:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.networks import NETWORKS, Layer, Stage, blank_network, conv_filters, keep_layers, layer_nodes, trace_layers
+from fmiqa.precision import Precision, reduced
 from fmiqa.viewing import Viewing
 from fmiqa.weights import StateDict, download, fingerprint, fit_state, read_state, seeded_state
 
@@ -47,6 +48,8 @@ class FeatureExtractor(nn.Module):
         layers: names of the layers to keep, all by default; what only the others need is dropped, and
             `weights` may lack it.
         viewing: the scale at which the network sees images, see `fmiqa.Viewing`; as they are by default.
+        precision: what the network computes in: `"float32"`, or faster and coarser `"tf32"` (on CUDA) or
+            `"bfloat16"`; maps are compared in float32 all the same. Recorded with every result.
         seed: of the random weights when `weights` is None.
 
     Attributes:
@@ -79,15 +82,19 @@ class FeatureExtractor(nn.Module):
         stage: Stage = "relu",
         layers: Iterable[str] | None = None,
         viewing: Viewing = Viewing(),  # noqa: B008, a frozen value
+        precision: Precision = "float32",
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if precision not in get_args(Precision):
+            raise InputError(f"precision is one of {', '.join(get_args(Precision))}, got {precision!r}")
         if stage not in ("relu", "conv"):
             raise InputError(f"stage is 'relu' (after the ReLU) or 'conv' (before it), got {stage!r}")
         if not isinstance(model, str | nn.Module):
             raise InputError(f"model is one of {', '.join(NETWORKS)} or an nn.Module, got {type(model).__name__}")
         self.stage: Stage = stage
         self.viewing = viewing
+        self.precision: Precision = precision
         module = blank_network(model) if isinstance(model, str) else model
         self.network, self._layers = trace_layers(module, stage, layers)
         self.network_name = model if isinstance(model, str) else _network_name(model)
@@ -144,7 +151,16 @@ class FeatureExtractor(nn.Module):
     ) -> Iterator[tuple[str, Tensor]]:
         """As `features`, of what `normalize` gave, or of a part of it."""
         plan = self._plan(self.maps if maps is None else maps if isinstance(maps, MapIndex) else MapIndex(maps))
-        return _execute(self.network, plan, images)
+        walk = _execute(self.network, plan, images)
+        return walk if self.precision == "float32" else self._reduced(walk)
+
+    def _reduced(self, walk: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        while True:
+            with reduced(self.device, self.precision):  # not while the caller works on a layer
+                step = next(walk, None)
+            if step is None:
+                return
+            yield step[0], step[1].to(self.dtype)
 
     def nodes_of(self, maps: MapIndex) -> Iterator[tuple[fx.Node, list[str]]]:
         """The nodes of the network that run for these maps, in order, each with the layers it holds."""

@@ -230,7 +230,12 @@ class SelectedFeatureIQM(nn.Module):
                 state = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
                 viewing = Viewing(**part["viewing"])
                 extractor = FeatureExtractor(
-                    network, weights=state, stage=part["stage"], layers=part["layers"], viewing=viewing
+                    network,
+                    weights=state,
+                    stage=part["stage"],
+                    layers=part["layers"],
+                    viewing=viewing,
+                    precision=part.get("precision", "float32"),
                 )
                 extractor.weights_sha256 = part["weights_sha256"]
                 models[part["source"]] = extractor
@@ -306,6 +311,7 @@ def _refuse_other(extractor: FeatureExtractor, options: Mapping[str, Any], sourc
         "weights_sha256": extractor.weights_sha256,
         "stage": extractor.stage,
         "viewing": extractor.viewing.options(),
+        "precision": extractor.precision,
     }
     differing = [f"{k}: {options[k]!r} there, {own[k]!r} here" for k in own if options.get(k, own[k]) != own[k]]
     if differing:

@@ -1,14 +1,17 @@
-"""Strict float32: TF32, reduced-precision matrix products and autocast are off inside."""
+"""What floating-point numbers a network computes in: strict float32, or less where it is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-__all__ = ["strict_float32"]
+__all__ = ["Precision", "reduced", "strict_float32"]
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""`float32`: strict. `tf32`: products of 10-bit mantissas on CUDA (float32 elsewhere). `bfloat16`: of 7 bits."""
 
 # From torch 2.9 each backend has its own fp32_precision; reading the older flags after a user
 # set the newer ones raises, so each torch is spoken to in its own terms.
@@ -52,3 +55,24 @@ def strict_float32(device: torch.device | str) -> Iterator[None]:
     finally:
         for owner, name, value in before:
             setattr(owner, name, value)
+
+
+@contextmanager
+def reduced(device: torch.device | str, precision: Precision) -> Iterator[None]:
+    """Let convolutions inside `strict_float32` compute in less.
+
+    Args:
+        device: where the work inside runs.
+        precision: `"tf32"` or `"bfloat16"`.
+    """
+    if precision == "bfloat16":
+        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+            yield
+        return
+    owner, name, _ = _SWITCHES[0]
+    before = getattr(owner, name)
+    try:
+        setattr(owner, name, "tf32" if isinstance(before, str) else True)
+        yield
+    finally:
+        setattr(owner, name, before)

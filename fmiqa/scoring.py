@@ -264,7 +264,7 @@ class _Run:
             # A layer, the next one, a convolution's workspace, and the moments of a few channels.
             size = 4 * max([*layers, 3 * height * width]) * item
             fixed = 3 * sum(layers) * item
-            prepared = fixed <= self.memory // 2
+            prepared = fixed + size <= self.memory
             room = self.memory - (fixed if prepared else 0)
             images = max(1, min(self.batch_size, room // size))
             tiled = 2 * size > self.memory and getattr(self.scorer.measure, "tile_window", None) is not None

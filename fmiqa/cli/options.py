@@ -145,6 +145,11 @@ def add_computing_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch-size", type=int, metavar="N", help="at most N test images at once")
     group.add_argument("--workers", type=int, metavar="N", help="processes that decode images ahead")
     group.add_argument("--no-check", action="store_true", help="do not decode every image before the start")
+    group.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="compile the inner loops (default: where there are so many images that it pays)",
+    )
 
 
 def compute_scores(
@@ -171,6 +176,7 @@ def compute_scores(
         memory=args.memory,
         batch_size=args.batch_size,
         workers=args.workers,
+        compile=args.compile,
         check=check and not args.no_check,
         save=save,
         progress=progress,

@@ -33,7 +33,7 @@ __all__ = [
     "sources_of",
 ]
 
-_COMPUTATION = ("network", "weights_sha256", "stage", "viewing", "measure")
+_COMPUTATION = ("network", "weights_sha256", "stage", "viewing", "precision", "measure")
 
 
 def load_scores(given: Sequence[str], args: argparse.Namespace) -> ScoreMatrix:

@@ -14,6 +14,7 @@ float32 must not cancel away the small variance of flat places in E[x^2] - mu^2:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -28,6 +29,7 @@ from fmiqa.precision import strict_float32
 __all__ = ["SSIM", "PreparedReference"]
 
 _SMALLEST_WINDOW = 3
+_FEWEST_CHANNELS = 16  # a vector register full, where channels lie side by side
 
 
 class PreparedReference(NamedTuple):
@@ -41,15 +43,14 @@ class PreparedReference(NamedTuple):
 
     def image(self, number: int) -> PreparedReference:
         """The side of one image, where there is one for each; else the side of the one for all."""
-        if self.maps.is_cuda or self.maps.shape[0] == 1:
-            return self
-        return PreparedReference(*(None if part is None else part[number : number + 1] for part in self))  # type: ignore[arg-type]
+        parts = [v if v is None or v.shape[0] == 1 else v[number : number + 1] for v in self]
+        return PreparedReference(*parts)  # type: ignore[arg-type]
 
-    def channels(self, start: int, stop: int) -> PreparedReference:
-        """The side of some of the channels."""
-        shift, maps, mean, variance = (part[:, start:stop] for part in self[:4])
-        peak = self.peak if self.peak is None or self.peak.shape[1] == 1 else self.peak[:, start:stop]
-        return PreparedReference(shift, maps, mean, variance, peak)
+    def part(self, channels: slice, rows: slice, windows: slice) -> PreparedReference:
+        """The side of a piece of the maps: some channels, some rows and the rows of windows on them."""
+        peak = self.peak if self.peak is None or self.peak.shape[1] == 1 else self.peak[:, channels]
+        mean, variance = (moment[:, channels, windows] for moment in (self.mean, self.variance))
+        return PreparedReference(self.shift[:, channels], self.maps[:, channels, rows], mean, variance, peak)
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,7 @@ class SSIM:
             peak = reference.abs().amax((1, 2, 3) if self.data_range == "layer" else (2, 3), keepdim=True)
         shift = _flat_level(reference.detach(), self._constants(peak)[1])  # the score does not depend on it
         shifted = reference - shift
-        parts = [_moments(part, taps) for part in _channel_chunks(shifted)]
-        mean, variance = (torch.cat(p, 1) for p in zip(*parts, strict=True))
+        mean, variance = self._moments_of(shifted, taps)
         return PreparedReference(shift, shifted, mean, variance, peak)
 
     def compare(self, test: Tensor, prepared: PreparedReference) -> Tensor:
@@ -155,23 +155,35 @@ class SSIM:
                 "(the reference may be one image for all)"
             )
         taps = self._taps(test)
-        if is_fusing():
-            # One pass over each image's maps; no buffers to keep small, and a GPU takes the batch at once.
-            parts = [self._compare(part, prepared.image(i), taps) for i, part in enumerate(_images(test))]
-            return torch.cat(parts)
-        chunks = _channel_chunks(test)
-        parts = []
-        for i, part in enumerate(chunks):
-            start = i * chunks[0].shape[1]
-            parts.append(self._compare(part, prepared.channels(start, start + part.shape[1]), taps))
-        return torch.cat(parts, 1)
+        if self.data_range == "pair":
+            own = test.abs().amax((-2, -1), keepdim=True)
+            prepared = prepared._replace(peak=own if prepared.peak is None else torch.maximum(prepared.peak, own))
+        if is_fusing() and test.is_cpu:
+            return torch.cat([self._in_pieces(one, prepared.image(i), taps) for i, one in enumerate(test.split(1))])
+        return self._in_pieces(test, prepared, taps)
+
+    def _in_pieces(self, test: Tensor, reference: PreparedReference, taps: list[float]) -> Tensor:
+        scores = []
+        for channels, strips in _pieces(test, len(taps)):
+            rows = [
+                self._compare(test[:, channels, rows], reference.part(channels, rows, windows), taps)
+                for rows, windows in strips
+            ]
+            scores.append(torch.cat(rows, -1).mean(-1) if len(rows) > 1 else rows[0].mean(-1))
+        return torch.cat(scores, 1) if len(scores) > 1 else scores[0]
+
+    def _moments_of(self, maps: Tensor, taps: list[float]) -> tuple[Tensor, Tensor]:
+        """Windowed mean and variance of whole maps."""
+        columns = []
+        for channels, strips in _pieces(maps, len(taps)):
+            parts = [_moments(maps[:, channels, rows], taps) for rows, _ in strips]
+            columns.append([torch.cat(p, 2) if len(p) > 1 else p[0] for p in zip(*parts, strict=True)])
+        mean, variance = (torch.cat(p, 1) if len(p) > 1 else p[0] for p in zip(*columns, strict=True))
+        return mean, variance
 
     def _compare(self, test: Tensor, reference: PreparedReference, taps: list[float]) -> Tensor:
-        peak = reference.peak
-        if peak is not None and self.data_range == "pair":
-            peak = torch.maximum(peak, test.abs().amax((-2, -1), keepdim=True))
-        rows: Tensor = _similarity(test, *reference[:4], *self._constants(peak), taps)
-        return rows.mean(-1)
+        """(N, C, rows of windows) the mean of each row; of a piece of the maps."""
+        return _similarity(test, *reference[:4], *self._constants(reference.peak), taps)
 
     def _constants(self, peak: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
         """C1 and C2, for a number or for each map's largest magnitude."""
@@ -252,17 +264,16 @@ def _blur(x: Tensor, taps: list[float]) -> Tensor:
     return x
 
 
-def _images(maps: Tensor) -> tuple[Tensor, ...]:
-    """One image at a time on a CPU, whose cache holds no more; all at once on a GPU."""
-    if maps.is_cuda:
-        return (maps,)
-    images: tuple[Tensor, ...] = maps.split(1)
-    return images
+def _pieces(maps: Tensor, window: int) -> Iterator[tuple[slice, list[tuple[slice, slice]]]]:
+    """Pieces of maps small enough that their half-dozen moments stay in cache, or fill a GPU.
 
-
-def _channel_chunks(maps: Tensor) -> tuple[Tensor, ...]:
-    """Groups of channels small enough that the half-dozen moments of a group stay in cache, or fill a GPU."""
-    budget = 2**20 if maps.is_cpu else 2**26
+    Some channels at a time, and of large maps some rows: each with the strips of rows, and the windows on them.
+    """
     n, c, h, w = maps.shape
-    chunks: tuple[Tensor, ...] = torch.split(maps, max(1, min(c, budget // (n * h * w))), dim=1)
-    return chunks
+    budget = 2**26 if not maps.is_cpu else 2**19 if is_fusing() and n * c * h * w > 2**20 else 2**20
+    channels = min(c, max(_FEWEST_CHANNELS, budget // (n * h * w)))
+    windows = h - window + 1
+    rows = min(windows, max(2 * window, budget // (n * channels * w)))
+    starts = range(0, windows, rows)
+    strips = [(slice(k, min(h, k + rows + window - 1)), slice(k, min(windows, k + rows))) for k in starts]
+    return ((slice(k, min(c, k + channels)), strips) for k in range(0, c, channels))

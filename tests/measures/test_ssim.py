@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,13 +190,36 @@ def test_both_forms_of_the_window_agree(monkeypatch: pytest.MonkeyPatch, side: i
     torch.testing.assert_close(slices, depthwise, rtol=0, atol=1e-14)
 
 
-def test_channel_groups_change_nothing(monkeypatch: pytest.MonkeyPatch, maps: tuple[Tensor, Tensor]) -> None:
+def test_pieces_cover_maps_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for shape, window in (
+        ((1, 40, 300, 400), 11),
+        ((2, 64, 384, 512), 11),
+        ((1, 5, 3, 900000), 3),
+        ((1, 1, 11, 11), 11),
+    ):
+        maps = torch.empty(1).expand(shape)
+        seen = torch.zeros(shape[1], shape[2] - window + 1, dtype=torch.long)
+        for channels, strips in module._pieces(maps, window):
+            for rows, windows in strips:
+                seen[channels, windows] += 1
+                assert (rows.start, rows.stop) == (windows.start, windows.stop + window - 1)
+        assert bool((seen == 1).all())
+
+
+def iter_of(pieces: list[Any], *_: Any) -> Iterator[Any]:
+    return iter(pieces)
+
+
+def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch, maps: tuple[Tensor, Tensor]) -> None:
     test, reference = (side[None].double() for side in maps)
     for data_range in (1.0, "reference", "pair", "layer"):
         measure = SSIM(data_range=data_range)  # type: ignore[arg-type]
         whole = measure(test, reference)
         with monkeypatch.context() as patch:
-            patch.setattr(module, "_channel_chunks", lambda m: torch.split(m, 4, 1))
+            height = test.shape[2]
+            strips = [(slice(0, 18), slice(0, 8)), (slice(8, height), slice(8, height - 10))]
+            pieces = [(slice(k, k + 3), strips) for k in range(0, test.shape[1], 3)]
+            patch.setattr(module, "_pieces", partial(iter_of, pieces))
             torch.testing.assert_close(measure(test, reference), whole, rtol=0, atol=1e-12)
 
 
