@@ -29,7 +29,9 @@ from fmiqa.precision import strict_float32
 __all__ = ["SSIM", "PreparedReference"]
 
 _SMALLEST_WINDOW = 3
-_FEWEST_CHANNELS = 16  # a vector register full, where channels lie side by side
+# Of a piece of maps: channels at least (they lie side by side, and fill vector registers), and elements at most.
+_PIECES = {"eager": (16, 2**19), "compiled": (64, 2**20), "gpu": (16, 2**26)}
+_WHOLE = 2**22  # elements up to which compiled loops take maps whole: their windowed rows still fit in cache
 
 
 class PreparedReference(NamedTuple):
@@ -270,8 +272,10 @@ def _pieces(maps: Tensor, window: int) -> Iterator[tuple[slice, list[tuple[slice
     Some channels at a time, and of large maps some rows: each with the strips of rows, and the windows on them.
     """
     n, c, h, w = maps.shape
-    budget = 2**26 if not maps.is_cpu else 2**19 if is_fusing() and n * c * h * w > 2**20 else 2**20
-    channels = min(c, max(_FEWEST_CHANNELS, budget // (n * h * w)))
+    fewest, budget = _PIECES["gpu" if not maps.is_cpu else "compiled" if is_fusing() else "eager"]
+    if is_fusing() and maps.is_cpu and n * c * h * w <= _WHOLE:
+        fewest, budget = c, n * c * h * w
+    channels = min(c, max(fewest, budget // (n * h * w)))
     windows = h - window + 1
     rows = min(windows, max(2 * window, budget // (n * channels * w)))
     starts = range(0, windows, rows)
