@@ -106,7 +106,7 @@ class Tiling:
 
     def _spans(self, length: int, side: int, axis: int) -> Iterator[_Span]:
         for first in range(0, length, side):
-            last = first + side if first + side < length else length
+            last = min(first + side, length)
             windows: dict[str, tuple[int, int]] = {}
             start, stop = first, 0
             for layer, reach in self._reach.items():
@@ -162,16 +162,12 @@ def reaches(scorer: MapScorer) -> dict[str, Reach]:
 def _behind(network: fx.GraphModule, node: fx.Node, inputs: list[Reach]) -> Reach:
     if node.op == "call_module":
         module: Any = network.get_submodule(str(node.target))
-        if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-            return inputs[0].through(
-                *(_same(v, node) for v in (module.kernel_size, module.stride, module.padding, module.dilation))
-            )
-        if isinstance(module, nn.MaxPool2d):
-            return inputs[0].through(
-                *(_same(v, node) for v in (module.kernel_size, module.stride, module.padding, module.dilation))
-            )
-        if isinstance(module, nn.AvgPool2d):
-            return inputs[0].through(*(_same(v, node) for v in (module.kernel_size, module.stride, module.padding, 1)))
+        zeros = not isinstance(module, nn.Conv2d) or (
+            module.padding_mode == "zeros" and not isinstance(module.padding, str)
+        )
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) and zeros:
+            window = (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
+            return inputs[0].through(*(_same(v, node) for v in window))
         if isinstance(module, _POINTWISE) and not module.training:
             return inputs[0]
     elif getattr(node.target, "__name__", str(node.target)) in _POINTWISE_CALLS and inputs:
