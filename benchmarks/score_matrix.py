@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=measuring.sizes, nargs="*", default=[], help="noise images too, as 384x512")
     parser.add_argument("--noise-images", type=int, default=16, help="how many of each of these sizes")
     parser.add_argument("--alone", type=int, default=1, help="images for the packages that are slower")
+    parser.add_argument("--no-packages", action="store_true", help="check against pytorch-msssim, but time ours alone")
     parser.add_argument("--memory", type=int, help="score_matrix's budget in bytes, its default without")
     parser.add_argument("--cold", action="store_true", help="what compiling costs, with and without a cache")
     args = parser.parse_args()
@@ -159,6 +160,8 @@ def measure(name: str, extractor: FeatureExtractor, data: SampleSource, args: ar
     if min(window(x) for x, _ in pairs[0]) < WINDOW and packages.pop(TORCHMETRICS, None):
         print("maps smaller than torchmetrics' window, which it cannot make smaller: left out")
     agreement = check(extractor, data, pairs, packages, workers)
+    if args.no_packages:
+        packages.clear()
     formats = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
     bare = {f"bare forward, {k}": Bare(extractor, v) for k, v in formats.items()}
     with torch.inference_mode():

@@ -14,6 +14,11 @@ from typing import Generic, ParamSpec, TypeVar
 
 import torch
 
+# Each intermediate value goes into the loop that uses it, however many values it reads: of a window's taps, none is kept.
+_ONE_LOOP = dict.fromkeys(
+    ("realize_reads_threshold", "realize_acc_reads_threshold", "realize_opcount_threshold"), 10_000
+)
+
 __all__ = ["Fused", "ahead", "fusing", "is_fusing"]
 
 P = ParamSpec("P")
@@ -85,7 +90,7 @@ class Fused(Generic[P, R]):
         if self._failed or not is_fusing():
             return self.eager(*args, **kwargs)
         if self._compiled is None:
-            self._compiled = torch.compile(self.eager, dynamic=True)
+            self._compiled = torch.compile(self.eager, dynamic=True, options=_ONE_LOOP)
         from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 
         try:

@@ -14,6 +14,7 @@ float32 must not cancel away the small variance of flat places in E[x^2] - mu^2:
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -29,9 +30,10 @@ from fmiqa.precision import strict_float32
 __all__ = ["SSIM", "PreparedReference"]
 
 _SMALLEST_WINDOW = 3
-# Of a piece of maps: channels at least (they lie side by side, and fill vector registers), and elements at most.
-_PIECES = {"eager": (16, 2**19), "compiled": (64, 2**20), "gpu": (16, 2**26)}
-_WHOLE = 2**22  # elements up to which compiled loops take maps whole: their windowed rows still fit in cache
+# Of a piece of maps: channels at least (they lie side by side, and fill vector registers; compiled loops want them
+# all), and elements at most.
+_PIECES = {"eager": (16, 2**19), "compiled": (sys.maxsize, 2**20), "gpu": (16, 2**26)}
+_TOGETHER = 2**22  # elements of maps up to which compiled loops take all images in one call
 
 
 class PreparedReference(NamedTuple):
@@ -160,7 +162,7 @@ class SSIM:
         if self.data_range == "pair":
             own = test.abs().amax((-2, -1), keepdim=True)
             prepared = prepared._replace(peak=own if prepared.peak is None else torch.maximum(prepared.peak, own))
-        if is_fusing() and test.is_cpu:
+        if is_fusing() and test.is_cpu and test.numel() > _TOGETHER:
             return torch.cat([self._in_pieces(one, prepared.image(i), taps) for i, one in enumerate(test.split(1))])
         return self._in_pieces(test, prepared, taps)
 
@@ -185,7 +187,9 @@ class SSIM:
 
     def _compare(self, test: Tensor, reference: PreparedReference, taps: list[float]) -> Tensor:
         """(N, C, rows of windows) the mean of each row; of a piece of the maps."""
-        return _similarity(test, *reference[:4], *self._constants(reference.peak), taps)
+        columns = _down(test, reference.shift, reference.maps, taps)
+        constants = self._constants(reference.peak)
+        return _across(columns, reference.shift, reference.mean, reference.variance, *constants, taps)
 
     def _constants(self, peak: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
         """C1 and C2, for a number or for each map's largest magnitude."""
@@ -211,10 +215,16 @@ class SSIM:
 
 
 @Fused
-def _similarity(
-    test: Tensor,
+def _down(test: Tensor, shift: Tensor, maps: Tensor, taps: list[float]) -> tuple[Tensor, Tensor, Tensor]:
+    """Columns under the window: of the shifted test maps, of their squares, of their squared difference."""
+    x = test - shift
+    return _blur(x, taps, -2), _blur(x * x, taps, -2), _blur((x - maps).square(), taps, -2)
+
+
+@Fused
+def _across(
+    columns: tuple[Tensor, Tensor, Tensor],
     shift: Tensor,
-    maps: Tensor,
     mean_y: Tensor,
     variance_y: Tensor,
     c1: Tensor | float,
@@ -222,10 +232,9 @@ def _similarity(
     taps: list[float],
 ) -> Tensor:
     """(N, C, H') luminance times contrast-structure, mean over each row of windows; reference side as prepared."""
-    x = test - shift
-    mean_x, variance_x = _moments(x, taps)
-    mean_difference = mean_x - mean_y
-    unlike = (_blur((x - maps).square(), taps) - mean_difference.square()).clamp(min=0)
+    mean_x, power_x, power = (_blur(column, taps, -1) for column in columns)
+    unlike = (power - (mean_x - mean_y).square()).clamp(min=0)
+    variance_x = (power_x - mean_x * mean_x).clamp(min=0)
     a, b = mean_x + shift, mean_y + shift
     luminance = (2 * a * b + c1) / (a * a + b * b + c1)
     structure = 1 - unlike / (variance_x + variance_y + c2)
@@ -243,27 +252,25 @@ def _flat_level(maps: Tensor, c2: Tensor | float) -> Tensor:
 
 
 def _moments(x: Tensor, taps: list[float]) -> tuple[Tensor, Tensor]:
-    mean = _blur(x, taps)
-    return mean, (_blur(x * x, taps) - mean * mean).clamp(min=0)
+    mean, power = (_blur(_blur(v, taps, -2), taps, -1) for v in (x, x * x))
+    return mean, (power - mean * mean).clamp(min=0)
 
 
-def _blur(x: Tensor, taps: list[float]) -> Tensor:
-    """Separable window over full windows only: (N, C, H, W) -> (N, C, H - k + 1, W - k + 1)."""
+def _blur(x: Tensor, taps: list[float], axis: int) -> Tensor:
+    """Window along one side of (N, C, H, W), full windows only."""
     if x.is_cpu and not torch.compiler.is_compiling():
-        # One depthwise convolution a side: the fastest eager form on CPUs.
-        c, k = x.shape[1], len(taps)
-        weight = x.new_tensor(taps).expand(c, 1, k)
+        # A depthwise convolution: the fastest eager form on CPUs.
+        side = [1, 1]
+        side[axis] = len(taps)
+        weight = x.new_tensor(taps).expand(x.shape[1], 1, -1).reshape(-1, 1, *side)
         with strict_float32("cpu"):
-            x = F.conv2d(x, weight[..., None].contiguous(), groups=c)
-            return F.conv2d(x, weight[:, :, None].contiguous(), groups=c)
+            return F.conv2d(x, weight, groups=x.shape[1])
     # Shifted slices, symmetric taps paired: no reduced-precision convolution on GPUs, one loop when compiled.
-    for axis in (-2, -1):
-        n, half = x.shape[axis] - len(taps) + 1, len(taps) // 2
-        y = x.narrow(axis, half, n) * taps[half]
-        for k in range(half):
-            y = y + (x.narrow(axis, k, n) + x.narrow(axis, len(taps) - 1 - k, n)) * taps[k]
-        x = y
-    return x
+    n, half = x.shape[axis] - len(taps) + 1, len(taps) // 2
+    y = x.narrow(axis, half, n) * taps[half]
+    for k in range(half):
+        y = y + (x.narrow(axis, k, n) + x.narrow(axis, len(taps) - 1 - k, n)) * taps[k]
+    return y
 
 
 def _pieces(maps: Tensor, window: int) -> Iterator[tuple[slice, list[tuple[slice, slice]]]]:
@@ -273,8 +280,6 @@ def _pieces(maps: Tensor, window: int) -> Iterator[tuple[slice, list[tuple[slice
     """
     n, c, h, w = maps.shape
     fewest, budget = _PIECES["gpu" if not maps.is_cpu else "compiled" if is_fusing() else "eager"]
-    if is_fusing() and maps.is_cpu and n * c * h * w <= _WHOLE:
-        fewest, budget = c, n * c * h * w
     channels = min(c, max(fewest, budget // (n * h * w)))
     windows = h - window + 1
     rows = min(windows, max(2 * window, budget // (n * channels * w)))
