@@ -18,6 +18,8 @@ from fmiqa.selection.criteria import Criterion, Objective
 from fmiqa.selection.result import Selection, Step
 from fmiqa.selection.search import Best, Candidates, climb
 
+_COLUMNS = 256  # maps whose agreement with the targets is looked at together
+
 __all__ = ["Direction", "Problem", "forward_select", "prepare", "read_scores", "step_bar", "usable"]
 
 Direction = Literal["rising", "any"]
@@ -225,7 +227,7 @@ def prepare(
 def read_scores(
     scores: ScoreMatrix | Tensor, targets: Tensor | None
 ) -> tuple[Tensor, Tensor, MapIndex, dict[str, Any]]:
-    """Values (N, M) and targets (N,) in float64, the maps, and the options of a score matrix, checked."""
+    """Values (N, M) as they are, targets (N,) in float64, the maps, and the options of a score matrix, checked."""
     if isinstance(scores, ScoreMatrix):
         values, maps = scores.values, scores.maps
         source = {**scores.options, "references": sorted(set(scores.groups))}
@@ -242,7 +244,7 @@ def read_scores(
         raise InputError(f"targets {tuple(targets.shape)} need one score for each of the {len(values)} images")
     if not targets.isfinite().all() or len(targets) < 5 or targets.min() == targets.max():
         raise InputError(f"targets must be at least 5 finite scores that are not all equal, got {targets}")
-    return values.double(), targets.double(), maps, dict(source)
+    return values, targets.double(), maps, dict(source)
 
 
 def usable(values: Tensor, targets: Tensor, direction: Direction = "rising") -> Tensor:
@@ -250,7 +252,8 @@ def usable(values: Tensor, targets: Tensor, direction: Direction = "rising") -> 
     low, high = values.aminmax(dim=0)
     good = low.isfinite() & high.isfinite() & (high > low)
     if direction == "rising":
-        good &= weighted_pearson(values.T, targets[None]) > 0
+        parts = values.split(_COLUMNS, 1)
+        good &= torch.cat([weighted_pearson(part.T.double(), targets[None]) for part in parts]) > 0
     return good
 
 

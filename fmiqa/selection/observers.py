@@ -281,7 +281,7 @@ def observer_study(
     labels = _checked_ratings(scores, ratings, names)
     # The observers are the targets here; the numbers stand in for a mean score that nothing uses.
     values, _, maps, source = read_scores(scores, torch.arange(len(ratings)))
-    y = ratings.to(values).T
+    y = ratings.to(values.device, torch.float64).T
     rated = y.isfinite()
     own = _Raters(y, rated, labels)
     mean = _Raters(*_mean_of_others(y, rated), [f"mean of all but {label}" for label in labels])
@@ -294,7 +294,7 @@ def observer_study(
     objective = Objective(criterion, fit)
 
     def grow(targets: Tensor, counting: Tensor) -> tuple[Candidates, list[Path]]:
-        counts = counting.to(values)
+        counts = counting.to(y)
         found = Candidates(values, targets.nan_to_num(0.0), maps, objective=objective, pool=pool, counts=counts)
         allowed = torch.stack([usable(values[c], t[c], direction) for t, c in zip(targets, counting, strict=True)])
         paths = climb(found, [[]] * len(targets), allowed, max_maps=max_maps, tol=tol)

@@ -26,6 +26,7 @@ __all__ = ["Best", "Candidates", "Path", "climb", "ranked"]
 _CONFIRMED = 8  # candidates of a step whose fit is searched globally
 # Points of a portion of rows, which processes are dealt: what a core's cache holds where loops are eager.
 _POINTS = {"eager": 2**17, "compiled": 2**19, "gpu": 2**24}
+_COPIED = 2**28  # map scores up to which they are laid out anew, a map together
 _COMPILING_PAYS = 2e7  # points of a step: it takes longer eagerly than a step's share of compiling
 
 
@@ -49,7 +50,8 @@ class Candidates:
     """Maps as candidates, on B problems.
 
     Args:
-        values: (N, M) map scores, float64.
+        values: (N, M) map scores; computed with in float64, portion by portion. Very large ones stay where they are (a matrix
+            loaded from a file: there).
         targets: (N,) or (B, N) subjective scores, float64.
         maps: the M maps.
         objective: what is maximised.
@@ -69,7 +71,7 @@ class Candidates:
         counts: Tensor | None = None,
         confirm: bool = True,
     ) -> None:
-        self.columns = values.T.contiguous()
+        self._by_map = values.T.contiguous() if values.numel() <= _COPIED else values.T
         self.maps = maps
         self.objective = objective
         self.pool = pool
@@ -92,12 +94,21 @@ class Candidates:
 
     def pooled(self, chosen: Sequence[int]) -> Tensor:
         """(N,) the combined score of a set on all images."""
-        return pool_scores(self.columns[list(chosen)].T, self.maps.at(chosen), pool=self.pool)
+        return pool_scores(self._by_map[list(chosen)].T.double(), self.maps.at(chosen), pool=self.pool)
+
+    def columns(self, positions: Tensor, problem: Tensor | int) -> Tensor:
+        """(R, n) scores of maps on the images of their problems, one for each or one for all."""
+        if self.images is None:
+            return self._by_map[positions].double()
+        images = self.images[0 if self.problems == 1 else problem]
+        if images.ndim == 1:
+            return self._by_map[positions][:, images].double()
+        return self._by_map[positions[:, None], images].double()
 
     def value(self, sets: Sequence[Sequence[int]]) -> Tensor:
         """(B,) the criterion of a set for each problem; -inf for an empty one."""
         if not any(len(s) for s in sets):
-            return self.columns.new_full((self.problems,), -math.inf)
+            return self.targets.new_full((self.problems,), -math.inf)
         x = torch.stack([self.pooled(s) for s in sets])
         x = x if self.images is None else x.gather(1, self.images)
         evaluate = self.objective.exact if self.confirm or self.objective.quick_is_exact else self.objective.quick
@@ -120,7 +131,7 @@ class Candidates:
         """
         problem, candidate = allowed.nonzero().unbind(1)
         state = _State(self, sets)
-        value = self.columns.new_full(allowed.shape, -math.inf)
+        value = self.targets.new_full(allowed.shape, -math.inf)
         with ahead(pays=len(problem) * self.targets.shape[1] > _COMPILING_PAYS):
             value[problem, candidate] = self._evaluated(self.objective.quick, state, problem, candidate, leaving)
         if self.confirm:
@@ -147,8 +158,8 @@ class Candidates:
         The portions do not depend on the number of processes: the last bits of a row depend on what it is
         computed together with.
         """
-        value = self.columns.new_full(problem.shape, -math.inf)
-        kind = "gpu" if not self.columns.is_cpu else "compiled" if is_fusing() else "eager"
+        value = self.targets.new_full(problem.shape, -math.inf)
+        kind = "gpu" if not self.targets.is_cpu else "compiled" if is_fusing() else "eager"
         rows = max(1, _POINTS[kind] // self.targets.shape[1])
         for start in share(range(0, len(problem), rows)):
             p, m = problem[start : start + rows], candidate[start : start + rows]
@@ -176,13 +187,13 @@ class _State:
         self._c = c = candidates
         n = c.targets.shape[1]
         groups = 1 if c.pool == "mean" else c._layers
-        self._total = c.columns.new_zeros(len(sets), groups, n)
-        self._count = c.columns.new_zeros(len(sets), groups)
+        self._total = c.targets.new_zeros(len(sets), groups, n)
+        self._count = c.targets.new_zeros(len(sets), groups)
         for b, chosen in enumerate(sets):
             if not len(chosen):
                 continue
-            index = torch.tensor(list(chosen), device=c.columns.device)
-            own = c.columns[index] if c.images is None else c.columns[index][:, c.images[0 if c.problems == 1 else b]]
+            index = torch.tensor(list(chosen), device=c.targets.device)
+            own = c.columns(index, b)
             home = torch.zeros_like(index) if c.pool == "mean" else c._layer[index]
             self._total[b].index_add_(0, home, own)
             self._count[b].index_add_(0, home, torch.ones_like(home, dtype=own.dtype))
@@ -196,12 +207,7 @@ class _State:
     def joined(self, problem: Tensor, candidate: Tensor, *, leaving: bool = False) -> Tensor:
         """(R, n) the combined score of each row's set with its candidate, or `leaving`, without it."""
         c = self._c
-        if c.images is None:
-            own = c.columns[candidate]
-        elif c.problems == 1:
-            own = c.columns[candidate][:, c.images[0]]
-        else:
-            own = c.columns[candidate[:, None], c.images[problem]]
+        own = c.columns(candidate, problem)
         group = torch.zeros_like(candidate) if c.pool == "mean" else c._layer[candidate]
         sign = -1 if leaving else 1
         count = self._count[problem, group][:, None]

@@ -74,6 +74,7 @@ def weighted_select(
     if rule not in get_args(Rule):
         raise InputError(f"rule is one of {', '.join(get_args(Rule))}, got {rule!r}")
     values, y, maps, source = read_scores(scores, targets)
+    values = values.double()
     splits = grouped_folds(groups_of(scores, groups, len(y)), folds=folds, seed=seed)
     order = sorted((float(s) for s in strengths), reverse=True)
     live = usable(values, y, "any").nonzero()[:, 0]

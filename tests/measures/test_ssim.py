@@ -183,10 +183,10 @@ def test_images_against_pytorch_msssim(device: torch.device) -> None:
 def test_both_forms_of_the_window_agree(monkeypatch: pytest.MonkeyPatch, side: int) -> None:
     x = torch.randn(2, 5, 23, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     taps = SSIM(window=side)._taps(x)
-    depthwise = module._blur(x, taps)
+    depthwise = [module._blur(x, taps, axis) for axis in (-2, -1)]
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    slices = module._blur(x, taps)
-    assert slices.shape == (2, 5, 24 - side, 31 - side)
+    slices = [module._blur(x, taps, axis) for axis in (-2, -1)]
+    assert [v.shape for v in slices] == [(2, 5, 24 - side, 30), (2, 5, 23, 31 - side)]
     torch.testing.assert_close(slices, depthwise, rtol=0, atol=1e-14)
 
 

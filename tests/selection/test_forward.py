@@ -126,6 +126,20 @@ def test_quick_search_finds_what_a_global_one_finds() -> None:
         allowed[best.position] = False
 
 
+def test_scores_that_stay_where_they_are_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, targets = synthetic(images=30, maps=12)
+    counts = torch.randint(0, 3, (4, 30), generator=torch.Generator().manual_seed(0))
+    maps, allowed = MapIndex.of_layers({"a": 12}), torch.ones(4, 12, dtype=torch.bool)
+
+    def tried() -> Tensor:
+        candidates = Candidates(values.float(), targets, maps, objective=Objective(), counts=counts)
+        return candidates.tried([[], [1], [2, 3], [5]], allowed)
+
+    laid_out = tried()
+    monkeypatch.setattr("fmiqa.selection.search._COPIED", 0)
+    assert torch.equal(tried(), laid_out)
+
+
 @pytest.mark.parametrize("pool", ["mean", "layer_geometric"])
 def test_joined_scores_are_the_pooled_scores_of_each_set(pool: str) -> None:
     values, targets = synthetic(images=20, maps=12)
