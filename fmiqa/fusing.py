@@ -10,14 +10,13 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 
-# Each intermediate value goes into the loop that uses it, however many values it reads: of a window's taps, none is kept.
-_ONE_LOOP = dict.fromkeys(
-    ("realize_reads_threshold", "realize_acc_reads_threshold", "realize_opcount_threshold"), 10_000
-)
+# Each intermediate value goes into the loop that uses it, however much it reads: a window's taps are never kept.
+_ONE_LOOP = ("realize_reads_threshold", "realize_acc_reads_threshold", "realize_opcount_threshold")
+_NO_LIMIT = 10_000
 
 __all__ = ["Fused", "ahead", "fusing", "is_fusing"]
 
@@ -90,7 +89,7 @@ class Fused(Generic[P, R]):
         if self._failed or not is_fusing():
             return self.eager(*args, **kwargs)
         if self._compiled is None:
-            self._compiled = torch.compile(self.eager, dynamic=True, options=_ONE_LOOP)
+            self._compiled = self._compile()
         from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 
         try:
@@ -100,3 +99,9 @@ class Fused(Generic[P, R]):
             reason = str(error).strip().splitlines()[0]
             warnings.warn(f"torch.compile does not work here, going on without it, slower: {reason}", stacklevel=3)
             return self.eager(*args, **kwargs)
+
+    def _compile(self) -> Callable[P, R]:
+        from torch._inductor import config
+
+        options: dict[str, Any] = {name: _NO_LIMIT for name in _ONE_LOOP if hasattr(config, name)}
+        return torch.compile(self.eager, dynamic=True, options=options)

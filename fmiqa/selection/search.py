@@ -50,8 +50,8 @@ class Candidates:
     """Maps as candidates, on B problems.
 
     Args:
-        values: (N, M) map scores; computed with in float64, portion by portion. Very large ones stay where they are (a matrix
-            loaded from a file: there).
+        values: (N, M) map scores; computed with in float64, portion by portion. Very large ones stay where they
+            are: in its file, if a matrix was loaded from one.
         targets: (N,) or (B, N) subjective scores, float64.
         maps: the M maps.
         objective: what is maximised.
