@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -20,7 +20,7 @@ from fmiqa.precision import Precision, reduced
 from fmiqa.viewing import Viewing
 from fmiqa.weights import StateDict, download, fingerprint, fit_state, read_state, seeded_state
 
-__all__ = ["FeatureExtractor"]
+__all__ = ["FeatureExtractor", "Operation", "run_node"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -162,11 +162,11 @@ class FeatureExtractor(nn.Module):
                 return
             yield step[0], step[1].to(self.dtype)
 
-    def nodes_of(self, maps: MapIndex) -> Iterator[tuple[fx.Node, list[str]]]:
-        """The nodes of the network that run for these maps, in order, each with the layers it holds."""
+    def nodes_of(self, maps: MapIndex) -> Iterator[Operation]:
+        """The operations of the network that run for these maps, in order."""
         plan = self._plan(maps)
         nodes = {node.name: node for node in self.network.graph.nodes}
-        return ((nodes[name], [layer.name for layer, _ in plan.outputs.get(name, ())]) for name in plan.nodes)
+        return (Operation(nodes[n], plan.outputs.get(n, []), plan.filters.get(n)) for n in plan.nodes)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images as the network wants them: (N, 3, H, W) float at its scale, ImageNet mean and deviation removed.
@@ -281,6 +281,14 @@ def check_images(images: Tensor, what: str = "images") -> None:
         )
 
 
+class Operation(NamedTuple):
+    """An operation of a network, and what a run for some maps needs of it."""
+
+    node: fx.Node
+    outputs: list[tuple[Layer, list[int] | None]]  # the layers it holds, with the channels to pick; None: all
+    filters: list[int] | None  # of a convolution: those that are run; None: all
+
+
 @dataclass
 class _Plan:
     """What to run for a set of maps, in order, and what to hand out after which node (all by node name)."""
@@ -337,7 +345,7 @@ def _execute(network: fx.GraphModule, plan: _Plan, images: Tensor) -> Iterator[t
     values: dict[str, Any] = {}
     for name in plan.nodes:
         try:
-            values[name] = _call(network, nodes[name], values, plan.filters.get(name), images)
+            values[name] = run_node(network, nodes[name], values, plan.filters.get(name), images)
         except RuntimeError as error:
             if "too small" in str(error) or "Kernel size can't be greater" in str(error):
                 height, width = images.shape[-2:]
@@ -354,9 +362,10 @@ def _execute(network: fx.GraphModule, plan: _Plan, images: Tensor) -> Iterator[t
             del value
 
 
-def _call(
+def run_node(
     network: fx.GraphModule, node: fx.Node, values: dict[str, Any], filters: list[int] | None, images: Tensor
 ) -> Any:
+    """One operation of the network, on the values of the nodes before it; of a convolution some filters, or all."""
     if node.op == "placeholder":
         return images  # the only one that is needed: the other arguments' defaults are traced in
     if node.op == "get_attr":

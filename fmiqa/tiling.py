@@ -18,7 +18,7 @@ from fmiqa.errors import InputError
 if TYPE_CHECKING:
     from fmiqa.comparison import MapScorer
 
-__all__ = ["Reach", "Tiling", "reaches"]
+__all__ = ["Reach", "Tiling", "is_pointwise", "reaches"]
 
 _POINTWISE = (nn.ReLU, nn.Dropout, nn.Identity, nn.BatchNorm2d, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.GELU, nn.LeakyReLU)
 _POINTWISE_CALLS = ("relu", "relu_", "clone", "add", "iadd", "cat", "dropout", "contiguous", "sigmoid", "silu")
@@ -149,14 +149,22 @@ def reaches(scorer: MapScorer) -> dict[str, Reach]:
     """
     found: dict[str, Reach] = {}
     layers: dict[str, Reach] = {}
-    for node, names in scorer.extractor.nodes_of(scorer.asked):
+    for node, outputs, _ in scorer.extractor.nodes_of(scorer.asked):
         inputs = [found[i.name] for i in node.all_input_nodes if i.name in found]
         if node.op == "get_attr":
             continue
         reach = Reach(1, 0, 0) if node.op == "placeholder" else _behind(scorer.extractor.network, node, inputs)
         found[node.name] = reach
-        layers.update(dict.fromkeys(names, reach))
+        layers.update((layer.name, reach) for layer, _ in outputs)
     return layers
+
+
+def is_pointwise(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether an operation takes each position by itself, also of several maps side by side."""
+    if node.op == "call_module":
+        module = network.get_submodule(str(node.target))
+        return isinstance(module, _POINTWISE) and not module.training
+    return getattr(node.target, "__name__", str(node.target)) in _POINTWISE_CALLS
 
 
 def _behind(network: fx.GraphModule, node: fx.Node, inputs: list[Reach]) -> Reach:
@@ -168,9 +176,7 @@ def _behind(network: fx.GraphModule, node: fx.Node, inputs: list[Reach]) -> Reac
         if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) and zeros:
             window = (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
             return inputs[0].through(*(_same(v, node) for v in window))
-        if isinstance(module, _POINTWISE) and not module.training:
-            return inputs[0]
-    elif getattr(node.target, "__name__", str(node.target)) in _POINTWISE_CALLS and inputs:
+    if is_pointwise(network, node) and inputs:
         strides = {r.stride for r in inputs}
         if len(strides) == 1:
             return Reach(strides.pop(), min(r.low for r in inputs), max(r.high for r in inputs))

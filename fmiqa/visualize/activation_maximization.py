@@ -1,0 +1,294 @@
+"""Activation maximisation: the picture that excites a feature map most.
+
+Erhan, Bengio, Courville & Vincent, "Visualizing higher-layer features of a deep network" (2009) climb the gradient of a
+unit's activation in the pixels, under a bound on the norm. Olah, Mordvintsev & Schubert, "Feature visualization"
+(Distill, 2017) climb in a Fourier basis scaled by 1/f, in colours without correlation, and show the network a picture
+that is shifted, turned and scaled anew at each step, so that it looks like something.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fmiqa.errors import FileFormatError, InputError
+from fmiqa.features import FeatureExtractor, run_node
+from fmiqa.io import load_tensors, save_tensors
+from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.precision import strict_float32
+
+__all__ = ["MaximalImages", "Method", "maximize_activation", "mean_activations"]
+
+Method = Literal["fourier", "pixels"]
+
+_KIND = "fmiqa activation maximisation 1"
+_SEEDS = 1_000_003  # a map's start does not depend on the others
+_STEP = 0.05  # of Adam, in Fourier coefficients
+_START = 0.05  # standard deviation of the coefficients at the start
+_LEAK = 0.1  # of values below 0 while climbing: a map that is 0 everywhere has no slope
+_SHIFT, _TURN, _SCALE = 8.0, math.radians(8), 0.08  # largest shift in pixels, turn, and change of scale
+# Root of the covariance of natural images' colours (Olah et al. 2017), its largest column scaled to length 1.
+_COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+_CONTRAST = 0.25  # root mean square of the 2009 form's picture about grey: its norm bound
+_CLIMB = 0.02  # length of its steps, in root mean squares of the picture
+
+
+@dataclass(frozen=True, eq=False)
+class MaximalImages:
+    """For each feature map, the picture that excites it.
+
+    Args:
+        maps: the M maps.
+        images: (M, 3, H, W) float32 in [0, 1].
+        activations: (M,) the map's spatial mean on its picture.
+        options: how they were made.
+    """
+
+    maps: MapIndex
+    images: Tensor
+    activations: Tensor
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, map: FeatureMap | str) -> Tensor:
+        """(3, H, W) the picture of one map."""
+        return self.images[self.maps.positions(MapIndex([map]))[0]]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save as safetensors, written whole or not at all."""
+        header = {"maps": [str(m) for m in self.maps], "options": self.options}
+        save_tensors(path, _KIND, {"images": self.images, "activations": self.activations}, header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MaximalImages:
+        """What `save` saved.
+
+        Raises:
+            FileFormatError: the file is missing, damaged, or holds something else.
+        """
+        tensors, header = load_tensors(path, _KIND)
+        try:
+            return cls(MapIndex(header["maps"]), tensors["images"], tensors["activations"], header["options"])
+        except (KeyError, InputError) as error:
+            raise FileFormatError(f"{path} is not whole pictures of feature maps: {error}") from error
+
+
+def maximize_activation(
+    extractor: FeatureExtractor,
+    maps: Iterable[FeatureMap | str],
+    *,
+    method: Method = "fourier",
+    size: tuple[int, int] = (128, 128),
+    steps: int = 512,
+    batch: int = 32,
+    seed: int = 0,
+    progress: bool = True,
+) -> MaximalImages:
+    """Climb to pictures that excite feature maps, those of a layer in one batch.
+
+    Args:
+        extractor: the network.
+        maps: the feature maps; each gets one picture that raises its spatial mean.
+        method: `"fourier"`, today's form (Olah et al. 2017); `"pixels"`, that of 2009: steps along the gradient in the
+            pixels, under a bound on the picture's norm.
+        size: height and width of the pictures, in pixels.
+        steps: of the climb.
+        batch: how many pictures are made at once.
+        seed: of the start and of the shifts, turns and scales.
+        progress: show a progress bar.
+
+    Returns:
+        The pictures, and how much they excite their maps.
+
+    Raises:
+        InputError: unknown maps or method, steps or batch under 1, pictures too small for the network.
+
+    Example:
+        >>> import warnings; warnings.simplefilter("ignore")
+        >>> extractor = FeatureExtractor("alexnet", weights=None)
+        >>> found = maximize_activation(extractor, ["conv1:3", "conv2:5"], size=(64, 64), steps=3, progress=False)
+        >>> found.images.shape, found.activations.shape
+        (torch.Size([2, 3, 64, 64]), torch.Size([2]))
+    """
+    chosen = maps if isinstance(maps, MapIndex) else MapIndex(maps)
+    if method not in get_args(Method):
+        raise InputError(f"method is one of {', '.join(get_args(Method))}, got {method!r}")
+    if steps < 1 or batch < 1 or min(size) < 1:
+        raise InputError(f"steps, batch and sizes are at least 1, got {steps}, {batch} and {size}")
+    positions = extractor.maps.positions(chosen)
+    batches = [
+        members[start : start + batch]
+        for layer in chosen.channels
+        for members in [[i for i, m in enumerate(chosen) if m.layer == layer]]
+        for start in range(0, len(members), batch)
+    ]
+    images = torch.empty(len(chosen), 3, *size, device=extractor.device)
+    activations = torch.empty(len(chosen), device=extractor.device)
+    with _bar(progress, steps * len(batches)) as bar, strict_float32(extractor.device):
+        for members in batches:
+            own = [chosen[i] for i in members]
+            noise = torch.stack([_noise(seed * _SEEDS + positions[i], size) for i in members]).to(extractor.device)
+            climb = _climb_fourier if method == "fourier" else _climb_pixels
+            images[members] = climb(extractor, own, noise, steps, seed, bar)
+            with torch.no_grad():
+                activations[members] = _excitement(extractor, images[members], own)
+    options = {
+        "network": extractor.network_name,
+        "weights_sha256": extractor.weights_sha256,
+        "stage": extractor.stage,
+        "method": method,
+        "steps": steps,
+        "seed": seed,
+    }
+    return MaximalImages(chosen, images.cpu(), activations.cpu(), options)
+
+
+@torch.inference_mode()
+def mean_activations(extractor: FeatureExtractor, images: Iterable[Tensor], maps: Iterable[FeatureMap | str]) -> Tensor:
+    """The spatial mean of each map on each image: what activation maximisation raises.
+
+    Args:
+        extractor: the network.
+        images: (3, H, W) each, of any size, float in [0, 1] or uint8.
+        maps: the M feature maps.
+
+    Returns:
+        (N, M), on the CPU.
+
+    Example:
+        >>> import warnings; warnings.simplefilter("ignore")
+        >>> extractor = FeatureExtractor("alexnet", weights=None)
+        >>> mean_activations(extractor, torch.rand(3, 3, 64, 64), ["conv1:3", "conv2:5"]).shape
+        torch.Size([3, 2])
+    """
+    chosen = maps if isinstance(maps, MapIndex) else MapIndex(maps)
+    channels = chosen.channels
+    rows = []
+    with strict_float32(extractor.device):
+        for image in images:
+            found = extractor(image[None].to(extractor.device), chosen)
+            means = {layer: value.mean((2, 3))[0] for layer, value in found.items()}
+            rows.append(torch.stack([means[m.layer][channels[m.layer].index(m.channel)] for m in chosen]).cpu())
+    if not rows:
+        raise InputError("no images; give at least one")
+    return torch.stack(rows)
+
+
+def _excitement(extractor: FeatureExtractor, images: Tensor, maps: list[FeatureMap]) -> Tensor:
+    """(n,) of each picture the mean of its own map, all of one layer."""
+    wanted = MapIndex(dict.fromkeys(maps))
+    (values,) = extractor(images, wanted).values()
+    own = torch.tensor([wanted.channels[m.layer].index(m.channel) for m in maps], device=images.device)
+    means: Tensor = values.mean((2, 3))
+    return means.gather(1, own[:, None])[:, 0]
+
+
+def _inclination(extractor: FeatureExtractor, images: Tensor, maps: list[FeatureMap]) -> Tensor:
+    """The sum of what each picture is to raise: its map's mean, with a leak below 0 where the map ends in a ReLU."""
+    wanted = MapIndex(dict.fromkeys(maps))
+    normalized = extractor.normalize(images)
+    values: dict[str, Any] = {}
+    for node, outputs, filters in extractor.nodes_of(wanted):
+        before = {i.name: values[i.name] for i in node.all_input_nodes}
+        if outputs:
+            before = {name: value.clone() for name, value in before.items()}  # it may write in place
+        values[node.name] = run_node(extractor.network, node, before, filters, normalized)
+        for layer, channels in outputs:
+            value = values[node.name]
+            if layer.rectify:
+                value = F.leaky_relu(value, _LEAK)
+            elif extractor.stage == "relu":
+                value = value - _LEAK * values[node.all_input_nodes[0].name].neg().relu()
+            value = value if channels is None else value[:, channels]
+            own = torch.tensor([wanted.channels[m.layer].index(m.channel) for m in maps], device=images.device)
+            means: Tensor = value.mean((2, 3))
+            return means.gather(1, own[:, None]).sum()
+    raise AssertionError("the maps' layer holds them")
+
+
+def _climb_fourier(
+    extractor: FeatureExtractor, maps: list[FeatureMap], noise: Tensor, steps: int, seed: int, bar: Any
+) -> Tensor:
+    size = (noise.shape[2], noise.shape[3])
+    spectrum = torch.fft.rfft2(noise, norm="ortho") * _START
+    coefficients = torch.view_as_real(spectrum).clone().requires_grad_()
+    scale, colours = _natural_scale(size, noise.device), _colours(noise.device)
+    optimizer = torch.optim.Adam([coefficients], lr=_STEP)
+    generator = torch.Generator().manual_seed(seed)
+
+    def picture() -> Tensor:
+        planes = torch.fft.irfft2(torch.view_as_complex(coefficients) * scale, s=size, norm="ortho")
+        return torch.einsum("ck,nkhw->nchw", colours, planes).sigmoid()
+
+    for _ in range(steps):
+        optimizer.zero_grad(set_to_none=True)
+        (-_inclination(extractor, _moved(picture(), generator), maps)).backward()
+        optimizer.step()
+        bar.update()
+    return picture().detach()
+
+
+def _climb_pixels(
+    extractor: FeatureExtractor, maps: list[FeatureMap], noise: Tensor, steps: int, seed: int, bar: Any
+) -> Tensor:
+    bound = _CONTRAST * math.sqrt(noise[0].numel())
+    x = noise * (_CONTRAST / 4)
+    for _ in range(steps):
+        x.requires_grad_()
+        value = _inclination(extractor, x + 0.5, maps)
+        (slope,) = torch.autograd.grad(value, x)
+        with torch.no_grad():
+            x = x + slope * (_CLIMB * math.sqrt(noise[0].numel()) / _norm(slope).clamp(min=1e-30))
+            x = (x * (bound / _norm(x)).clamp(max=1)).clamp(-0.5, 0.5)
+        bar.update()
+    return (x + 0.5).detach()
+
+
+def _norm(x: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)
+    return norm
+
+
+def _natural_scale(size: tuple[int, int], device: torch.device) -> Tensor:
+    """(H, W / 2 + 1) amplitudes that fall as 1 / f, as those of natural images do."""
+    down = torch.fft.fftfreq(size[0], device=device)[:, None]
+    across = torch.fft.rfftfreq(size[1], device=device)
+    frequency: Tensor = (down.square() + across.square()).sqrt()
+    return 1 / frequency.clamp(min=1 / max(size))
+
+
+def _colours(device: torch.device) -> Tensor:
+    """(3, 3) from planes without correlation to red, green and blue."""
+    root = torch.tensor(_COLOURS, device=device)
+    longest: Tensor = torch.linalg.vector_norm(root, dim=0).max()
+    return root / longest
+
+
+def _moved(images: Tensor, generator: torch.Generator) -> Tensor:
+    """All pictures shifted, turned and scaled at random, alike; seen in a mirror beyond their borders."""
+    across, down, turn, size = (2 * torch.rand(4, generator=generator) - 1).tolist()
+    height, width = images.shape[2:]
+    angle, scale = turn * _TURN, 1 + size * _SCALE
+    cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
+    theta = images.new_tensor([
+        [cosine, -sine * height / width, 2 * across * _SHIFT / width],
+        [sine * width / height, cosine, 2 * down * _SHIFT / height],
+    ])  # fmt: skip
+    grid = F.affine_grid(theta.expand(len(images), -1, -1), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def _noise(seed: int, size: tuple[int, int]) -> Tensor:
+    return torch.randn(3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def _bar(progress: bool, total: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc="activation maximisation", unit="step", disable=not progress)

@@ -1,0 +1,228 @@
+"""Prediction difference analysis: which pixels of an image a feature map looks at.
+
+Zintgraf, Cohen, Adel & Welling, "Visualizing deep neural network decisions: prediction difference analysis" (ICLR
+2017). Each window of pixels is replaced by samples of what else it might have been; its relevance is how much the map's
+spatial mean falls (positive: the pixels raise it) on average. A pixel's relevance is the mean over the windows that
+cover it. One run of the network serves all maps, and only what a window can touch is run (`fmiqa.visualize.replay`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fmiqa.errors import FileFormatError, InputError, ResumeError
+from fmiqa.features import FeatureExtractor
+from fmiqa.io import load_tensors, save_tensors
+from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.visualize.patches import PatchSampler
+from fmiqa.visualize.replay import Replay
+
+__all__ = ["PAPER", "PredictionDifference", "prediction_difference"]
+
+# Zintgraf et al.'s settings, with ConditionalSampler(window=10, padding=2): a window at every pixel.
+PAPER: dict[str, Any] = {"stride": 1, "samples": 10}
+
+_KIND = "fmiqa prediction difference 1"
+_PART = "fmiqa prediction difference part 1"
+_ELEMENTS = {"cpu": 2**23, "cuda": 2**28}  # alive at once: what a processor's cache nearly holds, or fills a GPU
+_SECONDS = 20.0  # between two savings of what is done
+_SEEDS = 1_000_003  # rows of windows have seeds of their own, so that a resumed run draws the same
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionDifference:
+    """Signed relevance of pixels for feature maps.
+
+    Args:
+        maps: the M maps.
+        relevance: (M, H, W) change of the map's mean that the pixel accounts for: positive where the pixel raises it.
+        options: what it was computed with.
+    """
+
+    maps: MapIndex
+    relevance: Tensor
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, map: FeatureMap | str) -> Tensor:
+        """(H, W) the relevance for one map."""
+        return self.relevance[self.maps.positions(MapIndex([map]))[0]]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save as safetensors, written whole or not at all."""
+        header = {"maps": [str(m) for m in self.maps], "options": self.options}
+        save_tensors(path, _KIND, {"relevance": self.relevance}, header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PredictionDifference:
+        """What `save` saved.
+
+        Raises:
+            FileFormatError: the file is missing, damaged, or holds something else.
+        """
+        tensors, header = load_tensors(path, _KIND)
+        try:
+            return cls(MapIndex(header["maps"]), tensors["relevance"], header["options"])
+        except (KeyError, InputError) as error:
+            raise FileFormatError(f"{path} is not a whole prediction difference: {error}") from error
+
+
+def prediction_difference(
+    extractor: FeatureExtractor,
+    image: Tensor,
+    maps: Iterable[FeatureMap | str],
+    *,
+    sampler: PatchSampler,
+    stride: int = 4,
+    samples: int = 10,
+    seed: int = 0,
+    local: bool | None = None,
+    save: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> PredictionDifference:
+    """How much each pixel of an image raises or lowers the mean of each feature map.
+
+    Args:
+        extractor: the network, without viewing conditions.
+        image: (3, H, W), float in [0, 1] or uint8, on the network's device.
+        maps: the feature maps; all are served by the same runs of the network.
+        sampler: what replaces a window: `ConditionalSampler` as in the paper, or `MarginalSampler`, fitted to images
+            like this one. It says how large the window is.
+        stride: pixels from a window to the next, at most the window's side. The paper's 1 (`**PAPER`) costs 16 times
+            as much as 4.
+        samples: how many samples replace each window.
+        seed: of the samples.
+        local: as in `Replay`: None runs only what a window can touch where the network allows it.
+        save: file for the result (safetensors); what is done is kept beside it in `<save>.part`, and a run that was
+            stopped goes on from there.
+        progress: show a progress bar.
+
+    Returns:
+        The relevance of each pixel for each map, in units of the map's mean.
+
+    Raises:
+        InputError: an image smaller than a window or of another form, unknown maps, a stride beyond the window.
+        ResumeError: `<save>.part` is of a run with other options, or of another image.
+
+    Example:
+        >>> import warnings; warnings.simplefilter("ignore")
+        >>> from fmiqa.visualize import MarginalSampler
+        >>> image = torch.rand(3, 72, 80)
+        >>> found = prediction_difference(
+        ...     FeatureExtractor("alexnet", weights=None), image, ["conv1:3", "conv2:5"],
+        ...     sampler=MarginalSampler([image], patches=50), stride=10, samples=2, progress=False)
+        >>> found.relevance.shape
+        torch.Size([2, 72, 80])
+    """
+    chosen = maps if isinstance(maps, MapIndex) else MapIndex(maps)
+    if not (isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] == 3):
+        given = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+        raise InputError(f"one image (3, H, W) at a time, got {given}")
+    height, width = image.shape[1:]
+    window = sampler.window
+    if not (1 <= stride <= window <= min(height, width)) or samples < 1:
+        raise InputError(
+            f"needed: 1 <= stride <= window <= the image's sides, samples >= 1; got stride {stride}, window {window}, "
+            f"samples {samples}, an image of {width}x{height}"
+        )
+    replay = Replay(extractor, image, chosen, local=local)
+    pixels = image.float() / 255 if image.dtype == torch.uint8 else image
+    tops, lefts = _starts(height, window, stride), _starts(width, window, stride)
+    options = {
+        "network": extractor.network_name,
+        "weights_sha256": extractor.weights_sha256,
+        "stage": extractor.stage,
+        "size": [height, width],
+        "stride": stride,
+        "samples": samples,
+        "seed": seed,
+        **sampler.options(),
+    }
+    work = _Work(save, chosen, {**options, "mean": float(pixels.double().mean())}, len(tops), len(lefts))
+    at_once = max(1, _ELEMENTS[image.device.type if image.is_cuda else "cpu"] // replay.elements(window, window))
+    at_once = max(1, at_once // samples)
+    with _bar(progress, len(tops) * len(lefts), work.done * len(lefts)) as bar:
+        for row in range(work.done, len(tops)):
+            generator = torch.Generator().manual_seed(seed * _SEEDS + row)
+            for start in range(0, len(lefts), at_once):
+                left = lefts[start : start + at_once].to(image.device)
+                top = torch.full_like(left, int(tops[row]))
+                drawn = sampler.sample(pixels, top, left, samples, generator)
+                work.windows[:, row, start : start + at_once] = -replay.mean_change(drawn, top, left).T.cpu()
+                bar.update(len(left))
+            work.finished(row)
+    result = PredictionDifference(chosen, _spread(work.windows, tops, lefts, window, (height, width)), options)
+    if save is not None:
+        result.save(save)
+        work.remove()
+    return result
+
+
+class _Work:
+    """The relevance of windows, row by row, kept on disk now and then."""
+
+    def __init__(
+        self, save: str | os.PathLike[str] | None, maps: MapIndex, options: dict[str, Any], rows: int, columns: int
+    ) -> None:
+        self.path = None if save is None else Path(f"{os.fspath(save)}.part")
+        self.options = {**options, "maps": [str(m) for m in maps]}
+        self.windows = torch.zeros(len(maps), rows, columns)
+        self.done = 0
+        self._saved = time.monotonic()
+        if self.path is not None and self.path.exists():
+            self._take_up()
+
+    def _take_up(self) -> None:
+        assert self.path is not None
+        try:
+            tensors, header = load_tensors(self.path, _PART)
+        except FileFormatError:
+            return  # damaged: computed anew
+        before = header["options"]
+        differing = [f"{k}: then {before.get(k)!r}, now {v!r}" for k, v in self.options.items() if before.get(k) != v]
+        if differing:
+            raise ResumeError(
+                f"{self.path} holds a run with other options ({'; '.join(differing)}); call with the same to go on, "
+                "save under another name, or delete that file"
+            )
+        self.windows, self.done = tensors["windows"].clone(), int(header["done"])
+
+    def finished(self, row: int) -> None:
+        self.done = row + 1
+        if self.path is not None and time.monotonic() - self._saved > _SECONDS:
+            save_tensors(self.path, _PART, {"windows": self.windows}, {"options": self.options, "done": self.done})
+            self._saved = time.monotonic()
+
+    def remove(self) -> None:
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def _starts(length: int, window: int, stride: int) -> Tensor:
+    """Where windows start along a side: every `stride` pixels, and at the end, so that every pixel is covered."""
+    last = length - window
+    return torch.tensor(sorted({*range(0, last + 1, stride), last}))
+
+
+def _spread(windows: Tensor, tops: Tensor, lefts: Tensor, side: int, size: tuple[int, int]) -> Tensor:
+    """(M, H, W) of each pixel the mean over the windows that cover it."""
+    at = windows.new_zeros(windows.shape[0] + 1, size[0] - side + 1, size[1] - side + 1, dtype=torch.float64)
+    at[:-1, tops[:, None], lefts] = windows.double()
+    at[-1, tops[:, None], lefts] = 1
+    box = at.new_ones(1, 1, side, side)
+    total = F.conv_transpose2d(at[:, None], box)[:, 0]
+    return (total[:-1] / total[-1]).to(windows.dtype)
+
+
+def _bar(progress: bool, total: int, done: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, initial=done, desc="prediction difference", unit="window", disable=not progress)

@@ -1,0 +1,296 @@
+"""What a small change of an image does to its feature maps: only what the change can touch is computed again.
+
+A window of some pixels reaches a few positions of the first layer, some more of the next. The network is run once on
+the whole image and its values are kept; then, for many changed windows in one batch, each operation runs on the part of
+its input that has changed and as much around it as its kernel sees, taken from what was kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from fmiqa.errors import InputError
+from fmiqa.features import FeatureExtractor, run_node
+from fmiqa.maps import MapIndex
+from fmiqa.precision import strict_float32
+from fmiqa.tiling import is_pointwise
+
+__all__ = ["Replay"]
+
+
+class Replay:
+    """A network's maps of one image, and how their means move when windows of it are replaced.
+
+    Args:
+        extractor: the network; it sees the image at its own size (no `viewing`).
+        image: (3, H, W), float in [0, 1] or uint8, on the network's device.
+        maps: the feature maps.
+        local: whether to compute only what a window can touch. False runs whole images: for networks with operations
+            that are not local, and to check. None: local where the network allows it.
+
+    Attributes:
+        local: as it is done.
+
+    Raises:
+        InputError: a network that sees images at another scale, or, with `local`, one that is not; maps or an image
+            that the network cannot take.
+
+    Example:
+        >>> import warnings; warnings.simplefilter("ignore")
+        >>> extractor = FeatureExtractor("alexnet", weights=None)
+        >>> replay = Replay(extractor, torch.rand(3, 96, 96), MapIndex(["conv1:3", "conv2:5"]))
+        >>> grey = torch.full((2, 4, 3, 10, 10), 0.5)  # 4 samples of 2 windows
+        >>> replay.mean_change(grey, torch.tensor([0, 40]), torch.tensor([7, 70])).shape
+        torch.Size([2, 2])
+    """
+
+    def __init__(
+        self, extractor: FeatureExtractor, image: Tensor, maps: MapIndex, *, local: bool | None = None
+    ) -> None:
+        if not extractor.viewing.is_native:
+            raise InputError(
+                "windows of pixels are replaced in the image as the network sees it; give an extractor without "
+                "viewing conditions, and the image at the size it should be seen at"
+            )
+        self.extractor = extractor
+        self.image = extractor.normalize(image[None])
+        self._nodes = list(extractor.nodes_of(maps))
+        self._channels = maps.channels
+        order = [layer.name for operation in self._nodes for layer, _ in operation.outputs]
+        asked = MapIndex(f"{layer}:{c}" for layer in order for c in self._channels[layer])
+        self._columns = asked.positions(maps)
+        obstacles = [str(node.target) for node, _, _ in self._nodes if not _is_local(extractor.network, node)]
+        if local and obstacles:
+            raise InputError(
+                f"{', '.join(obstacles)} of this network is not known to be local; leave local=None to run whole images"
+            )
+        self.local = not obstacles if local is None else local
+        self._kept: dict[str, Tensor] = {}  # (H, W, C) of each node that is an output, or joined with others
+        self._padded: dict[str, Tensor] = {}  # (H, W, C) the input of each convolution or pooling, with its padding
+        self._largest = 0
+        with torch.inference_mode(), strict_float32(extractor.device):
+            if self.local:
+                self._keep()
+            else:
+                self._means = self._mean(self.image)
+
+    @torch.inference_mode()
+    def mean_change(self, patches: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
+        """How the maps' spatial means move when windows are replaced, each window alone; mean over its samples.
+
+        Args:
+            patches: (W, S, 3, h, w) new pixels in [0, 1]: S samples of each of W windows.
+            tops: (W,) the windows' first rows.
+            lefts: (W,) the windows' first columns.
+
+        Returns:
+            (W, M) the mean of a map with the new pixels less that without.
+        """
+        patches = (patches.to(self.image) - self.extractor.mean) / self.extractor.std
+        with strict_float32(self.extractor.device):
+            change = self._locally(patches, tops, lefts) if self.local else self._wholly(patches, tops, lefts)
+        return change[:, self._columns]
+
+    def elements(self, height: int, width: int) -> int:
+        """About how many elements are alive at once for one sample of a window of this size."""
+        if not self.local:
+            height, width = self.image.shape[-2:]
+            shapes = self.extractor.layer_shapes(height, width, self._all_channels())
+            return 4 * max([self.image.numel(), *(c * h * w for c, h, w in shapes.values())])
+        self._largest = 0
+        corner = torch.zeros(1, dtype=torch.long, device=self.image.device)
+        self.mean_change(self.image.new_zeros(1, 1, 3, height, width), corner, corner)
+        return 4 * self._largest
+
+    def _all_channels(self) -> list[str]:
+        return [str(m) for m in self.extractor.maps if m.layer in self._channels]
+
+    def _mean(self, images: Tensor) -> Tensor:
+        asked = [f"{layer}:{c}" for layer, channels in self._channels.items() for c in channels]
+        found = dict(self.extractor.features_of_normalized(images, MapIndex(asked)))
+        return torch.cat([maps.mean((2, 3)) for maps in found.values()], 1)
+
+    def _wholly(self, patches: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
+        changes = []
+        for samples, top, left in zip(patches, tops.tolist(), lefts.tolist(), strict=True):
+            images = self.image.repeat(len(samples), 1, 1, 1)
+            images[..., top : top + samples.shape[-2], left : left + samples.shape[-1]] = samples
+            changes.append(self._mean(images).mean(0) - self._means[0])
+        return torch.stack(changes)
+
+    def _keep(self) -> None:
+        network = self.extractor.network
+        values: dict[str, Tensor] = {}
+        for node, outputs, filters in self._nodes:
+            own = {i.name: values[i.name].clone() for i in node.all_input_nodes}  # some nodes write in place
+            value = run_node(network, node, own, filters, self.image)
+            values[node.name] = value
+            if outputs:
+                self._kept[node.name] = _channels_last(value)
+            window = _window(network, node)
+            if window is not None:
+                before = values[node.all_input_nodes[0].name]
+                self._padded[node.name] = _channels_last(window.pad(before, value.shape[-2:]))
+            elif len(node.all_input_nodes) > 1:
+                self._kept.update((i.name, _channels_last(values[i.name])) for i in node.all_input_nodes)
+
+    def _locally(self, patches: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
+        network, samples = self.extractor.network, patches.shape[1]
+        found: dict[str, _Region] = {}
+        changes = []
+        for node, outputs, filters in self._nodes:
+            before = [found[i.name] for i in node.all_input_nodes]
+            window = _window(network, node)
+            if node.op == "placeholder":
+                region = _Region(tops, lefts, _channels_last_batch(patches.flatten(0, 1)))
+            elif window is not None:
+                region = self._through(node, window, before[0], filters)
+            else:
+                if len(before) > 1:
+                    before = self._joined(node, before)
+                names = [i.name for i in node.all_input_nodes]
+                values = {n: b.values.permute(0, 3, 1, 2).clone() for n, b in zip(names, before, strict=True)}
+                result = run_node(network, node, values, None, self.image)
+                region = before[0]._replace(values=_channels_last_batch(result))
+            found[node.name] = region
+            self._largest = max(self._largest, region.values[0].numel())
+            for layer, channels in outputs:
+                kept = self._kept[node.name]
+                new, old = region.values, region.of(kept)
+                if channels is not None:
+                    new, old = new[..., channels], old[..., channels]
+                if layer.rectify:
+                    new, old = new.relu(), old.relu()
+                moved = new.unflatten(0, (-1, samples)).mean(1) - old
+                changes.append(moved.sum((1, 2)) / (kept.shape[0] * kept.shape[1]))
+        return torch.cat(changes, 1)
+
+    def _through(self, node: fx.Node, window: _Window, before: _Region, filters: list[int] | None) -> _Region:
+        """A convolution or pooling, where the region before it reaches."""
+        padded = self._padded[node.name]
+        spans, starts = [], []
+        for axis, start in enumerate((before.top, before.left)):
+            size, step, reach = before.values.shape[1 + axis], window.stride[axis], window.reach(axis)
+            count = (padded.shape[axis] - reach - 1) // step + 1
+            touched = min((size - 1 + reach) // step + 1, count)
+            first = -torch.div(reach - window.padding[axis] - start, step, rounding_mode="floor")
+            starts.append(first.clamp(0, count - touched))
+            spans.append((touched - 1) * step + reach + 1)
+        shifted = before._replace(top=before.top + window.padding[0], left=before.left + window.padding[1])
+        crop = shifted.widened(padded, starts[0] * window.stride[0], starts[1] * window.stride[1], *spans)
+        self._largest = max(self._largest, crop[0].numel())
+        values = window.run(crop.permute(0, 3, 1, 2), filters)
+        return _Region(starts[0], starts[1], _channels_last_batch(values))
+
+    def _joined(self, node: fx.Node, before: list[_Region]) -> list[_Region]:
+        """Regions of several inputs of one size, each made as wide as all of them together."""
+        top = torch.stack([b.top for b in before]).amin(0)
+        left = torch.stack([b.left for b in before]).amin(0)
+        height = max(int((b.top - top).max()) + b.values.shape[1] for b in before)
+        width = max(int((b.left - left).max()) + b.values.shape[2] for b in before)
+        kept = [self._kept[i.name] for i in node.all_input_nodes]
+        height, width = min(height, kept[0].shape[0]), min(width, kept[0].shape[1])
+        top, left = top.clamp(max=kept[0].shape[0] - height), left.clamp(max=kept[0].shape[1] - width)
+        return [_Region(top, left, b.widened(k, top, left, height, width)) for b, k in zip(before, kept, strict=True)]
+
+
+class _Region(NamedTuple):
+    """A part of some map that has changed: of W windows, S samples each."""
+
+    top: Tensor  # (W,)
+    left: Tensor  # (W,)
+    values: Tensor  # (W S, h, w, C)
+
+    def of(self, kept: Tensor) -> Tensor:
+        """(W, h, w, C) the same part of what was kept, (H, W, C)."""
+        height, width = self.values.shape[1:3]
+        return kept[_along(self.top, height)[:, :, None], _along(self.left, width)[:, None, :]]
+
+    def widened(self, kept: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+        """(W S, height, width, C) another part: changed where this region is, as kept elsewhere."""
+        rows, columns = _along(top, height), _along(left, width)
+        context = kept[rows[:, :, None], columns[:, None, :]]
+        samples = len(self.values) // len(context)
+        rows, columns = rows - self.top[:, None], columns - self.left[:, None]
+        tall, wide = self.values.shape[1:3]
+        changed = ((rows >= 0) & (rows < tall))[:, :, None] & ((columns >= 0) & (columns < wide))[:, None, :]
+        rows, columns = (v.clamp(0, n - 1).repeat_interleave(samples, 0) for v, n in ((rows, tall), (columns, wide)))
+        number = torch.arange(len(self.values), device=kept.device)[:, None, None]
+        moved = self.values[number, rows[:, :, None], columns[:, None, :]].unflatten(0, (-1, samples))
+        return torch.where(changed[:, None, :, :, None], moved, context[:, None]).flatten(0, 1)
+
+
+class _Window(NamedTuple):
+    """A convolution or pooling: what it sees along rows and columns, and itself without padding."""
+
+    module: nn.Module
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+    def reach(self, axis: int) -> int:
+        return self.dilation[axis] * (self.kernel[axis] - 1)
+
+    def pad(self, value: Tensor, after: torch.Size) -> Tensor:
+        """The input with its padding, cut or filled up to what the output of size `after` was made from."""
+        fill = -torch.inf if isinstance(self.module, nn.MaxPool2d) else 0.0
+        ends = []
+        for axis in (1, 0):
+            needed = (after[axis] - 1) * self.stride[axis] + self.reach(axis) + 1
+            ends += [self.padding[axis], needed - self.padding[axis] - value.shape[2 + axis]]
+        return F.pad(value, ends, value=fill)
+
+    def run(self, x: Tensor, filters: list[int] | None) -> Tensor:
+        if isinstance(self.module, nn.Conv2d):
+            weight, bias, groups = self.module.weight, self.module.bias, self.module.groups
+            if filters is None or groups > 1:
+                maps = F.conv2d(x, weight, bias, self.stride, 0, self.dilation, groups)
+                return maps if filters is None else maps[:, filters]
+            return F.conv2d(x, weight[filters], None if bias is None else bias[filters], self.stride, 0, self.dilation)
+        if isinstance(self.module, nn.MaxPool2d):
+            return F.max_pool2d(x, self.kernel, self.stride, 0, self.dilation)
+        return F.avg_pool2d(x, self.kernel, self.stride)
+
+
+def _window(network: fx.GraphModule, node: fx.Node) -> _Window | None:
+    if node.op != "call_module":
+        return None
+    module: Any = network.get_submodule(str(node.target))
+    if not isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+        return None
+    sizes: list[Any] = [module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1)]
+    return _Window(module, *[(s, s) if isinstance(s, int) else s for s in sizes])
+
+
+def _is_local(network: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op in ("placeholder", "call_function", "call_method"):
+        return node.op == "placeholder" or is_pointwise(network, node)
+    window = _window(network, node)
+    if window is None:
+        return is_pointwise(network, node)
+    module: Any = window.module
+    if isinstance(module, nn.Conv2d):
+        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    if isinstance(module, nn.AvgPool2d):
+        plain = module.count_include_pad or not any(window.padding)
+        return plain and not module.ceil_mode and module.divisor_override is None
+    return True
+
+
+def _along(start: Tensor, count: int) -> Tensor:
+    return start[:, None] + torch.arange(count, device=start.device)
+
+
+def _channels_last(value: Tensor) -> Tensor:
+    """(1, C, H, W) -> (H, W, C)."""
+    return value[0].permute(1, 2, 0).contiguous()
+
+
+def _channels_last_batch(values: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, H, W, C)."""
+    return values.permute(0, 2, 3, 1).contiguous()
