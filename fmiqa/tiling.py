@@ -17,6 +17,8 @@ from fmiqa.errors import InputError
 
 if TYPE_CHECKING:
     from fmiqa.comparison import MapScorer
+    from fmiqa.features import FeatureExtractor
+    from fmiqa.maps import MapIndex
 
 __all__ = ["Reach", "Tiling", "is_pointwise", "reaches"]
 
@@ -66,7 +68,10 @@ class Tiling:
             raise InputError(f"{scorer.measure} needs whole maps, so that images cannot be scored in tiles")
         self._scorer = scorer
         self._window: int = window
-        self._reach = reaches(scorer)
+        try:
+            self._reach = reaches(scorer.extractor, scorer.asked)
+        except InputError as error:
+            raise InputError(f"images this large cannot be scored in tiles: {error}") from error
         self._shapes = scorer.extractor.layer_shapes(height, width, scorer.asked)
         self._step = max(r.stride for r in self._reach.values())
         item = torch.empty(0, dtype=scorer.extractor.dtype).element_size()
@@ -141,19 +146,19 @@ class Tiling:
         return max(self._shapes[layer][0] * (side / r.stride + 1) ** 2 for layer, r in self._reach.items())
 
 
-def reaches(scorer: MapScorer) -> dict[str, Reach]:
-    """What the maps of each layer see of the image.
+def reaches(extractor: FeatureExtractor, maps: MapIndex) -> dict[str, Reach]:
+    """What the maps of each layer see of the image, as the network sees it.
 
     Raises:
         InputError: a layer that is not local, or not alike along both sides.
     """
     found: dict[str, Reach] = {}
     layers: dict[str, Reach] = {}
-    for node, outputs, _ in scorer.extractor.nodes_of(scorer.asked):
+    for node, outputs, _ in extractor.nodes_of(maps):
         inputs = [found[i.name] for i in node.all_input_nodes if i.name in found]
         if node.op == "get_attr":
             continue
-        reach = Reach(1, 0, 0) if node.op == "placeholder" else _behind(scorer.extractor.network, node, inputs)
+        reach = Reach(1, 0, 0) if node.op == "placeholder" else _behind(extractor.network, node, inputs)
         found[node.name] = reach
         layers.update((layer.name, reach) for layer, _ in outputs)
     return layers
@@ -181,13 +186,13 @@ def _behind(network: fx.GraphModule, node: fx.Node, inputs: list[Reach]) -> Reac
         if len(strides) == 1:
             return Reach(strides.pop(), min(r.low for r in inputs), max(r.high for r in inputs))
     raise InputError(
-        f"images this large cannot be scored in tiles: {node.target!r} of this network is not known to be local; "
-        "give more memory, or smaller images"
+        f"{node.target!r} of this network is not known to be local, so that it is not known which part of an image "
+        "its maps see; give smaller images or more memory, or another network"
     )
 
 
 def _same(value: Any, node: fx.Node) -> int:
     values = {int(v) for v in value} if isinstance(value, tuple) else {int(value)}
     if len(values) != 1:
-        raise InputError(f"images this large cannot be scored in tiles: {node.target!r} differs along the two sides")
+        raise InputError(f"{node.target!r} of this network differs along the two sides, which is not supported here")
     return values.pop()

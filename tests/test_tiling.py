@@ -25,7 +25,7 @@ def scorer_of(name: str, stage: str = "relu", maps: list[str] | None = None) -> 
 def test_reach_is_where_gradients_come_from(name: str) -> None:
     scorer = scorer_of(name)
     images = torch.rand(1, 3, 400, 60, requires_grad=True)
-    found = reaches(scorer)
+    found = reaches(scorer.extractor, scorer.asked)
     for layer, maps in scorer.extractor.features_of_normalized(images, scorer.asked):
         place = maps.shape[2] // 2
         # Signs of weights and ReLUs would let single pixels cancel: many channels do not all do so.

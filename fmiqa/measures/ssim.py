@@ -159,12 +159,29 @@ class SSIM:
                 "(the reference may be one image for all)"
             )
         taps = self._taps(test)
-        if self.data_range == "pair":
-            own = test.abs().amax((-2, -1), keepdim=True)
-            prepared = prepared._replace(peak=own if prepared.peak is None else torch.maximum(prepared.peak, own))
+        prepared = self._of_pair(test, prepared)
         if is_fusing() and test.is_cpu and test.numel() > _TOGETHER:
             return torch.cat([self._in_pieces(one, prepared.image(i), taps) for i, one in enumerate(test.split(1))])
         return self._in_pieces(test, prepared, taps)
+
+    def local(self, test: Tensor, reference: Tensor) -> Tensor:
+        """The SSIM map whose mean the score is: (N, C, H - window + 1, W - window + 1), windows from the corner on.
+
+        Args:
+            test: (N, C, H, W) float.
+            reference: (N, C, H, W) or (1, C, H, W) float.
+        """
+        prepared = self._of_pair(test, self.prepare(reference))
+        taps = self._taps(test)
+        columns = _down.eager(test, prepared.shift, prepared.maps, taps)
+        constants = self._constants(prepared.peak)
+        return _alike(columns, prepared.shift, prepared.mean, prepared.variance, *constants, taps)
+
+    def _of_pair(self, test: Tensor, prepared: PreparedReference) -> PreparedReference:
+        """The reference side beside these test maps, whose peaks may count too."""
+        if self.data_range != "pair" or prepared.peak is None:
+            return prepared
+        return prepared._replace(peak=torch.maximum(prepared.peak, test.abs().amax((-2, -1), keepdim=True)))
 
     def _in_pieces(self, test: Tensor, reference: PreparedReference, taps: list[float]) -> Tensor:
         scores = []
@@ -231,14 +248,27 @@ def _across(
     c2: Tensor | float,
     taps: list[float],
 ) -> Tensor:
-    """(N, C, H') luminance times contrast-structure, mean over each row of windows; reference side as prepared."""
+    """(N, C, H') the mean of each row of windows."""
+    return _alike(columns, shift, mean_y, variance_y, c1, c2, taps).mean(-1)
+
+
+def _alike(
+    columns: tuple[Tensor, Tensor, Tensor],
+    shift: Tensor,
+    mean_y: Tensor,
+    variance_y: Tensor,
+    c1: Tensor | float,
+    c2: Tensor | float,
+    taps: list[float],
+) -> Tensor:
+    """(N, C, H', W') luminance times contrast-structure; reference side as prepared."""
     mean_x, power_x, power = (_blur(column, taps, -1) for column in columns)
     unlike = (power - (mean_x - mean_y).square()).clamp(min=0)
     variance_x = (power_x - mean_x * mean_x).clamp(min=0)
     a, b = mean_x + shift, mean_y + shift
     luminance = (2 * a * b + c1) / (a * a + b * b + c1)
     structure = 1 - unlike / (variance_x + variance_y + c2)
-    return (luminance * structure).mean(-1)
+    return luminance * structure
 
 
 def _flat_level(maps: Tensor, c2: Tensor | float) -> Tensor:

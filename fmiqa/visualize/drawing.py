@@ -1,0 +1,144 @@
+"""Pictures of what was found: relevance and lost quality laid over images, segments outlined, grids with titles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fmiqa.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["outlined", "overlay_loss", "overlay_relevance", "picture_grid"]
+
+_RED, _BLUE, _ORANGE, _YELLOW = (214, 39, 40), (31, 90, 200), (213, 94, 0), (240, 228, 66)
+_FAINT = 0.45  # of an image's contrast, beneath colours
+_STRONGEST = 0.995  # share of pixels whose relevance is below full colour
+
+
+def overlay_relevance(image: Tensor, relevance: Tensor, *, limit: float | None = None) -> Tensor:
+    """Signed relevance over a greyed image: red where pixels raise the map, blue where they lower it.
+
+    Args:
+        image: (3, H, W) uint8 or float in [0, 1].
+        relevance: (H, W).
+        limit: the relevance of full colour; by default the .995 quantile of its magnitude.
+
+    Returns:
+        (3, H, W) uint8.
+
+    Example:
+        >>> overlay_relevance(torch.rand(3, 8, 9), torch.randn(8, 9)).shape
+        torch.Size([3, 8, 9])
+    """
+    _check(image, relevance)
+    size = relevance.abs()
+    top = float(size.flatten().quantile(_STRONGEST)) if limit is None else limit
+    strength = (size / top if top > 0 else size).clamp(0, 1)
+    red, blue = _colour(_RED), _colour(_BLUE)
+    return _blended(_greyed(image), torch.where(relevance.cpu() > 0, red, blue), strength)
+
+
+def overlay_loss(image: Tensor, quality: Tensor, *, limit: float | None = None) -> Tensor:
+    """Where quality is lost, in orange over a greyed image.
+
+    Args:
+        image: (3, H, W) uint8 or float in [0, 1].
+        quality: (H, W) at most 1, such as local SSIM.
+        limit: the loss 1 - quality of full colour; by default the .995 quantile.
+
+    Returns:
+        (3, H, W) uint8.
+    """
+    _check(image, quality)
+    loss = (1 - quality).clamp(min=0)
+    top = float(loss.flatten().quantile(_STRONGEST)) if limit is None else limit
+    return _blended(_greyed(image), _colour(_ORANGE), (loss / top if top > 0 else loss).clamp(0, 1))
+
+
+def outlined(image: Tensor, mask: Tensor) -> Tensor:
+    """A segment as it is, the rest darkened, its border in yellow.
+
+    Args:
+        image: (3, H, W) uint8 or float in [0, 1].
+        mask: (H, W) bool.
+
+    Returns:
+        (3, H, W) uint8.
+    """
+    _check(image, mask)
+    inside = mask.float()[None, None]
+    border = (F.max_pool2d(inside, 3, 1, 1) > 0)[0, 0] & ~(-F.max_pool2d(-inside, 3, 1, 1) > 0)[0, 0]
+    pixels = _pixels(image)
+    shown = torch.where(mask, pixels, 0.35 * pixels)
+    return torch.where(border, _colour(_YELLOW), shown).round().to(torch.uint8)
+
+
+def picture_grid(
+    pictures: Sequence[Tensor], titles: Sequence[str] | None = None, *, columns: int = 4, side: float = 2.0
+) -> Figure:
+    """Pictures in rows, each under its title.
+
+    Args:
+        pictures: (3, h, w) each, uint8 or float in [0, 1], of any sizes.
+        titles: one each.
+        columns: pictures a row.
+        side: inches that a picture is wide.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        InputError: no pictures, or not a title for each; matplotlib is not installed.
+    """
+    if not pictures or columns < 1 or (titles is not None and len(titles) != len(pictures)):
+        given = "none" if titles is None else str(len(titles))
+        raise InputError(f"a grid needs pictures and a title for each; got {len(pictures)} and {given} titles")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("figures need the package matplotlib: pip install 'fmiqa[plot]'") from error
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    tallest = max(p.shape[1] / p.shape[2] for p in pictures)
+    room = 0.3 if titles is None else 0.45
+    figure = Figure(figsize=(columns * (side + 0.1), rows * (side * tallest + room)), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    for ax in places:
+        ax.axis("off")
+    for number, (ax, picture) in enumerate(zip(places, pictures, strict=False)):
+        ax.imshow(_pixels(picture).round().byte().permute(1, 2, 0).numpy(), interpolation="nearest")
+        if titles is not None:
+            ax.set_title(titles[number], fontsize=8)
+    return figure
+
+
+def _check(image: Tensor, over: Tensor) -> None:
+    if image.ndim != 3 or image.shape[0] != 3 or image.shape[1:] != over.shape:
+        raise InputError(
+            f"an image (3, H, W) and what lies over it (H, W), got {tuple(image.shape)}, {tuple(over.shape)}"
+        )
+
+
+def _pixels(image: Tensor) -> Tensor:
+    """As floats from 0 to 255."""
+    return image.cpu().float() if image.dtype == torch.uint8 else image.detach().cpu().float().clamp(0, 1) * 255
+
+
+def _greyed(image: Tensor) -> Tensor:
+    """Grey of low contrast about a light mean, so that colours over it can be told."""
+    grey = _pixels(image).mean(0, keepdim=True).expand(3, -1, -1)
+    return 255 * (1 - _FAINT) * 0.9 + _FAINT * grey
+
+
+def _colour(colour: tuple[int, int, int]) -> Tensor:
+    return torch.tensor(colour, dtype=torch.float32).view(3, 1, 1)
+
+
+def _blended(below: Tensor, colour: Tensor, strength: Tensor) -> Tensor:
+    return (below + strength.cpu() * (colour - below)).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,225 @@
+"""Where feature maps look in real images: the patches that excite them most, and where their SSIM falls."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fmiqa.errors import InputError
+from fmiqa.features import FeatureExtractor
+from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.measures import SSIM
+from fmiqa.precision import strict_float32
+from fmiqa.tiling import Reach, reaches
+from fmiqa.viewing import Viewing
+
+__all__ = ["Exemplar", "as_seen", "exemplars", "local_quality", "reference_images"]
+
+
+class Images(Protocol):
+    """Any sequence of images (3, H, W), decoded when asked for."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
+class Exemplar(NamedTuple):
+    """A patch that excites a feature map.
+
+    Args:
+        image: number of the image.
+        value: of the map there.
+        box: top, left, bottom and right of what the position sees, in pixels of the image as the network sees it.
+        patch: (3, h, w) uint8, that part of the image; smaller at its borders.
+    """
+
+    image: int
+    value: float
+    box: tuple[int, int, int, int]
+    patch: Tensor
+
+
+@torch.inference_mode()
+def exemplars(
+    extractor: FeatureExtractor,
+    images: Images,
+    maps: Iterable[FeatureMap | str],
+    *,
+    count: int = 9,
+    progress: bool = True,
+) -> dict[FeatureMap, list[Exemplar]]:
+    """The patches that excite each map most, one an image, cropped to what a position of the map sees.
+
+    Args:
+        extractor: the network.
+        images: (3, H, W) each, uint8 or float in [0, 1], of any sizes.
+        maps: the feature maps.
+        count: patches a map, or as many as there are images.
+        progress: show a progress bar.
+
+    Returns:
+        Map -> its exemplars, the most exciting first.
+
+    Raises:
+        InputError: no images, unknown maps, or a network whose maps do not see parts of the image.
+
+    Example:
+        >>> import warnings; warnings.simplefilter("ignore")
+        >>> extractor = FeatureExtractor("alexnet", weights=None)
+        >>> found = exemplars(extractor, torch.rand(3, 3, 80, 80), ["conv1:3"], count=2, progress=False)
+        >>> [patch.shape for *_, patch in found[FeatureMap("conv1", 3)]]  # doctest: +ELLIPSIS
+        [torch.Size([3, ...
+    """
+    from tqdm import tqdm
+
+    chosen = maps if isinstance(maps, MapIndex) else MapIndex(maps)
+    if not len(images) or count < 1:
+        raise InputError(f"at least one image and one patch, got {len(images)} images and count {count}")
+    seen = reaches(extractor, chosen)
+    values, places = [], []
+    with strict_float32(extractor.device):
+        for number in tqdm(range(len(images)), desc="exemplars", unit="image", disable=not progress):
+            best = [_best(m) for m in _by_map(extractor, images[number], chosen)]
+            values.append([value for value, _ in best])
+            places.append([place for _, place in best])
+    top = torch.tensor(values).topk(min(count, len(images)), dim=0)
+    found = {}
+    for column, map in enumerate(chosen):
+        found[map] = [
+            _exemplar(extractor, images, number, places[number][column], value, seen[map.layer])
+            for value, number in zip(top.values[:, column].tolist(), top.indices[:, column].tolist(), strict=True)
+        ]
+    return found
+
+
+@torch.inference_mode()
+def local_quality(
+    extractor: FeatureExtractor,
+    test: Tensor,
+    reference: Tensor,
+    maps: Iterable[FeatureMap | str],
+    *,
+    measure: SSIM = SSIM(),  # noqa: B008, a frozen value
+) -> Tensor:
+    """Where in an image each map's SSIM falls: its SSIM map, enlarged to the image.
+
+    Args:
+        extractor: the network.
+        test: (3, H, W) the test image, uint8 or float in [0, 1].
+        reference: (3, H, W) the reference image.
+        maps: the M feature maps.
+        measure: SSIM with its options.
+
+    Returns:
+        (M, H, W), at most 1, of the images as the network sees them. Between the centres of the SSIM windows, as the
+        map sees them, values are interpolated linearly; beyond the outermost they are held.
+
+    Raises:
+        InputError: images of two sizes, unknown maps, or a network whose maps do not see parts of the image.
+
+    Example:
+        >>> import warnings; warnings.simplefilter("ignore")
+        >>> extractor = FeatureExtractor("alexnet", weights=None)
+        >>> local_quality(extractor, torch.rand(3, 80, 96), torch.rand(3, 80, 96), ["conv1:3", "conv2:1"]).shape
+        torch.Size([2, 80, 96])
+    """
+    chosen = maps if isinstance(maps, MapIndex) else MapIndex(maps)
+    if test.shape != reference.shape:
+        raise InputError(f"test image {tuple(test.shape)} and reference {tuple(reference.shape)} are of one size")
+    seen = reaches(extractor, chosen)
+    height, width = extractor.viewing.size(*test.shape[1:])
+    found = []
+    with strict_float32(extractor.device):
+        pairs = zip(*(_by_map(extractor, image, chosen) for image in (test, reference)), strict=True)
+        for map, (x, y) in zip(chosen, pairs, strict=True):
+            local = measure.local(x[None, None], y[None, None])
+            margins = [(full - part) / 2 for full, part in zip(x.shape, local.shape[2:], strict=True)]
+            found.append(_enlarged(local, seen[map.layer], margins, height, width))
+    return torch.cat(found)
+
+
+def as_seen(extractor: FeatureExtractor, image: Tensor) -> tuple[FeatureExtractor, Tensor]:
+    """The same network without viewing conditions, and the image (3, H, W) at the size it sees it at."""
+    if extractor.viewing.is_native:
+        return extractor, image
+    native = copy.copy(extractor)
+    native.viewing = Viewing()
+    return native, _visible(extractor, image)
+
+
+class reference_images(Sequence[Tensor]):  # noqa: N801, called as a function
+    """The distinct reference images of a data set, decoded when asked for.
+
+    Args:
+        data: any data set of `Sample`s.
+
+    Attributes:
+        names: their ids.
+    """
+
+    def __init__(self, data: Any) -> None:
+        known = getattr(data, "reference_ids", None)
+        ids = list(known) if known is not None else [data[i].reference_id for i in range(len(data))]
+        self._data = data
+        self._first = list({name: row for row, name in reversed(list(enumerate(ids)))}.values())[::-1]
+        self.names = [str(ids[row]) for row in self._first]
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._data[self._first[index]].reference
+
+
+def _by_map(extractor: FeatureExtractor, image: Tensor, maps: MapIndex) -> Iterator[Tensor]:
+    """(h, w) of each map in order."""
+    channels = maps.channels
+    found = extractor(image[None].to(extractor.device), maps)
+    return (found[m.layer][0, channels[m.layer].index(m.channel)] for m in maps)
+
+
+def _best(values: Tensor) -> tuple[float, tuple[int, int]]:
+    place = int(values.argmax())
+    row, column = divmod(place, values.shape[1])
+    return float(values[row, column]), (row, column)
+
+
+def _exemplar(
+    extractor: FeatureExtractor, images: Images, number: int, place: tuple[int, int], value: float, seen: Reach
+) -> Exemplar:
+    image = _visible(extractor, images[number])
+    (top, bottom), (left, right) = (
+        (max(0, at * seen.stride + seen.low), min(side, at * seen.stride + seen.high + 1))
+        for at, side in zip(place, image.shape[1:], strict=True)
+    )
+    patch = image[:, top:bottom, left:right]
+    if patch.is_floating_point():
+        patch = (patch.clamp(0, 1) * 255).round().to(torch.uint8)
+    return Exemplar(number, value, (top, left, bottom, right), patch.cpu())
+
+
+def _visible(extractor: FeatureExtractor, image: Tensor) -> Tensor:
+    """An image (3, H, W) at the size that the network sees it at."""
+    if extractor.viewing.is_native:
+        return image
+    pixels = image.float() / 255 if image.dtype == torch.uint8 else image
+    resized: Tensor = extractor.viewing(pixels[None])[0]
+    return resized
+
+
+def _enlarged(local: Tensor, seen: Reach, margins: list[float], height: int, width: int) -> Tensor:
+    """(1, H, W) of (1, 1, h, w) values that lie `margins` inside a map, each where the map's position sees."""
+    axes = []
+    for side, count, margin in zip((height, width), local.shape[2:], margins, strict=True):
+        pixels = torch.arange(side, device=local.device, dtype=local.dtype)
+        at = (pixels - (seen.low + seen.high) / 2) / seen.stride - margin
+        axes.append((2 * at + 1) / count - 1)
+    grid = torch.stack(torch.meshgrid(axes[1], axes[0], indexing="xy"), -1)[None]
+    return F.grid_sample(local, grid, padding_mode="border", align_corners=False)[0]
