@@ -15,10 +15,12 @@ from fmiqa.viewing import Viewing, pixels_per_degree
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fmiqa import visualize
     from fmiqa.comparing import compare
     from fmiqa.correlation import LogisticFit, fit_logistic, krocc, plcc, rmse, srocc
     from fmiqa.evaluation import evaluate
     from fmiqa.metrics import AllFeatureIQM, SelectedFeatureIQM
+    from fmiqa.report import write_report
     from fmiqa.scoring import score_matrix
     from fmiqa.selection import (
         HeldOut,
@@ -77,6 +79,8 @@ __all__ = [
     "observer_study",
     "compare",
     "evaluate",
+    "visualize",
+    "write_report",
     "Viewing",
     "pixels_per_degree",
     "SelectedFeatureIQM",
@@ -121,10 +125,13 @@ _LATER = {
     "permutation_null": "fmiqa.selection",
     "stability_selection": "fmiqa.selection",
     "weighted_select": "fmiqa.selection",
+    "write_report": "fmiqa.report",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "visualize":
+        return importlib.import_module("fmiqa.visualize")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_LATER[name]), name)

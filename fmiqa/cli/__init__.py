@@ -1,4 +1,4 @@
-"""The `fmiqa` command: `demo`, `matrix`, `select`, `validate`, `evaluate`, `score`. Thin over the library.
+"""The `fmiqa` command, thin over the library.
 
 Results go to standard output, everything else to standard error.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fmiqa.cli import demo, evaluate, matrix, score, select, validate
+from fmiqa.cli import demo, evaluate, matrix, report, score, select, validate, visualize
 from fmiqa.cli.output import say
 from fmiqa.distributed import alone, is_first, launched
 from fmiqa.errors import FmiqaError
@@ -30,6 +30,8 @@ Image quality from the few CNN feature maps that matter.
   fmiqa validate study.safetensors
   fmiqa evaluate --selection selected.json --matrix study.safetensors
   fmiqa score    --metric metric.safetensors --reference reference.png test.png
+  fmiqa visualize maximize --selection selected.json --out pictures.png
+  fmiqa report   selected.json --matrix study.safetensors --csv study.csv --out report.html
 
 Every command has its own --help. Several processes or GPUs share the work of matrix, select, validate and evaluate:
 torchrun --nproc-per-node 4 -m fmiqa matrix ..."""
@@ -84,7 +86,7 @@ def _run_together(args: argparse.Namespace) -> None:
     if not is_first():
         args.quiet = True
         warnings.simplefilter("ignore", UserWarning)
-    if args.run not in (demo.run, score.run):
+    if args.run not in (demo.run, score.run, visualize.run, report.run):
         args.run(args)
     elif is_first():
         with alone():
@@ -103,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fmiqa {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", required=True)
-    for command in (demo, matrix, select, validate, evaluate, score):
+    for command in (demo, matrix, select, validate, evaluate, score, visualize, report):
         command.add(commands)
     return parser
 

@@ -6,21 +6,18 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from fmiqa.cli.results import agreement, judging
 from fmiqa.errors import InputError
-from fmiqa.plotting import BLUE, ORANGE
+from fmiqa.plotting import ORANGE
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection import Selection, Validation
+from fmiqa.visualize.plots import plot_agreement, plot_weights
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["check_plotting", "save_selection_figure", "save_validation_figure"]
-
-_NAMED = 40  # bars whose names can still be read
+__all__ = ["check_plotting", "save_figure", "save_selection_figure", "save_validation_figure"]
 
 
 def check_plotting(path: str | os.PathLike[str]) -> None:
@@ -35,6 +32,12 @@ def check_plotting(path: str | os.PathLike[str]) -> None:
         raise InputError(f"no picture format {suffix!r} ({path}); known are {', '.join(sorted(known))}")
 
 
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure in the format that the path's ending names."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
 def save_selection_figure(path: str | os.PathLike[str], selection: Selection, scores: ScoreMatrix) -> None:
     """Draw a selection and the score matrix it was made on, in two panels.
 
@@ -45,18 +48,18 @@ def save_selection_figure(path: str | os.PathLike[str], selection: Selection, sc
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    left, scatter = figure.subplots(1, 2, width_ratios=(3, 2))
+    figure = Figure(figsize=(12.5, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
     if selection.weights is None:
         selection.plot(left)
         _all_maps_line(left, selection, scores)
     else:
-        _weights(left, selection)
-    _scatter(scatter, selection, scores)
+        plot_weights(selection, ax=left)
+    plot_agreement(scores, selection, ax=right)
     network = scores.options.get("network") or ", ".join(scores.options.get("sources", ()))
     source = " on ".join(str(part) for part in (network, scores.options.get("dataset")) if part)
     figure.suptitle(f"{source}: {len(selection)} of {len(scores.maps)} maps, in sample")
-    _write(figure, path)
+    save_figure(figure, path)
 
 
 def save_validation_figure(path: str | os.PathLike[str], validation: Validation) -> None:
@@ -65,23 +68,7 @@ def save_validation_figure(path: str | os.PathLike[str], validation: Validation)
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     validation.plot(figure.subplots())
-    _write(figure, path)
-
-
-def _write(figure: Figure, path: str | os.PathLike[str]) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-
-
-def _weights(ax: Axes, selection: Selection) -> None:
-    """The weights of a selection that has no path, those of the first maps by name."""
-    assert selection.weights is not None
-    share = (selection.weights / selection.weights.sum())[:_NAMED]
-    ax.bar(range(len(share)), share.tolist(), color=BLUE)
-    ax.set_xticks(range(len(share)), [str(m) for m in selection.maps[: len(share)]], rotation=90, fontsize=7)
-    ax.set_ylabel("share of the weights")
-    if len(share) < len(selection):
-        ax.set_title(f"the first {len(share)} of {len(selection)} maps", fontsize=9)
+    save_figure(figure, path)
 
 
 def _all_maps_line(ax: Axes, selection: Selection, scores: ScoreMatrix) -> None:
@@ -94,15 +81,3 @@ def _all_maps_line(ax: Axes, selection: Selection, scores: ScoreMatrix) -> None:
     ax.set_ylim(min(low, value - 0.28 * (high - value)), high)  # room for the legend below the line
     ax.set_xlim(None, 1.1 * len(selection) + 0.5)  # and for the last map's name
     ax.legend(loc="lower right")
-
-
-def _scatter(ax: Axes, selection: Selection, scores: ScoreMatrix) -> None:
-    quality = selection.combine(scores)
-    ax.scatter(quality, scores.targets, s=6, alpha=0.5, linewidths=0, color=BLUE)
-    if selection.fit is not None:
-        x = torch.linspace(float(quality.min()), float(quality.max()), 200, dtype=torch.float64)
-        ax.plot(x, selection.fit.predict(x), color=ORANGE, label=f"{selection.fit.form} fit")
-        ax.legend(loc="upper left")
-    ax.set_xlabel("score of the chosen maps")
-    ax.set_ylabel("subjective score")
-    ax.grid(alpha=0.3)

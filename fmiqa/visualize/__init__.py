@@ -1,27 +1,57 @@
 """See what feature maps look at: prediction difference, activation maximisation, dissection, exemplars, plots."""
 
 from fmiqa.visualize.activation_maximization import MaximalImages, maximize_activation, mean_activations
+from fmiqa.visualize.broden import Broden
+from fmiqa.visualize.cards import Cards, MapCard, map_cards
+from fmiqa.visualize.concepts import Concept, ConceptImage, ConceptSource
 from fmiqa.visualize.difference import PAPER, PredictionDifference, prediction_difference
+from fmiqa.visualize.dissected import Dissection
+from fmiqa.visualize.dissection import dissect
 from fmiqa.visualize.drawing import outlined, overlay_loss, overlay_relevance, picture_grid
 from fmiqa.visualize.exemplars import Exemplar, as_seen, exemplars, local_quality, reference_images
 from fmiqa.visualize.patches import ConditionalSampler, MarginalSampler
+from fmiqa.visualize.planted import PlantedConcepts
+from fmiqa.visualize.plots import (
+    plot_agreement,
+    plot_correlation,
+    plot_curve,
+    plot_frequency,
+    plot_layers,
+    plot_weights,
+)
 
 __all__ = [
+    "prediction_difference",
+    "PredictionDifference",
     "ConditionalSampler",
     "MarginalSampler",
     "PAPER",
-    "PredictionDifference",
-    "prediction_difference",
-    "MaximalImages",
     "maximize_activation",
     "mean_activations",
-    "Exemplar",
-    "as_seen",
+    "MaximalImages",
+    "dissect",
+    "Dissection",
+    "Broden",
+    "PlantedConcepts",
+    "Concept",
+    "ConceptImage",
+    "ConceptSource",
     "exemplars",
+    "Exemplar",
     "local_quality",
     "reference_images",
+    "as_seen",
+    "map_cards",
+    "Cards",
+    "MapCard",
     "overlay_relevance",
     "overlay_loss",
     "outlined",
     "picture_grid",
+    "plot_curve",
+    "plot_agreement",
+    "plot_layers",
+    "plot_frequency",
+    "plot_correlation",
+    "plot_weights",
 ]

@@ -1,0 +1,168 @@
+"""One page that shows a selection: its path, its figures with their protocol, and a card for each chosen map.
+
+The page is a single HTML file with everything in it: it asks nothing of the network.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from html import escape
+from typing import TYPE_CHECKING
+
+import torch
+
+from fmiqa.comparison_table import Comparison
+from fmiqa.io import write_whole
+from fmiqa.scores import ScoreMatrix
+from fmiqa.selection import Selection, Validation
+from fmiqa.tables import html_table
+from fmiqa.visualize.cards import STYLE, Cards, embedded
+from fmiqa.visualize.plots import plot_agreement, plot_correlation, plot_curve, plot_layers, plot_weights
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["report_html", "write_report"]
+
+_PAGE = """\
+:root{color-scheme:light}
+body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;padding:16px;max-width:1140px;color:#1b1b1b;background:#fff}
+h1{font-size:1.5em;line-height:1.25}h2{font-size:1.2em;margin-top:2em;border-bottom:1px solid #ddd}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9em}caption{text-align:left;color:#555}
+th,td{text-align:left;padding:3px 12px 3px 0;border-bottom:1px solid #eee;white-space:nowrap}
+img{max-width:100%;height:auto}.plots{display:flex;flex-wrap:wrap;gap:16px}.plots figure{margin:0;max-width:100%}
+.plots figcaption,.note{font-size:.85em;color:#555;max-width:540px}.note{max-width:none}
+code,pre{font-size:.85em}pre{white-space:pre-wrap;overflow-wrap:anywhere}h1,h3,dd{overflow-wrap:anywhere}
+"""
+
+
+def report_html(
+    selection: Selection,
+    scores: ScoreMatrix,
+    cards: Cards,
+    *,
+    validation: Validation | None = None,
+    comparison: Comparison | None = None,
+    claim: str | None = None,
+) -> str:
+    """The page as text.
+
+    Args:
+        selection: as a search over `scores` gave it.
+        scores: the score matrix it was made on: the figures are in sample.
+        cards: of the chosen maps, see `fmiqa.visualize.map_cards`.
+        validation: of the same search: the held-out figures.
+        comparison: with all maps and other metrics, see `fmiqa.compare` and `fmiqa.evaluate`.
+        claim: what the comparison's figures say, given the images it was made on; in sample by default.
+
+    Returns:
+        A whole HTML document without external requests.
+
+    Raises:
+        InputError: the matrix lacks a chosen map; matplotlib is not installed.
+    """
+    dataset = str(scores.options.get("dataset", "unnamed images"))
+    network = str(scores.options.get("network") or ", ".join(scores.options.get("sources", ())) or "a network")
+    images, references = len(scores), len(set(scores.groups))
+    title = f"{len(selection)} of {len(scores.maps)} feature maps of {network}, chosen on {dataset}"
+    criterion = str(selection.options.get("criterion", "criterion")).upper()
+    protocol = (
+        f"Chosen by {selection.options.get('search', 'a')} search on {images} images of {references} references, "
+        f"{criterion} {selection.value:.4f}. This figure, and every one marked in sample, is measured on the "
+        "images that the maps were chosen on, and is better than what new images would give."
+    )
+    parts = [f"<h1>{escape(title)}</h1><p>{escape(protocol)}</p>"]
+    if validation is not None:
+        parts.append(_section("Held out", _held_out(validation)))
+    parts.append(_section("Figures", _plots(selection, scores, validation)))
+    if comparison is not None:
+        said = claim or "In sample: measured on the images that the maps were chosen on."
+        parts.append(_section("Beside all maps and other metrics", f'<p class="note">{escape(said)}</p>'
+                              f'<div class="scroll">{comparison._repr_html_()}</div>'))  # fmt: skip
+    heading = "Weights" if selection.weights is not None else "Path (in sample)"
+    parts.append(_section(heading, f'<div class="scroll">{html_table(selection.table())}</div>'))
+    parts.append(_section("The chosen maps", "".join(card.to_html() for card in cards)))
+    options = json.dumps({"options": selection.options, "source": selection.source}, indent=1)
+    parts.append(f"<details><summary>Options</summary><pre>{escape(options)}</pre></details>")
+    from fmiqa import __version__
+
+    parts.append(f'<p class="note">fmiqa {__version__}, torch {escape(torch.__version__)}</p>')
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{_PAGE}{STYLE}</style>'
+    )
+    return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>\n'
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    selection: Selection,
+    scores: ScoreMatrix,
+    cards: Cards,
+    *,
+    validation: Validation | None = None,
+    comparison: Comparison | None = None,
+    claim: str | None = None,
+) -> None:
+    """`report_html` to a file, written whole or not at all."""
+    page = report_html(selection, scores, cards, validation=validation, comparison=comparison, claim=claim)
+    write_whole(path, page.encode())
+
+
+def _section(heading: str, content: str) -> str:
+    return f"<section><h2>{escape(heading)}</h2>{content}</section>"
+
+
+def _held_out(validation: Validation) -> str:
+    rows = validation.table()
+    folds = validation.plcc.shape[0]
+    best, smallest = validation.best_size, validation.one_standard_error_size
+    words = (
+        f"The whole selection was repeated in {folds} folds of whole references and judged on the references left out: "
+        f"PLCC {float(validation.mean[best - 1]):.4f} with {best} maps, "
+        f"{float(validation.mean[smallest - 1]):.4f} with {smallest} (the fewest within one standard error), "
+        f"all maps {float(validation.all_plcc.mean()):.4f}."
+    )
+    table = f"<details><summary>All sizes</summary><div class='scroll'>{html_table(rows)}</div></details>"
+    return f"<p>{escape(words)}</p>{table}"
+
+
+def _plots(selection: Selection, scores: ScoreMatrix, validation: Validation | None) -> str:
+    from matplotlib.figure import Figure
+
+    def figure(height: float = 4.0) -> Figure:
+        return Figure(figsize=(6.4, height), layout="constrained")
+
+    drawn: list[tuple[Figure, str]] = []
+    first = figure()
+    if selection.steps:
+        plot_curve(selection, validation=validation, ax=first.subplots())
+        words = "How the criterion rose with each map, in sample"
+        words += ", and on held-out references" * (validation is not None)
+    else:
+        plot_weights(selection, ax=first.subplots())
+        words = "The maps' shares of the weights"
+    drawn.append((first, words))
+    second = figure(5.0)
+    plot_agreement(scores, selection, ax=second.subplots())
+    words = "The chosen maps' score and what observers said, with the fitted curve; residuals below. In sample"
+    drawn.append((second, words))
+    third = figure()
+    plot_layers(selection.maps, scores.maps, ax=third.subplots())
+    drawn.append((third, "How many maps of each layer were chosen, and how many chance would give"))
+    if len(selection) > 1:
+        fourth = figure(5.0)
+        plot_correlation(scores, selection.maps, ax=fourth.subplots())
+        drawn.append((fourth, "Correlation among the chosen maps' scores"))
+    tags = (f"<figure>{_embedded(f, text)}<figcaption>{escape(text)}.</figcaption></figure>" for f, text in drawn)
+    return f'<div class="plots">{"".join(tags)}</div>'
+
+
+def _embedded(figure: Figure, alt: str) -> str:
+    """A figure as an image, sharp on dense screens."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160)
+    width, height = figure.get_size_inches()
+    return embedded(buffer.getvalue(), "png", alt, round(84 * width), round(84 * height))

@@ -1,0 +1,325 @@
+"""A card for each chosen map: what excites it, where it looks, what it detects, where its SSIM falls."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from fmiqa.errors import FileFormatError, InputError, ResumeError
+from fmiqa.features import FeatureExtractor
+from fmiqa.io import load_json, save_json
+from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.measures import SSIM, Measure, get_measure
+from fmiqa.parts import SampleSource
+from fmiqa.selection import Selection
+from fmiqa.visualize.activation_maximization import MaximalImages, maximize_activation, mean_activations
+from fmiqa.visualize.concepts import ConceptSource
+from fmiqa.visualize.difference import PredictionDifference, prediction_difference
+from fmiqa.visualize.dissected import BestConcept, Dissection
+from fmiqa.visualize.dissection import dissect
+from fmiqa.visualize.drawing import overlay_loss, overlay_relevance
+from fmiqa.visualize.exemplars import Exemplar, as_seen, exemplars, local_quality, reference_images
+from fmiqa.visualize.patches import ConditionalSampler
+from fmiqa.visualize.planted import PlantedConcepts
+
+__all__ = ["STYLE", "Cards", "MapCard", "Picture", "embedded", "map_cards"]
+
+_RUN = "fmiqa cards run 1"
+_LOSSLESS = 2**17  # pixels up to which a picture is embedded without loss
+
+STYLE = """
+.fmiqa-card{border:1px solid #8886;border-radius:8px;padding:12px 16px;margin:16px 0;max-width:1100px}
+.fmiqa-card h3{margin:0 0 4px;font-size:1.1em}
+.fmiqa-card dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 12px;margin:4px 0 10px}
+.fmiqa-card dt{color:#666}.fmiqa-card dd{margin:0}
+.fmiqa-pictures{display:flex;flex-wrap:wrap;gap:12px;align-items:flex-start}
+.fmiqa-pictures figure{margin:0;max-width:100%}
+.fmiqa-pictures figcaption{font-size:.8em;color:#555;max-width:300px}
+.fmiqa-pictures img{max-width:100%;height:auto;display:block;border-radius:4px}
+"""
+
+K = TypeVar("K", MaximalImages, Dissection, PredictionDifference)
+
+
+class Picture(NamedTuple):
+    """A picture of a card.
+
+    Args:
+        caption: what it is.
+        alt: the same for who cannot see it.
+        image: (3, h, w) uint8 or float in [0, 1].
+        width: at most so many pixels on the page.
+    """
+
+    caption: str
+    alt: str
+    image: Tensor
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class MapCard:
+    """What is known of one feature map.
+
+    Args:
+        map: the map.
+        facts: name and value of each.
+        pictures: to look at.
+    """
+
+    map: FeatureMap
+    facts: tuple[tuple[str, str], ...]
+    pictures: tuple[Picture, ...]
+
+    def to_html(self) -> str:
+        """The card as a section of a page that has `STYLE`."""
+        facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in self.facts)
+        pictures = "".join(
+            f"<figure>{_image(p)}<figcaption>{escape(p.caption)}</figcaption></figure>" for p in self.pictures
+        )
+        heading = f"<h3>{escape(str(self.map))}</h3><dl>{facts}</dl>"
+        return f'<section class="fmiqa-card">{heading}<div class="fmiqa-pictures">{pictures}</div></section>'
+
+    def _repr_html_(self) -> str:
+        return f"<style>{STYLE}</style>{self.to_html()}"
+
+
+class Cards(tuple[MapCard, ...]):
+    """The cards of a selection; shows in notebooks."""
+
+    def _repr_html_(self) -> str:
+        return f"<style>{STYLE}</style>" + "".join(card.to_html() for card in self)
+
+
+def map_cards(
+    selection: Selection,
+    extractors: FeatureExtractor | Mapping[str, FeatureExtractor],
+    data: SampleSource,
+    *,
+    concepts: ConceptSource | None = None,
+    stride: int = 8,
+    samples: int = 10,
+    steps: int = 256,
+    patches: int = 6,
+    seed: int = 0,
+    work: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Cards:
+    """Look at each chosen map in every way there is.
+
+    Args:
+        selection: the maps.
+        extractors: the network, or for a selection from joined matrices source name -> network.
+        data: images to look at: exemplars come from its references; prediction difference analysis and the loss of
+            SSIM are shown on its first reference and the one in the middle.
+        concepts: for dissection; `PlantedConcepts()` by default.
+        stride: of prediction difference analysis.
+        samples: of prediction difference analysis.
+        steps: of activation maximisation.
+        patches: exemplars a map.
+        seed: of samples and starts.
+        work: folder where finished steps are kept, so that a stopped run goes on.
+        progress: show progress bars.
+
+    Returns:
+        The cards, in the order in which the maps were chosen.
+
+    Raises:
+        InputError: no extractor for a source, unknown maps, an empty data set.
+        ResumeError: `work` holds steps of another selection or other options.
+    """
+    networks = {"": extractors} if isinstance(extractors, FeatureExtractor) else dict(extractors)
+    missing = {m.source for m in selection.maps} - set(networks)
+    if missing or not len(data):
+        raise InputError(
+            "an extractor is needed for each source of the selection "
+            f"(missing: {', '.join(sorted(missing)) or 'none'}), and images ({len(data)} given)"
+        )
+    planted = PlantedConcepts() if concepts is None else concepts
+    kept = _Kept(work, {
+        "maps": [str(m) for m in selection.maps],
+        "weights": {name: e.weights_sha256 for name, e in networks.items()},
+        "stride": stride, "samples": samples, "steps": steps, "patches": patches, "seed": seed,
+        "concepts": [len(planted), [c.name for c in planted.concepts]],
+    })  # fmt: skip
+    cards: dict[FeatureMap, MapCard] = {}
+    for source, extractor in networks.items():
+        own = [m for m in selection.maps if m.source == source]
+        if own:
+            bare = MapIndex(FeatureMap(m.layer, m.channel) for m in own)
+            measure = get_measure(selection.sources.get(source, {}).get("measure", "ssim"))
+            looks = _Looks(extractor, bare, data, source, measure, kept)
+            looks.look(planted, stride=stride, samples=samples, steps=steps, patches=patches, seed=seed, bar=progress)
+            cards.update((m, looks.card(i, m, _facts(selection, m))) for i, m in enumerate(own))
+    return Cards(cards[m] for m in selection.maps)
+
+
+def embedded(content: bytes, kind: str, alt: str, width: int, height: int) -> str:
+    """An `<img>` that holds an image file of a kind (`"png"`, `"jpeg"`), shown at a size in CSS pixels."""
+    data = base64.b64encode(content).decode()
+    size = f'width="{width}" height="{height}"'
+    return f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt, quote=True)}" {size}>'
+
+
+def _image(picture: Picture) -> str:
+    from PIL import Image
+
+    pixels = picture.image
+    if pixels.is_floating_point():
+        pixels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
+    height, width = pixels.shape[1:]
+    kind, buffer = "png" if height * width <= _LOSSLESS else "jpeg", io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(buffer, kind, optimize=True, quality=85)
+    return embedded(buffer.getvalue(), kind, picture.alt, picture.width, round(picture.width * height / width))
+
+
+def _facts(selection: Selection, map: FeatureMap) -> list[tuple[str, str]]:
+    if selection.weights is not None:
+        share = selection.weights[selection.maps.index(map)] / selection.weights.sum()
+        return [("weight", f"{float(share):.3f} of all")]
+    step = next((number for number, s in enumerate(selection.steps, 1) if s.map == map and not s.removed), None)
+    if step is None:
+        return [("chosen", "given at the start")]
+    s = selection.steps[step - 1]
+    return [("chosen", f"in step {step} of {len(selection.steps)}; {s.gain:+.4f} to {s.value:.4f} (in sample)")]
+
+
+class _Looks:
+    """All there is to see of some maps of one network."""
+
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        maps: MapIndex,
+        data: SampleSource,
+        source: str,
+        measure: Measure,
+        kept: _Kept,
+    ) -> None:
+        self.extractor, self.maps, self.data, self.source, self.kept = extractor, maps, data, source, kept
+        self.measure = measure
+        self.references = reference_images(data)
+        self.relevance: list[tuple[str, Tensor, Tensor]] = []  # reference, image, (M, H, W)
+        self.loss: list[tuple[str, Tensor, Tensor]] = []  # test image's name, image, (M, H, W)
+
+    def look(
+        self, concepts: ConceptSource, *, stride: int, samples: int, steps: int, patches: int, seed: int, bar: bool
+    ) -> None:
+        maps, references = self.maps, self.references
+        native, _ = as_seen(self.extractor, references[0])
+
+        def maximize() -> MaximalImages:
+            return maximize_activation(native, maps, steps=steps, seed=seed, progress=bar)
+
+        def detect() -> Dissection:
+            return dissect(native, concepts, maps, progress=bar)
+
+        self.maximal = self.kept.take(f"maximal-{self.source}", MaximalImages, maximize)
+        self.dissection: list[BestConcept] = self.kept.take(f"concepts-{self.source}", Dissection, detect).best()
+        self.exemplars = list(exemplars(self.extractor, references, maps, count=patches, progress=bar).values())
+        self.most = mean_activations(self.extractor, references, maps).amax(0)
+        places = sorted({0, len(references) // 2})
+        sampler = ConditionalSampler([as_seen(self.extractor, image)[1].cpu() for image in references])
+        for place in places:
+            name = references.names[place]
+            _, image = as_seen(self.extractor, references[place])
+            step = f"relevance-{self.source}-{place}"
+            differ = partial(
+                prediction_difference, native, image.to(native.device), maps, sampler=sampler, stride=stride,
+                samples=samples, seed=seed, save=self.kept.path(step), progress=bar,
+            )  # fmt: skip
+            self.relevance.append((name, image, self.kept.take(step, PredictionDifference, differ).relevance))
+        if not isinstance(self.measure, SSIM):
+            return
+        for name in (references.names[place] for place in places):
+            test, label, reference = _damaged(self.data, name)
+            quality = local_quality(
+                self.extractor, test.to(native.device), reference.to(native.device), maps, measure=self.measure
+            ).cpu()
+            self.loss.append((label, as_seen(self.extractor, test)[1], quality))
+
+    def card(self, row: int, map: FeatureMap, facts: list[tuple[str, str]]) -> MapCard:
+        concept, own, most = self.dissection[row], float(self.maximal.activations[row]), float(self.most[row])
+        said = f"{concept.concept} ({concept.category}), IoU {concept.iou:.3f}" if concept.concept else "none"
+        facts = [
+            *facts,
+            ("concept", said if concept.detector else f"no detector; nearest: {said}"),
+            ("mean activation", f"{own:.3g} on its own picture, at most {most:.3g} on a reference"),
+        ]
+        pictures = [Picture(
+            "Excites it most (activation maximisation)", f"picture made to excite {map}", self.maximal.images[row], 160
+        )]  # fmt: skip
+        for number, best in enumerate(self.exemplars[row], 1):
+            where = self.references.names[best.image]
+            pictures.append(_patch(best, f"Patch {number}: {best.value:.3g} in {where}", f"patch of {where} for {map}"))
+        for name, image, relevance in self.relevance:
+            caption = f"Where it looks in {name} (prediction difference): red raises the map, blue lowers it"
+            shown = overlay_relevance(image, relevance[row])
+            pictures.append(Picture(caption, f"relevance of the pixels of {name} for {map}", shown, 300))
+        for name, image, quality in self.loss:
+            lowest = float(quality[row].flatten().quantile(0.005))
+            caption = f"Where its SSIM falls in {name}; full orange: to {lowest:.2f}"
+            shown = overlay_loss(image, quality[row], limit=1 - lowest)
+            pictures.append(Picture(caption, f"local loss of SSIM of {map} in {name}", shown, 300))
+        return MapCard(map, tuple(facts), tuple(pictures))
+
+
+def _patch(best: Exemplar, caption: str, alt: str) -> Picture:
+    side = max(best.patch.shape[1:])
+    return Picture(caption, alt, best.patch, round(min(160, max(64, 1.2 * side)) * best.patch.shape[2] / side))
+
+
+def _damaged(data: SampleSource, reference: str) -> tuple[Tensor, str, Tensor]:
+    """Of the test images of a reference, one that observers put in the lower quarter: image, name, reference."""
+    known: Any = getattr(data, "reference_ids", None)
+    ids = known if known is not None else [data[i].reference_id for i in range(len(data))]
+    rows = [i for i, name in enumerate(ids) if str(name) == reference]
+    targets: Any = getattr(data, "targets", None)
+    values = [float(data[i].score if targets is None else targets[i]) for i in rows]
+    sample = data[rows[sorted(range(len(rows)), key=values.__getitem__)[len(rows) // 4]]]
+    return sample.distorted, sample.name, sample.reference
+
+
+class _Kept:
+    """Finished steps in a folder, if there is one."""
+
+    def __init__(self, folder: str | os.PathLike[str] | None, description: dict[str, Any]) -> None:
+        self._folder = None if folder is None else Path(folder)
+        if self._folder is None:
+            return
+        run = self._folder / "run.json"
+        if not run.exists():
+            save_json(run, _RUN, description)
+            return
+        before = load_json(run, _RUN)
+        differing = [k for k, v in description.items() if before.get(k) != v]
+        if differing:
+            raise ResumeError(
+                f"{self._folder} holds finished steps of a run with other {', '.join(differing)}; call with the same "
+                "to go on, give another folder, or delete that one"
+            )
+
+    def path(self, name: str) -> Path | None:
+        return None if self._folder is None else self._folder / f"{name}.safetensors"
+
+    def take(self, name: str, kind: type[K], compute: Callable[[], K]) -> K:
+        path = self.path(name)
+        if path is not None and path.exists():
+            try:
+                return kind.load(path)
+            except FileFormatError:
+                pass  # damaged: computed anew
+        result = compute()
+        if path is not None:
+            result.save(path)
+        return result

@@ -1,0 +1,340 @@
+"""Plots of a selection: how it rose, how it agrees with the observers, where its maps lie and how alike they are.
+
+The colours are those of Okabe and Ito (Color universal design, 2008), which colour-blind readers tell apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fmiqa.correlation import fit_logistic
+from fmiqa.errors import InputError
+from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.plotting import BLUE, GREEN, GREY, ORANGE, SKY, axes
+from fmiqa.scores import ScoreMatrix
+from fmiqa.selection import Selection, StabilitySelection, Validation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Text
+
+__all__ = ["plot_agreement", "plot_correlation", "plot_curve", "plot_frequency", "plot_layers", "plot_weights"]
+
+_NAMED = 40  # maps along an axis whose names can still be read
+# Okabe & Ito's, but grey for black, which the fit has, and indigo for yellow, which is faint on white.
+_TYPES = tuple(zip((BLUE, ORANGE, GREEN, SKY, GREY, "#CC79A7", "#E69F00", "#332288"), "os^DvPX*", strict=True))
+_HELD_OUT = {("plcc", "logistic5"): "plcc", ("srocc", None): "srocc"}  # the criteria that a validation holds
+_SAME = ("criterion", "fit", "monotone", "pool", "direction")
+
+
+def plot_curve(selection: Selection, *, validation: Validation | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the criterion against the number of maps: in sample, and on references held out.
+
+    Args:
+        selection: of a search with steps.
+        validation: of the same search on the same score matrix; adds the held-out mean over folds with a band of one
+            standard error either side, and all maps pooled as a level.
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        InputError: a selection without steps; a validation of another search, or of a criterion that it has not
+            measured on the images held out (it has PLCC after a logistic5, and SROCC).
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> from fmiqa import forward_select
+        >>> targets = torch.linspace(0, 1, 60)
+        >>> selection = forward_select(targets[:, None] ** torch.arange(1, 4), targets, max_maps=2)
+        >>> plot_curve(selection, ax=Figure().subplots()).get_ylabel()
+        'PLCC (logistic5) (in sample)'
+    """
+    if not selection.steps:
+        raise InputError("this selection has no steps to draw a curve of; plot_weights draws its weights")
+    if validation is not None:
+        _check_same_search(selection, validation)
+    ax = axes(ax)
+    before = len(ax.texts)
+    selection.plot(ax)
+    if validation is not None:
+        _held_out(ax, selection, validation)
+        for name in ax.texts[before:]:
+            _above(name)  # the held-out curve runs below
+    ax.set_xlim(None, 1.1 * ax.dataLim.x1 + 0.5)  # room for the last map's name
+    ax.legend(fontsize=8, loc="best")
+    return ax
+
+
+def plot_agreement(scores: ScoreMatrix, quality: Selection | Tensor, *, ax: Axes | None = None) -> tuple[Axes, Axes]:
+    """Draw objective against subjective scores with the logistic between them, and its residuals beneath.
+
+    Images are coloured by distortion type where there are 2 to 8 of them.
+
+    Args:
+        scores: the images.
+        quality: a selection, drawn with its own logistic, that of the images it was made on; or (N,) scores of any
+            metric, with a logistic5 fitted to these images.
+        ax: whose place both panels take; a new figure by default.
+
+    Returns:
+        The scatter, and the residuals: subjective score minus fit.
+
+    Raises:
+        InputError: a matrix that lacks maps of the selection, scores of another number of images or not finite, or
+            axes that stand outside a grid of subplots.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> maps = MapIndex(["conv1:0", "conv1:1"])
+        >>> names = [f"image{i}" for i in range(20)]
+        >>> scores = ScoreMatrix(torch.rand(20, 2), maps, torch.rand(20).double(), names, names)
+        >>> scatter, residuals = plot_agreement(scores, scores.pool(), ax=Figure().subplots())
+        >>> residuals.get_ylabel()
+        'residual'
+    """
+    chosen = quality if isinstance(quality, Selection) else None
+    x = (quality.combine(scores) if isinstance(quality, Selection) else quality).detach().double().cpu()
+    y = scores.targets.double().cpu()
+    if x.shape != y.shape or not bool(x.isfinite().all()):
+        raise InputError(f"quality needs a finite score for each of the {len(y)} images, got {tuple(x.shape)}: {x}")
+    # The parameters may lie on another device than the score matrix.
+    if chosen is None or chosen.fit is None:
+        fit, whose = fit_logistic(x, y), "fitted to these images"
+    else:
+        fit, whose = chosen.fit, "of the selection"
+    line = torch.linspace(float(x.min()), float(x.max()), 400, dtype=torch.float64)
+    fitted, drawn = (fit.predict(part.to(fit.parameters.device)).cpu() for part in (x, line))
+
+    above, below = _two_panels(axes(ax, height=5.4))
+    kinds = [""] if scores.distortions is None else sorted(set(scores.distortions))
+    coloured = scores.distortions is not None and 1 < len(kinds) <= len(_TYPES)
+    for kind, (colour, marker) in zip(kinds if coloured else [""], _TYPES, strict=False):
+        rows = [i for i, d in enumerate(scores.distortions or ()) if d == kind] if coloured else slice(None)
+        for panel, height in ((above, y), (below, y - fitted)):
+            panel.scatter(
+                x[rows], height[rows], s=12, alpha=0.6, linewidths=0, color=colour, marker=marker, label=kind or None
+            )
+    above.plot(line, drawn, color="black", label=f"{fit.form} {whose}")
+    below.axhline(0, color="black", linewidth=1)
+    above.set_ylabel(_subjective(scores))
+    below.set_ylabel("residual")
+    below.set_xlabel("objective score" if chosen is None else f"score of the {len(chosen)} chosen maps")
+    above.tick_params(labelbottom=False)
+    for panel in (above, below):
+        panel.grid(alpha=0.3)
+    outside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)} if coloured else {"loc": "upper left"}
+    above.legend(fontsize=8, markerscale=1.6, **outside)
+    return above, below
+
+
+def plot_layers(
+    maps: Iterable[FeatureMap | str], all_maps: Iterable[FeatureMap | str], *, ax: Axes | None = None
+) -> Axes:
+    """Draw how many of the chosen maps lie in each layer, beside how many would by chance.
+
+    By chance, a layer's part of the chosen maps is its part of all maps.
+
+    Args:
+        maps: the chosen maps.
+        all_maps: the candidates that they were chosen from.
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        InputError: no maps, or some that are not among the candidates.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> all_maps = MapIndex.of_layers({"conv1": 4, "conv2": 12})
+        >>> ax = plot_layers(["conv1:0", "conv1:3"], all_maps, ax=Figure().subplots())
+        >>> [float(bar.get_height()) for bar in ax.patches]
+        [2.0, 0.0, 0.5, 1.5]
+    """
+    chosen, every = MapIndex(maps), MapIndex(all_maps)
+    every.positions(chosen)
+    if not len(chosen):
+        raise InputError("no chosen maps to count by layer")
+    counts = [len(chosen.channels.get(layer, ())) for layer in every.layers]
+    expected = [len(chosen) * len(channels) / len(every) for channels in every.channels.values()]
+    ax = axes(ax)
+    places = range(len(counts))
+    ax.bar([p - 0.2 for p in places], counts, width=0.4, color=BLUE, label=f"{len(chosen)} chosen maps")
+    label = f"expected by chance from all {len(every)} maps"
+    ax.bar([p + 0.2 for p in places], expected, width=0.4, color=SKY, label=label)
+    many = len(every.layers) > 8
+    ax.set_xticks(places, every.layers, rotation=90 if many else 0, fontsize=7 if many else None)
+    ax.set_xlabel("layer")
+    ax.set_ylabel("number of chosen maps")
+    ax.set_ylim(0, 1.25 * max(counts + expected))  # room for the legend above the bars
+    ax.legend(fontsize=8, loc="upper right")
+    return ax
+
+
+def plot_frequency(
+    stability: StabilitySelection, *, top: int = 30, threshold: float | None = 0.5, ax: Axes | None = None
+) -> Axes:
+    """Draw how often the maps chosen most often are chosen on subsamples of the references.
+
+    Args:
+        stability: of `stability_selection`.
+        top: how many maps at most; such as were never chosen are left out.
+        threshold: the share of subsamples from which a map counts as stable, see `StabilitySelection.stable`; drawn
+            as a line unless None.
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        InputError: fewer than one map, or a threshold outside (0, 1].
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> from fmiqa import stability_selection
+        >>> targets = torch.linspace(0, 1, 60)
+        >>> values, groups = targets[:, None] ** torch.arange(1, 4), ["a", "b", "c", "d"] * 15
+        >>> found = stability_selection(values, targets, groups=groups, subsamples=4, fit=None)
+        >>> plot_frequency(found, ax=Figure().subplots()).get_ylabel()
+        'share of 4 subsamples'
+    """
+    if top < 1:
+        raise InputError(f"top is at least 1 map, got {top}")
+    if threshold is not None and not 0 < threshold <= 1:
+        raise InputError(f"threshold is a share of the subsamples in (0, 1], or None, got {threshold}")
+    ax = stability.plot(ax, top=min(top, int((stability.frequency > 0).sum())))
+    if threshold is not None:
+        label = f"in at least {threshold:.0%}: {len(stability.stable(threshold))} maps"
+        ax.axhline(threshold, color=ORANGE, linestyle="--", label=label)
+        ax.legend(fontsize=8, loc="upper right")
+    ax.set_xlabel("feature map")
+    ax.set_ylabel(f"share of {len(stability.selected)} subsamples")
+    return ax
+
+
+def plot_correlation(scores: ScoreMatrix, maps: Iterable[FeatureMap | str], *, ax: Axes | None = None) -> Axes:
+    """Draw the Pearson correlation among the scores of maps over images, from -1 to 1.
+
+    Args:
+        scores: the images.
+        maps: two maps or more.
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        InputError: unknown maps, fewer than two, or a map whose scores are constant or not finite.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> maps = MapIndex(["conv1:0", "conv1:1"])
+        >>> names = [f"image{i}" for i in range(20)]
+        >>> scores = ScoreMatrix(torch.rand(20, 2), maps, torch.rand(20).double(), names, names)
+        >>> plot_correlation(scores, maps, ax=Figure().subplots()).images[0].get_array().shape
+        (2, 2)
+    """
+    chosen = scores.columns(maps)
+    names = [str(m) for m in chosen.maps]
+    values = chosen.values.double().cpu()
+    if len(names) < 2 or len(values) < 2:
+        raise InputError(f"a correlation needs two maps and two images, got {len(names)} and {len(values)}")
+    low, high = values.aminmax(dim=0)
+    without = [
+        name for name, good in zip(names, ((high > low) & (high - low).isfinite()).tolist(), strict=True) if not good
+    ]
+    if without:
+        raise InputError(f"the scores of {', '.join(without[:10])} are constant or not finite: leave out such maps")
+    shown = range(0, len(names), math.ceil(len(names) / _NAMED))
+    side = 2.6 + 0.13 * len(shown)
+    ax = axes(ax, width=side + 0.8, height=side)
+    # Red and blue are told apart under every common colour blindness, red and green are not.
+    image = ax.imshow(torch.corrcoef(values.T).numpy(), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    ax.figure.colorbar(image, ax=ax, label=f"Pearson correlation over {len(values)} images")
+    ax.set_xticks(shown, [names[i] for i in shown], rotation=90, fontsize=7)
+    ax.set_yticks(shown, [names[i] for i in shown], fontsize=7)
+    ax.set_xlabel("feature map")
+    ax.set_ylabel("feature map")
+    return ax
+
+
+def plot_weights(selection: Selection, *, top: int = _NAMED, ax: Axes | None = None) -> Axes:
+    """Draw the weights of the maps in a weighted selection, as shares of their sum.
+
+    Args:
+        selection: such as `weighted_select` gives.
+        top: how many of its maps at most, from the first.
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        InputError: a selection whose maps all weigh the same; fewer than one map.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> weights = torch.tensor([3.0, 1.0])
+        >>> selection = Selection(MapIndex(["conv1:0", "conv2:5"]), (), 0.9, weights=weights)
+        >>> [float(bar.get_height()) for bar in plot_weights(selection, ax=Figure().subplots()).patches]
+        [0.75, 0.25]
+    """
+    if selection.weights is None:
+        raise InputError("the maps of this selection have no weights: all count the same; plot_curve draws its steps")
+    if top < 1:
+        raise InputError(f"top is at least 1 map, got {top}")
+    share = (selection.weights / selection.weights.sum())[:top].tolist()
+    ax = axes(ax, width=7.2)
+    ax.bar(range(len(share)), share, color=BLUE)
+    ax.set_xticks(range(len(share)), [str(m) for m in selection.maps[: len(share)]], rotation=90, fontsize=7)
+    ax.set_xlabel("feature map")
+    ax.set_ylabel("share of the weights")
+    if len(share) < len(selection):
+        ax.set_title(f"the first {len(share)} of {len(selection)} maps", fontsize=9)
+    return ax
+
+
+def _check_same_search(selection: Selection, validation: Validation) -> None:
+    ours, theirs = ({k: o.get(k) or None for k in _SAME} for o in (selection.options, validation.options))
+    differing = [f"{k}: {ours[k]} here, {theirs[k]} in the validation" for k in _SAME if ours[k] != theirs[k]]
+    if differing:
+        raise InputError(f"the validation is of another search ({'; '.join(differing)}); run it with the same options")
+    if (ours["criterion"], ours["fit"]) not in _HELD_OUT:
+        raise InputError(
+            f"a validation holds out PLCC after a logistic5 and SROCC, not {ours['criterion']} with fit {ours['fit']}; "
+            "draw the two apart, with validation.plot()"
+        )
+
+
+def _held_out(ax: Axes, selection: Selection, validation: Validation) -> None:
+    figure = _HELD_OUT[selection.options["criterion"], selection.options["fit"]]
+    held, level = (getattr(validation, name).double() for name in (figure, f"all_{figure}"))
+    mean, folds = held.mean(0), len(held)
+    sizes = range(1, held.shape[1] + 1)
+    ax.plot(sizes, mean.tolist(), color=ORANGE, marker="s", markersize=4, label=f"held out, mean of {folds} folds")
+    if folds > 1:
+        error = held.std(0) / math.sqrt(folds)
+        low, high = (mean - error).tolist(), (mean + error).tolist()
+        label = "held out, ± one standard error"
+        ax.fill_between(sizes, low, high, color=ORANGE, alpha=0.2, linewidth=0, label=label)
+    ax.axhline(float(level.mean()), color=GREY, linestyle=":", label="all maps, held out")
+    ax.set_ylabel(ax.get_ylabel().removesuffix(" (in sample)"))
+    ax.autoscale(axis="y")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.2 * (high - low))  # room for the names
+
+
+def _above(name: Text) -> None:
+    from matplotlib.text import Annotation
+
+    if isinstance(name, Annotation):
+        name.xyann = (0, 5)
+        name.set(rotation=90, ha="center", va="bottom")
+
+
+def _two_panels(ax: Axes) -> tuple[Axes, Axes]:
+    """The axes, shrunk to the upper part of their place, and new ones under them with the same x."""
+    place = ax.get_subplotspec()
+    if place is None:
+        raise InputError("two panels need axes of a grid, such as those of plt.subplots(), to divide their place")
+    rows = place.subgridspec(2, 1, height_ratios=(3, 1))
+    ax.set_subplotspec(rows[0])
+    return ax, ax.figure.add_subplot(rows[1], sharex=ax)
+
+
+def _subjective(scores: ScoreMatrix) -> str:
+    dataset = scores.options.get("dataset")
+    return "subjective score" + (f" (units of {dataset})" if dataset else "")
