@@ -28,10 +28,10 @@ __all__ = ["report_html", "write_report"]
 
 _PAGE = """\
 :root{color-scheme:light}
-body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;padding:16px;max-width:1140px;color:#1b1b1b;background:#fff}
+body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;padding:16px;max-width:1200px;color:#1b1b1b;background:#fff}
 h1{font-size:1.5em;line-height:1.25}h2{font-size:1.2em;margin-top:2em;border-bottom:1px solid #ddd}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9em}caption{text-align:left;color:#555}
-th,td{text-align:left;padding:3px 12px 3px 0;border-bottom:1px solid #eee;white-space:nowrap}
+table+table{margin-top:1em}th,td{text-align:left;padding:3px 12px 3px 0;border-bottom:1px solid #eee;white-space:nowrap}
 img{max-width:100%;height:auto}.plots{display:flex;flex-wrap:wrap;gap:16px}.plots figure{margin:0;max-width:100%}
 .plots figcaption,.note{font-size:.85em;color:#555;max-width:540px}.note{max-width:none}
 code,pre{font-size:.85em}pre{white-space:pre-wrap;overflow-wrap:anywhere}h1,h3,dd{overflow-wrap:anywhere}
@@ -121,8 +121,8 @@ def _held_out(validation: Validation) -> str:
     best, smallest = validation.best_size, validation.one_standard_error_size
     words = (
         f"The whole selection was repeated in {folds} folds of whole references and judged on the references left out: "
-        f"PLCC {float(validation.mean[best - 1]):.4f} with {best} maps, "
-        f"{float(validation.mean[smallest - 1]):.4f} with {smallest} (the fewest within one standard error), "
+        f"PLCC {float(validation.mean[smallest - 1]):.4f} with {smallest} maps (the fewest within one standard error "
+        f"of the best), {float(validation.mean[best - 1]):.4f} with {best} (the best size, picked on these folds), "
         f"all maps {float(validation.all_plcc.mean()):.4f}."
     )
     table = f"<details><summary>All sizes</summary><div class='scroll'>{html_table(rows)}</div></details>"

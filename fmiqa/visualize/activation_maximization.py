@@ -88,7 +88,7 @@ def maximize_activation(
     steps: int = 512,
     batch: int = 32,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool = False,
 ) -> MaximalImages:
     """Climb to pictures that excite feature maps, those of a layer in one batch.
 

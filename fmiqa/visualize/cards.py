@@ -44,7 +44,7 @@ STYLE = """
 .fmiqa-card dt{color:#666}.fmiqa-card dd{margin:0}
 .fmiqa-pictures{display:flex;flex-wrap:wrap;gap:12px;align-items:flex-start}
 .fmiqa-pictures figure{margin:0;max-width:100%}
-.fmiqa-pictures figcaption{font-size:.8em;color:#555;max-width:300px}
+.fmiqa-pictures figcaption{font-size:.8em;color:#555;max-width:250px}
 .fmiqa-pictures img{max-width:100%;height:auto;display:block;border-radius:4px}
 """
 
@@ -113,7 +113,7 @@ def map_cards(
     patches: int = 6,
     seed: int = 0,
     work: str | os.PathLike[str] | None = None,
-    progress: bool = True,
+    progress: bool = False,
 ) -> Cards:
     """Look at each chosen map in every way there is.
 
@@ -265,18 +265,18 @@ class _Looks:
         for name, image, relevance in self.relevance:
             caption = f"Where it looks in {name} (prediction difference): red raises the map, blue lowers it"
             shown = overlay_relevance(image, relevance[row])
-            pictures.append(Picture(caption, f"relevance of the pixels of {name} for {map}", shown, 300))
+            pictures.append(Picture(caption, f"relevance of the pixels of {name} for {map}", shown, 250))
         for name, image, quality in self.loss:
             lowest = float(quality[row].flatten().quantile(0.005))
             caption = f"Where its SSIM falls in {name}; full orange: to {lowest:.2f}"
             shown = overlay_loss(image, quality[row], limit=1 - lowest)
-            pictures.append(Picture(caption, f"local loss of SSIM of {map} in {name}", shown, 300))
+            pictures.append(Picture(caption, f"local loss of SSIM of {map} in {name}", shown, 250))
         return MapCard(map, tuple(facts), tuple(pictures))
 
 
 def _patch(best: Exemplar, caption: str, alt: str) -> Picture:
     side = max(best.patch.shape[1:])
-    return Picture(caption, alt, best.patch, round(min(160, max(64, 1.2 * side)) * best.patch.shape[2] / side))
+    return Picture(caption, alt, best.patch, round(min(160, max(96, side)) * best.patch.shape[2] / side))
 
 
 def _damaged(data: SampleSource, reference: str) -> tuple[Tensor, str, Tensor]:

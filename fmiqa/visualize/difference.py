@@ -86,7 +86,7 @@ def prediction_difference(
     seed: int = 0,
     local: bool | None = None,
     save: str | os.PathLike[str] | None = None,
-    progress: bool = True,
+    progress: bool = False,
 ) -> PredictionDifference:
     """How much each pixel of an image raises or lowers the mean of each feature map.
 

@@ -45,7 +45,7 @@ def dissect(
     threshold: float = 0.04,
     top: int = 10,
     batch_size: int = 16,
-    progress: bool = True,
+    progress: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Dissection:
     """Which concept each feature map detects.

@@ -51,7 +51,7 @@ def exemplars(
     maps: Iterable[FeatureMap | str],
     *,
     count: int = 9,
-    progress: bool = True,
+    progress: bool = False,
 ) -> dict[FeatureMap, list[Exemplar]]:
     """The patches that excite each map most, one an image, cropped to what a position of the map sees.
 
