@@ -68,12 +68,15 @@ def main() -> None:
     each = taken / runs
     every = (height - 9) * (width - 9) * args.samples
     print(f"{len(maps)} maps, {width}x{height}, stride {args.stride}: {count} windows, {runs} runs serve all maps")
-    print(f"{taken:.0f} s, {1000 * each:.2f} ms a run; plain loop {1000 * plain:.2f} ms a run: {plain / each:.1f} times")
+    print(
+        f"{taken:.0f} s, {1000 * each:.2f} ms a run; plain loop {1000 * plain:.2f} ms a run: {plain / each:.1f} times"
+    )
     print(f"at stride 1: {every} runs, by these times {every * each / 60:.0f} min; plain {every * plain / 3600:.0f} h")
     content = {
         "maps": [str(m) for m in maps], "size": [height, width], "stride": args.stride, "samples": args.samples,
         "windows": count, "runs": runs, "seconds": taken, "seconds_a_run": each, "seconds_a_run_plain": plain,
-        "ratio": plain / each, "largest_difference": difference, "largest_relevance": float(found.relevance.abs().max()),
+        "ratio": plain / each, "largest_difference": difference,
+        "largest_relevance": float(found.relevance.abs().max()),
     }  # fmt: skip
     print(f"written to {store(f'prediction_difference-{device.type}', content, device)}")
 

@@ -180,7 +180,7 @@ def _dissect(args: argparse.Namespace, networks: list[_Network]) -> None:
             rows.append((name, best.concept or "-", best.category or "-", f"{best.iou:.3f}" + "*" * best.detector))
             for segment in found.segments(native, source, best.map, args.top):
                 pictures.append(outlined(segment.image, segment.mask))
-                titles.append(f"{name}: {best.concept or 'nothing'}, IoU {best.iou:.2f}")
+                titles.append(f"{name}\n{best.concept or 'no concept'}, IoU {best.iou:.2f}")
     figures = {"maps": [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]}
     _drawn(args, pictures, titles, args.top, said=f"{text_table(rows)}\n* a detector: IoU > .04\n", figures=figures)
 

@@ -104,11 +104,11 @@ def picture_grid(
     except ImportError as error:
         raise InputError("figures need the package matplotlib: pip install 'fmiqa[plot]'") from error
     columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    tallest = max(p.shape[1] / p.shape[2] for p in pictures)
-    room = 0.3 if titles is None else 0.45
-    figure = Figure(figsize=(columns * (side + 0.1), rows * (side * tallest + room)), layout="constrained")
-    places = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    lines = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
+    most = 0 if titles is None else max(title.count("\n") + 1 for title in titles)
+    heights = [side * max(p.shape[1] / p.shape[2] for p in line) + 0.1 + 0.17 * most for line in lines]
+    figure = Figure(figsize=(columns * (side + 0.1), sum(heights)), layout="constrained")
+    places = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights).flatten().tolist()
     for ax in places:
         ax.axis("off")
     for number, (ax, picture) in enumerate(zip(places, pictures, strict=False)):
