@@ -188,6 +188,8 @@ def _dissect(args: argparse.Namespace, networks: list[_Network]) -> None:
 def _exemplars(args: argparse.Namespace, networks: list[_Network]) -> None:
     from fmiqa.visualize import exemplars
 
+    if args.save:
+        raise InputError("--save: exemplars are parts of your images; the picture is all there is to keep")
     pictures, titles = [], []
     images = [read_image(path) for path in args.images]
     count = min(args.count, len(images))
@@ -196,8 +198,6 @@ def _exemplars(args: argparse.Namespace, networks: list[_Network]) -> None:
         for map, patches in found.items():
             pictures += [p.patch for p in patches]
             titles += [f"{network.name(map)}: {p.value:.3g}" for p in patches]
-    if args.save:
-        raise InputError("--save: exemplars are parts of your images; the picture is all there is to keep")
     _drawn(args, pictures, titles, count)
 
 
