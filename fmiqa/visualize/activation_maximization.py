@@ -36,7 +36,8 @@ _LEAK = 0.1  # of values below 0 while climbing: a map that is 0 everywhere has 
 _SHIFT, _TURN, _SCALE = 8.0, math.radians(8), 0.08  # largest shift in pixels, turn, and change of scale
 # Root of the covariance of natural images' colours (Olah et al. 2017), its largest column scaled to length 1.
 _COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
-_CONTRAST = 0.25  # root mean square of the 2009 form's picture about grey: its norm bound
+_CONTRAST = 0.5  # root mean square about grey of the 2009 form's picture: its norm bound, all that pixels can have
+_NOISE = 0.06  # root mean square of its start
 _CLIMB = 0.02  # length of its steps, in root mean squares of the picture
 
 
@@ -238,7 +239,7 @@ def _climb_pixels(
     extractor: FeatureExtractor, maps: list[FeatureMap], noise: Tensor, steps: int, seed: int, bar: Any
 ) -> Tensor:
     bound = _CONTRAST * math.sqrt(noise[0].numel())
-    x = noise * (_CONTRAST / 4)
+    x = noise * _NOISE
     for _ in range(steps):
         x.requires_grad_()
         value = _inclination(extractor, x + 0.5, maps)
