@@ -24,7 +24,7 @@ from fmiqa.visualize.plots import plot_agreement, plot_correlation, plot_curve, 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["report_html", "write_report"]
+__all__ = ["write_report"]
 
 _PAGE = """\
 :root{color-scheme:light}
@@ -38,7 +38,8 @@ code,pre{font-size:.85em}pre{white-space:pre-wrap;overflow-wrap:anywhere}h1,h3,d
 """
 
 
-def report_html(
+def write_report(
+    path: str | os.PathLike[str],
     selection: Selection,
     scores: ScoreMatrix,
     cards: Cards,
@@ -46,19 +47,17 @@ def report_html(
     validation: Validation | None = None,
     comparison: Comparison | None = None,
     claim: str | None = None,
-) -> str:
-    """The page as text.
+) -> None:
+    """Write the page, whole or not at all.
 
     Args:
+        path: of the HTML file.
         selection: as a search over `scores` gave it.
         scores: the score matrix it was made on: the figures are in sample.
         cards: of the chosen maps, see `fmiqa.visualize.map_cards`.
         validation: of the same search: the held-out figures.
         comparison: with all maps and other metrics, see `fmiqa.compare` and `fmiqa.evaluate`.
         claim: what the comparison's figures say, given the images it was made on; in sample by default.
-
-    Returns:
-        A whole HTML document without external requests.
 
     Raises:
         InputError: the matrix lacks a chosen map; matplotlib is not installed.
@@ -93,21 +92,7 @@ def report_html(
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{_PAGE}{STYLE}</style>'
     )
-    return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>\n'
-
-
-def write_report(
-    path: str | os.PathLike[str],
-    selection: Selection,
-    scores: ScoreMatrix,
-    cards: Cards,
-    *,
-    validation: Validation | None = None,
-    comparison: Comparison | None = None,
-    claim: str | None = None,
-) -> None:
-    """`report_html` to a file, written whole or not at all."""
-    page = report_html(selection, scores, cards, validation=validation, comparison=comparison, claim=claim)
+    page = f'<!DOCTYPE html><html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>\n'
     write_whole(path, page.encode())
 
 

@@ -175,7 +175,7 @@ class SSIM:
         taps = self._taps(test)
         columns = _down.eager(test, prepared.shift, prepared.maps, taps)
         constants = self._constants(prepared.peak)
-        return _alike(columns, prepared.shift, prepared.mean, prepared.variance, *constants, taps)
+        return _alike.eager(columns, prepared.shift, prepared.mean, prepared.variance, *constants, taps, False)
 
     def _of_pair(self, test: Tensor, prepared: PreparedReference) -> PreparedReference:
         """The reference side beside these test maps, whose peaks may count too."""
@@ -206,7 +206,7 @@ class SSIM:
         """(N, C, rows of windows) the mean of each row; of a piece of the maps."""
         columns = _down(test, reference.shift, reference.maps, taps)
         constants = self._constants(reference.peak)
-        return _across(columns, reference.shift, reference.mean, reference.variance, *constants, taps)
+        return _alike(columns, reference.shift, reference.mean, reference.variance, *constants, taps, True)
 
     def _constants(self, peak: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
         """C1 and C2, for a number or for each map's largest magnitude."""
@@ -239,19 +239,6 @@ def _down(test: Tensor, shift: Tensor, maps: Tensor, taps: list[float]) -> tuple
 
 
 @Fused
-def _across(
-    columns: tuple[Tensor, Tensor, Tensor],
-    shift: Tensor,
-    mean_y: Tensor,
-    variance_y: Tensor,
-    c1: Tensor | float,
-    c2: Tensor | float,
-    taps: list[float],
-) -> Tensor:
-    """(N, C, H') the mean of each row of windows."""
-    return _alike(columns, shift, mean_y, variance_y, c1, c2, taps).mean(-1)
-
-
 def _alike(
     columns: tuple[Tensor, Tensor, Tensor],
     shift: Tensor,
@@ -260,15 +247,17 @@ def _alike(
     c1: Tensor | float,
     c2: Tensor | float,
     taps: list[float],
+    rows: bool,
 ) -> Tensor:
-    """(N, C, H', W') luminance times contrast-structure; reference side as prepared."""
+    """(N, C, H', W') luminance times contrast-structure, or of `rows` of windows the mean, (N, C, H')."""
     mean_x, power_x, power = (_blur(column, taps, -1) for column in columns)
     unlike = (power - (mean_x - mean_y).square()).clamp(min=0)
     variance_x = (power_x - mean_x * mean_x).clamp(min=0)
     a, b = mean_x + shift, mean_y + shift
     luminance = (2 * a * b + c1) / (a * a + b * b + c1)
     structure = 1 - unlike / (variance_x + variance_y + c2)
-    return luminance * structure
+    alike = luminance * structure
+    return alike.mean(-1) if rows else alike
 
 
 def _flat_level(maps: Tensor, c2: Tensor | float) -> Tensor:

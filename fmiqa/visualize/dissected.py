@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fmiqa.errors import FileFormatError, InputError
 from fmiqa.features import FeatureExtractor
@@ -21,8 +20,9 @@ from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.precision import strict_float32
 from fmiqa.tables import html_table, text_table
 from fmiqa.visualize.concepts import Concept, ConceptSource
+from fmiqa.visualize.enlarging import enlarged, seen_by
 
-__all__ = ["BestConcept", "Dissection", "Segment", "upsampled"]
+__all__ = ["BestConcept", "Dissection", "Segment"]
 
 _KIND = "fmiqa dissection 1"
 
@@ -130,7 +130,8 @@ class Dissection:
             with torch.inference_mode(), strict_float32(extractor.device):
                 (features,) = extractor(item.image[None].to(extractor.device), [self.maps[row]]).values()
                 size = int(item.image.shape[-2]), int(item.image.shape[-1])
-                mask = upsampled(features[0], size)[0].cpu() > self.thresholds[row]
+                seen = seen_by(extractor, MapIndex([self.maps[row]]))[self.maps[row].layer]
+                mask = enlarged(features[0], size, seen, extractor.viewing.size(*size))[0].cpu() > self.thresholds[row]
             segments.append(Segment(item.image, mask.clone(), item.name))
         return segments
 
@@ -182,11 +183,6 @@ class Dissection:
             f"{len(self.detectors())} of {len(self.maps)} maps detect a concept (*, IoU > {self.threshold:g}); "
             f"different concepts: {kinds}"
         )
-
-
-def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(M, h, w) maps brought to (M, *size), bilinearly; they cover the image evenly, from border to border."""
-    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 def _starred(best: BestConcept) -> str:

@@ -25,7 +25,8 @@ from fmiqa.io import load_json, load_tensors, save_json, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.precision import strict_float32
 from fmiqa.visualize.concepts import Concept, ConceptImage, ConceptSource
-from fmiqa.visualize.dissected import BestConcept, Dissection, Segment, upsampled
+from fmiqa.visualize.dissected import BestConcept, Dissection, Segment
+from fmiqa.visualize.enlarging import enlarged, seen_by
 from fmiqa.visualize.quantiles import StreamingQuantiles
 
 __all__ = ["BestConcept", "Dissection", "Segment", "dissect"]
@@ -57,8 +58,8 @@ def dissect(
         IoU = both / (segments in images that carry the concept's category + label - both)
 
     in pixels of all images. An image carries a category if it has a label whose primary category that is.
-    The map is taken to cover the image evenly (pixel centres at half a step, `align_corners=False`); NetDissect aligns
-    by the centres of receptive fields, which in AlexNet's layers differ from that by about half a step at the borders.
+    A map's values lie at the centres of what its positions see, as in NetDissect; those of a network that does not tell
+    are spread evenly over the image.
 
     Args:
         extractor: the network; images are moved to its device.
@@ -243,6 +244,7 @@ class _Run:
         labels = [self._labels(item) for item in items]
         for present, where, _ in labels:
             counts.labelled[present] += where.sum(0).long().cpu()
+        seen = seen_by(self.extractor, self.maps)
         for layer, features in self._features(items):
             limits = thresholds[self.columns[layer]].to(device, features.dtype)
             firing = (features.amax((2, 3)) > limits).cpu()  # upsampled, a map does not rise above its maximum
@@ -250,9 +252,10 @@ class _Run:
                 if not some.any():
                     continue
                 height, width = item.label_size
+                image = self.extractor.viewing.size(*item.image.shape[1:])
                 for rows in some.nonzero()[:, 0].split(max(1, _UPSAMPLED // (height * width))):
                     here = rows.to(device)
-                    mask = upsampled(maps[here], (height, width)) > limits[here, None, None]
+                    mask = enlarged(maps[here], (height, width), seen[layer], image) > limits[here, None, None]
                     segments = mask.flatten(1).float()
                     own = self.columns[layer][rows][:, None]
                     # Sums of ones, exact in float32 up to 2^24 pixels an image.

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fmiqa.errors import InputError
 from fmiqa.features import FeatureExtractor
@@ -17,6 +16,7 @@ from fmiqa.measures import SSIM
 from fmiqa.precision import strict_float32
 from fmiqa.tiling import Reach, reaches
 from fmiqa.viewing import Viewing
+from fmiqa.visualize.enlarging import enlarged
 
 __all__ = ["Exemplar", "as_seen", "exemplars", "local_quality", "reference_images"]
 
@@ -138,8 +138,9 @@ def local_quality(
         pairs = zip(*(_by_map(extractor, image, chosen) for image in (test, reference)), strict=True)
         for map, (x, y) in zip(chosen, pairs, strict=True):
             local = measure.local(x[None, None], y[None, None])
-            margins = [(full - part) / 2 for full, part in zip(x.shape, local.shape[2:], strict=True)]
-            found.append(_enlarged(local, seen[map.layer], margins, height, width))
+            margins = (x.shape[0] - local.shape[2]) / 2, (x.shape[1] - local.shape[3]) / 2
+            whole = enlarged(local[0], (height, width), seen[map.layer], (height, width), margins=margins)
+            found.append(whole)
     return torch.cat(found)
 
 
@@ -212,14 +213,3 @@ def _visible(extractor: FeatureExtractor, image: Tensor) -> Tensor:
     pixels = image.float() / 255 if image.dtype == torch.uint8 else image
     resized: Tensor = extractor.viewing(pixels[None])[0]
     return resized
-
-
-def _enlarged(local: Tensor, seen: Reach, margins: list[float], height: int, width: int) -> Tensor:
-    """(1, H, W) of (1, 1, h, w) values that lie `margins` inside a map, each where the map's position sees."""
-    axes = []
-    for side, count, margin in zip((height, width), local.shape[2:], margins, strict=True):
-        pixels = torch.arange(side, device=local.device, dtype=local.dtype)
-        at = (pixels - (seen.low + seen.high) / 2) / seen.stride - margin
-        axes.append((2 * at + 1) / count - 1)
-    grid = torch.stack(torch.meshgrid(axes[1], axes[0], indexing="xy"), -1)[None]
-    return F.grid_sample(local, grid, padding_mode="border", align_corners=False)[0]

@@ -76,15 +76,15 @@ def extractor() -> FeatureExtractor:
 MAPS = ["0:3", "2:5", "0:0", "2:1", "2:2"]
 
 
-def _bilinear(grid: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pixel by pixel, with both grids' borders laid on one another."""
+def _bilinear(grid: np.ndarray, height: int, width: int, image: tuple[int, int], centre: int) -> np.ndarray:
+    """Pixel by pixel: position i stands at the image's pixel 2 i + centre."""
     rows, columns = grid.shape
     result = np.empty((height, width))
     for i in range(height):
-        y = min(max((i + 0.5) * rows / height - 0.5, 0), rows - 1)
+        y = min(max(((i + 0.5) * image[0] / height - 0.5 - centre) / 2, 0), rows - 1)
         top, below = int(y), min(int(y) + 1, rows - 1)
         for j in range(width):
-            x = min(max((j + 0.5) * columns / width - 0.5, 0), columns - 1)
+            x = min(max(((j + 0.5) * image[1] / width - 0.5 - centre) / 2, 0), columns - 1)
             left, right = int(x), min(int(x) + 1, columns - 1)
             upper = grid[top, left] * (1 - x % 1) + grid[top, right] * (x % 1)
             lower = grid[below, left] * (1 - x % 1) + grid[below, right] * (x % 1)
@@ -103,7 +103,10 @@ def _counted(extractor: FeatureExtractor, source: Source, name: str, quantile: f
             height, width = item.label_size
             carried = set(item.label_maps().flatten().tolist()) | set(item.whole_image())
             carries = any(c.categories[0] == concept.categories[0] for c in source.concepts if c.number in carried)
-            up, layers = _bilinear(grid, height, width), item.label_maps().numpy()
+            # Kernels of 5 with steps of 2, then of 3: what a position sees is 5 and 9 pixels wide.
+            centre = 2 if name.startswith("0:") else 4
+            size = (int(item.image.shape[1]), int(item.image.shape[2]))
+            up, layers = _bilinear(grid, height, width, size, centre), item.label_maps().numpy()
             for i in range(height):
                 for j in range(width):
                     on = up[i, j] > threshold
