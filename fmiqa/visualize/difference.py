@@ -8,6 +8,7 @@ cover it. One run of the network serves all maps, and only what a window can tou
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterable
@@ -102,7 +103,7 @@ def prediction_difference(
         seed: of the samples.
         local: as in `Replay`: None runs only what a window can touch where the network allows it.
         save: file for the result (safetensors); what is done is kept beside it in `<save>.part`, and a run that was
-            stopped goes on from there.
+            stopped goes on from there. A finished one is loaded, so that a loop over many images goes on too.
         progress: show a progress bar.
 
     Returns:
@@ -110,7 +111,7 @@ def prediction_difference(
 
     Raises:
         InputError: an image smaller than a window or of another form, unknown maps, a stride beyond the window.
-        ResumeError: `<save>.part` is of a run with other options, or of another image.
+        ResumeError: `save` or `<save>.part` is of a run with other options, or of another image.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")
@@ -133,7 +134,6 @@ def prediction_difference(
             f"needed: 1 <= stride <= window <= the image's sides, samples >= 1; got stride {stride}, window {window}, "
             f"samples {samples}, an image of {width}x{height}"
         )
-    replay = Replay(extractor, image, chosen, local=local)
     pixels = image.float() / 255 if image.dtype == torch.uint8 else image
     tops, lefts = _starts(height, window, stride), _starts(width, window, stride)
     options = {
@@ -144,9 +144,15 @@ def prediction_difference(
         "stride": stride,
         "samples": samples,
         "seed": seed,
+        "image_sha256": hashlib.sha256(pixels.cpu().numpy().tobytes()).hexdigest(),
         **sampler.options(),
     }
-    work = _Work(save, chosen, {**options, "mean": float(pixels.double().mean())}, len(tops), len(lefts))
+    if save is not None and Path(save).exists():
+        finished = PredictionDifference.load(save)
+        _refuse_other(save, {**finished.options, "maps": [str(m) for m in finished.maps]}, chosen, options)
+        return finished
+    replay = Replay(extractor, image, chosen, local=local)
+    work = _Work(save, chosen, options, len(tops), len(lefts))
     at_once = max(1, _ELEMENTS[image.device.type if image.is_cuda else "cpu"] // replay.elements(window, window))
     at_once = max(1, at_once // samples)
     with _bar(progress, len(tops) * len(lefts), work.done * len(lefts)) as bar:
@@ -173,7 +179,7 @@ class _Work:
         self, save: str | os.PathLike[str] | None, maps: MapIndex, options: dict[str, Any], rows: int, columns: int
     ) -> None:
         self.path = None if save is None else Path(f"{os.fspath(save)}.part")
-        self.options = {**options, "maps": [str(m) for m in maps]}
+        self.maps, self.options = maps, options
         self.windows = torch.zeros(len(maps), rows, columns)
         self.done = 0
         self._saved = time.monotonic()
@@ -186,24 +192,31 @@ class _Work:
             tensors, header = load_tensors(self.path, _PART)
         except FileFormatError:
             return  # damaged: computed anew
-        before = header["options"]
-        differing = [f"{k}: then {before.get(k)!r}, now {v!r}" for k, v in self.options.items() if before.get(k) != v]
-        if differing:
-            raise ResumeError(
-                f"{self.path} holds a run with other options ({'; '.join(differing)}); call with the same to go on, "
-                "save under another name, or delete that file"
-            )
+        _refuse_other(self.path, header["options"], self.maps, self.options)
         self.windows, self.done = tensors["windows"].clone(), int(header["done"])
 
     def finished(self, row: int) -> None:
         self.done = row + 1
         if self.path is not None and time.monotonic() - self._saved > _SECONDS:
-            save_tensors(self.path, _PART, {"windows": self.windows}, {"options": self.options, "done": self.done})
+            options = {**self.options, "maps": [str(m) for m in self.maps]}
+            save_tensors(self.path, _PART, {"windows": self.windows}, {"options": options, "done": self.done})
             self._saved = time.monotonic()
 
     def remove(self) -> None:
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def _refuse_other(
+    path: str | os.PathLike[str], before: dict[str, Any], maps: MapIndex, options: dict[str, Any]
+) -> None:
+    now = {**options, "maps": [str(m) for m in maps]}
+    differing = [f"{k}: then {before.get(k)!r}, now {v!r}" for k, v in now.items() if before.get(k) != v]
+    if differing:
+        raise ResumeError(
+            f"{path} holds a run with other options ({'; '.join(differing)}); call with the same to go on, "
+            "save under another name, or delete that file"
+        )
 
 
 def _starts(length: int, window: int, stride: int) -> Tensor:

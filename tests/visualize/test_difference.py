@@ -117,6 +117,12 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(tmp_path: Path, monkeypat
     assert torch.equal(loaded.of("conv1:3"), expected.relevance[0])
     assert loaded.options == expected.options
     assert list(tmp_path.iterdir()) == [path]
+    monkeypatch.setattr(module.Replay, "mean_change", lambda *_: pytest.fail("ran again"))
+    assert torch.equal(
+        prediction_difference(extractor, image, ["conv1:3"], save=path, **options).relevance, loaded.relevance
+    )
+    with pytest.raises(ResumeError, match="image_sha256"):
+        prediction_difference(extractor, image.flip(2), ["conv1:3"], save=path, **options)
 
 
 @pytest.mark.filterwarnings("ignore:.*random weights")
