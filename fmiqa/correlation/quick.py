@@ -12,7 +12,7 @@ Points carry weights, so that folds, bootstrap samples and subsamples of the sam
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,9 +89,7 @@ def _share(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
     r = (t * wy).sum(-1)
     beta, tau = _starts(*_binned(t, w, wy), r)
     one, other = (_look(t, w, wy, r, beta[:, k], tau[:, k]) for k in (0, 1))
-    first = one.share >= other.share
-    beta, tau = torch.where(first, one.beta, other.beta), torch.where(first, one.tau, other.tau)
-    share = _climb(t, w, wy, r, beta, tau, _POLISH_STEPS).share
+    share = _climb(t, w, wy, r, _better(one, other), _POLISH_STEPS).share
     return torch.where(known, (r * r + share).clamp(max=1), torch.nan)
 
 
@@ -147,7 +145,8 @@ def _starts(mean: Tensor, mass: Tensor, mass_y: Tensor, r: Tensor) -> tuple[Tens
         return v.repeat_interleave(3, 0)
 
     places = (beta.gather(1, chosen).flatten(), tau.gather(1, chosen).flatten())
-    climbed = _climb(thrice(mean), thrice(mass), thrice(mass_y), thrice(r), *places, _GRID_STEPS)
+    bins = thrice(mean), thrice(mass), thrice(mass_y), thrice(r)
+    climbed = _climb(*bins, _look(*bins, *places), _GRID_STEPS)
     found, beta, tau = (v.view(-1, 3) for v in (climbed.share, climbed.beta, climbed.tau))
     better = (found[:, 1] > found[:, 0]).long()
     final = torch.stack([better, torch.full_like(better, 2)], 1)
@@ -202,9 +201,15 @@ class _Climb(NamedTuple):
     at: _Sums
 
 
-def _climb(t: Tensor, w: Tensor, wy: Tensor, r: Tensor, beta: Tensor, tau: Tensor, steps: int) -> _Climb:
+def _better(one: _Climb, other: _Climb) -> _Climb:
+    """Of two climbs the higher, row by row."""
+    first = one.share >= other.share
+    place: list[Any] = [torch.where(first, a, b) for a, b in zip(one[:-1], other[:-1], strict=True)]
+    return _Climb(*place, _Sums(*(torch.where(first, a, b) for a, b in zip(one.at, other.at, strict=True))))
+
+
+def _climb(t: Tensor, w: Tensor, wy: Tensor, r: Tensor, state: _Climb, steps: int) -> _Climb:
     """Damped Gauss-Newton steps on (log beta, tau), all of them: a row must not depend on its batch mates."""
-    state = _look(t, w, wy, r, beta, tau)
     for _ in range(steps):
         state = _advance(t, w, wy, r, state)
     return state
