@@ -14,17 +14,25 @@ from typing import TYPE_CHECKING
 import torch
 
 from fmiqa.comparison_table import Comparison
+from fmiqa.errors import InputError
 from fmiqa.io import write_whole
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection import Selection, Validation
 from fmiqa.tables import html_table
 from fmiqa.visualize.cards import STYLE, Cards, embedded
-from fmiqa.visualize.plots import plot_agreement, plot_correlation, plot_curve, plot_layers, plot_weights
+from fmiqa.visualize.plots import (
+    check_same_search,
+    plot_agreement,
+    plot_correlation,
+    plot_curve,
+    plot_layers,
+    plot_weights,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["write_report"]
+__all__ = ["check_report", "write_report"]
 
 _PAGE = """\
 :root{color-scheme:light}
@@ -46,7 +54,6 @@ def write_report(
     *,
     validation: Validation | None = None,
     comparison: Comparison | None = None,
-    claim: str | None = None,
 ) -> None:
     """Write the page, whole or not at all.
 
@@ -56,12 +63,13 @@ def write_report(
         scores: the score matrix it was made on: the figures are in sample.
         cards: of the chosen maps, see `fmiqa.visualize.map_cards`.
         validation: of the same search: the held-out figures.
-        comparison: with all maps and other metrics, see `fmiqa.compare` and `fmiqa.evaluate`.
-        claim: what the comparison's figures say, given the images it was made on; in sample by default.
+        comparison: with all maps and other metrics on the same images, see `fmiqa.compare`.
 
     Raises:
-        InputError: the matrix lacks a chosen map; matplotlib is not installed.
+        InputError: the matrix is not the one that the selection was made on, or lacks a chosen map; a validation of
+            another search or matrix; matplotlib is not installed.
     """
+    check_report(selection, scores, validation)
     dataset = str(scores.options.get("dataset", "unnamed images"))
     network = str(scores.options.get("network") or ", ".join(scores.options.get("sources", ())) or "a network")
     images, references = len(scores), len(set(scores.groups))
@@ -77,7 +85,7 @@ def write_report(
         parts.append(_section("Held out", _held_out(validation)))
     parts.append(_section("Figures", _plots(selection, scores, validation)))
     if comparison is not None:
-        said = claim or "In sample: measured on the images that the maps were chosen on."
+        said = "In sample: measured on the images that the maps were chosen on."
         parts.append(_section("Beside all maps and other metrics", f'<p class="note">{escape(said)}</p>'
                               f'<div class="scroll">{comparison._repr_html_()}</div>'))  # fmt: skip
     heading = "Weights" if selection.weights is not None else "Path (in sample)"
@@ -96,6 +104,21 @@ def write_report(
     write_whole(path, page.encode())
 
 
+def check_report(selection: Selection, scores: ScoreMatrix, validation: Validation | None = None) -> None:
+    """Raise `InputError` unless a selection was made on this score matrix, and a validation repeats its search."""
+    if validation is not None:
+        check_same_search(selection, validation)
+    made, given = (
+        (source.get("dataset"), images)
+        for source, images in ((selection.source, selection.options.get("images")), (scores.options, len(scores)))
+    )
+    if made != given:
+        raise InputError(
+            f"the selection was made on {made[1]} images of {made[0]}, the score matrix is of {given[1]} of "
+            f"{given[0]}; a report shows a selection on its own images: give the matrix that it was made on"
+        )
+
+
 def _section(heading: str, content: str) -> str:
     return f"<section><h2>{escape(heading)}</h2>{content}</section>"
 
@@ -104,8 +127,9 @@ def _held_out(validation: Validation) -> str:
     rows = validation.table()
     folds = validation.plcc.shape[0]
     best, smallest = validation.best_size, validation.one_standard_error_size
+    groups = validation.options.get("groups", "group")
     words = (
-        f"The whole selection was repeated in {folds} folds of whole references and judged on the references left out: "
+        f"The whole selection was repeated in {folds} folds, a {groups} held out whole, and judged on what was left out: "
         f"PLCC {float(validation.mean[smallest - 1]):.4f} with {smallest} maps (the fewest within one standard error "
         f"of the best), {float(validation.mean[best - 1]):.4f} with {best} (the best size, picked on these folds), "
         f"all maps {float(validation.all_plcc.mean()):.4f}."

@@ -169,7 +169,10 @@ def is_pointwise(network: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         module = network.get_submodule(str(node.target))
         return isinstance(module, _POINTWISE) and not module.training
-    return getattr(node.target, "__name__", str(node.target)) in _POINTWISE_CALLS
+    name = getattr(node.target, "__name__", str(node.target))
+    if name == "cat" and node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0) not in (1, -3):
+        return False  # not of channels
+    return name in _POINTWISE_CALLS
 
 
 def _behind(network: fx.GraphModule, node: fx.Node, inputs: list[Reach]) -> Reach:

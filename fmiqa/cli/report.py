@@ -10,7 +10,7 @@ from typing import Any
 from fmiqa.cli import options
 from fmiqa.cli.data import add_data_options, check_data_options, data_set
 from fmiqa.cli.output import add_output_options, print_result, wants_progress
-from fmiqa.cli.results import check_same_computation, claim, load_scores, recorded_extractors
+from fmiqa.cli.results import check_same_computation, load_scores, recorded_extractors
 from fmiqa.comparing import compare
 from fmiqa.errors import InputError
 from fmiqa.peers import PEERS, peer_scores
@@ -58,12 +58,13 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("a report needs the package matplotlib: pip install 'fmiqa[plot]'")
     if args.peers and not find_spec("piq"):
         raise InputError("--peers needs the package piq: pip install 'fmiqa[peers]'")
-    from fmiqa.report import write_report
+    from fmiqa.report import check_report, write_report
     from fmiqa.visualize import map_cards
 
     selection, scores = Selection.load(args.selection), load_scores(args.matrix, args)
     check_same_computation(selection, scores, args.selection)
     validation = Validation.load(args.validation) if args.validation else None
+    check_report(selection, scores, validation)
     data = data_set(args)
     if data.name != scores.options.get("dataset"):
         raise InputError(
@@ -85,8 +86,7 @@ def run(args: argparse.Namespace) -> None:
         selection, extractors, data, stride=args.stride, samples=args.samples, steps=args.steps, work=work,
         progress=progress,
     )  # fmt: skip
-    said = claim(selection.source, selection.options.get("images"), scores).text
-    write_report(args.out, selection, scores, cards, validation=validation, comparison=comparison, claim=said)
+    write_report(args.out, selection, scores, cards, validation=validation, comparison=comparison)
     shutil.rmtree(work)
     maps = [{"map": str(card.map), **dict(card.facts)} for card in cards]
     print_result(args, {"maps": maps, "file": args.out}, f"{len(cards)} maps; written to {args.out}")

@@ -29,7 +29,8 @@ examples:
   fmiqa visualize dissect   --maps conv1:8 conv2:33 --weights alexnet.pth --out segments.png
   fmiqa visualize exemplars --maps conv3:53 --network vgg16 --images photos/*.png --out patches.png
 
-With --save FOLDER results are kept as files that Python loads again, and a run that was stopped goes on from there."""
+With --save FOLDER results are kept as files that Python loads again; a pda or dissect that was stopped goes on from
+there."""
 
 
 class _Network(NamedTuple):
@@ -56,7 +57,7 @@ def add(commands: Any) -> None:
     kinds = parser.add_subparsers(metavar="KIND", title="kinds", required=True)
     pda = _new(kinds, "pda", "Which pixels raise or lower each map (prediction difference analysis)", _pda)
     _add_images(pda)
-    window = pda.add_argument_group("windows (the paper: --stride 1, some hours an image on a CPU)")
+    window = pda.add_argument_group("windows (the paper: --stride 1, an hour for AlexNet at 512x384 on two cores)")
     window.add_argument("--stride", type=options.at_least(1), default=4, metavar="N", help="pixels (default: 4)")
     window.add_argument("--window", type=options.at_least(1), default=10, metavar="N", help="side (default: 10)")
     window.add_argument("--padding", type=options.at_least(1), default=2, metavar="N", help="around it (default: 2)")
@@ -81,7 +82,9 @@ def add(commands: Any) -> None:
 
 def _new(kinds: Any, name: str, summary: str, draw: Callable[..., None]) -> argparse.ArgumentParser:
     def kept(args: argparse.Namespace) -> str:
-        return f"What is done is kept in {args.save}." if args.save else "Nothing is kept; --save FOLDER would."
+        if name in ("pda", "dissect"):
+            return f"What is done is kept in {args.save}." if args.save else "Nothing is kept; --save FOLDER would."
+        return "Nothing was written."
 
     parser = options.new_command(kinds, name, summary, "", run, kept)
     parser.set_defaults(draw=draw)
@@ -90,7 +93,9 @@ def _new(kinds: Any, name: str, summary: str, draw: Callable[..., None]) -> argp
     maps.add_argument("--maps", nargs="+", metavar="MAP", help="such as conv1:27, of --network")
     files = parser.add_argument_group("files to write")
     files.add_argument("--out", "-o", required=True, metavar="FILE", help="the picture (.png, .svg, .pdf)")
-    files.add_argument("--save", metavar="FOLDER", help="the results themselves")
+    if name != "exemplars":
+        files.add_argument("--save", metavar="FOLDER", help="the results themselves")
+    parser.set_defaults(save=None)
     options.add_weights_options(parser, network=True)
     options.add_device_option(parser)
     add_output_options(parser)
@@ -110,6 +115,8 @@ def run(args: argparse.Namespace) -> None:
 def _networks(args: argparse.Namespace) -> list[_Network]:
     device = options.device_of(args)
     if args.selection:
+        if args.network != "alexnet" or args.stage != "relu" or args.layers:
+            args.parser.error("--network, --stage, --layers: only with --maps; a selection knows its network")
         selection = Selection.load(args.selection)
         extractors = recorded_extractors(selection.source, args.selection, args, selection.maps)
         return [
@@ -129,6 +136,9 @@ def _path(args: argparse.Namespace, network: _Network, name: str) -> Path | None
 def _pda(args: argparse.Namespace, networks: list[_Network]) -> None:
     from fmiqa.visualize import ConditionalSampler, MarginalSampler, as_seen, overlay_relevance, prediction_difference
 
+    stems = [Path(path).stem for path in args.images]
+    if len(set(stems)) < len(stems):
+        raise InputError(f"images are told apart by their names, and two are alike: {', '.join(sorted(stems))}")
     pictures, titles = [], []
     for network in networks:
         learnt = [as_seen(network.extractor, read_image(path))[1] for path in args.fit or args.images]
@@ -140,7 +150,7 @@ def _pda(args: argparse.Namespace, networks: list[_Network]) -> None:
             native, image = as_seen(network.extractor, read_image(path))
             found = prediction_difference(
                 native, image.to(native.device), network.maps, sampler=sampler, stride=args.stride,
-                samples=args.samples, save=_path(args, network, f"relevance-{Path(path).stem}"),
+                samples=args.samples, seed=args.seed, save=_path(args, network, f"relevance-{Path(path).stem}"),
                 progress=wants_progress(args),
             )  # fmt: skip
             pictures += [overlay_relevance(image, relevance) for relevance in found.relevance]
@@ -180,16 +190,16 @@ def _dissect(args: argparse.Namespace, networks: list[_Network]) -> None:
             rows.append((name, best.concept or "-", best.category or "-", f"{best.iou:.3f}" + "*" * best.detector))
             for segment in found.segments(native, source, best.map, args.top):
                 pictures.append(outlined(segment.image, segment.mask))
-                titles.append(f"{name}\n{best.concept or 'no concept'}, IoU {best.iou:.2f}")
+                said = best.concept if best.detector else f"no detector; nearest: {best.concept or 'none'}"
+                titles.append(f"{name}\n{said}, IoU {best.iou:.2f}")
     figures = {"maps": [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]}
-    _drawn(args, pictures, titles, args.top, said=f"{text_table(rows)}\n* a detector: IoU > .04\n", figures=figures)
+    said = f"{text_table(rows)}\n* a detector: IoU > .04\n"
+    _drawn(args, pictures, titles, min(args.top, len(source)), said=said, figures=figures)
 
 
 def _exemplars(args: argparse.Namespace, networks: list[_Network]) -> None:
     from fmiqa.visualize import exemplars
 
-    if args.save:
-        raise InputError("--save: exemplars are parts of your images; the picture is all there is to keep")
     pictures, titles = [], []
     images = [read_image(path) for path in args.images]
     count = min(args.count, len(images))

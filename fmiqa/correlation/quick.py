@@ -205,7 +205,8 @@ def _better(one: _Climb, other: _Climb) -> _Climb:
     """Of two climbs the higher, row by row."""
     first = one.share >= other.share
     place: list[Any] = [torch.where(first, a, b) for a, b in zip(one[:-1], other[:-1], strict=True)]
-    return _Climb(*place, at=_Sums(*(torch.where(first, a, b) for a, b in zip(one.at, other.at, strict=True))))
+    sums = _Sums(*(torch.where(first, a, b) for a, b in zip(one.at, other.at, strict=True)))
+    return _Climb._make([*place, sums])
 
 
 def _climb(t: Tensor, w: Tensor, wy: Tensor, r: Tensor, state: _Climb, steps: int) -> _Climb:

@@ -138,7 +138,7 @@ def maximize_activation(
             climb = _climb_fourier if method == "fourier" else _climb_pixels
             images[members] = climb(extractor, own, noise, steps, seed, bar)
             with torch.no_grad():
-                activations[members] = _excitement(extractor, images[members], own)
+                activations[members] = _excitement(extractor, images[members], own).to(activations.dtype)
     options = {
         "network": extractor.network_name,
         "weights_sha256": extractor.weights_sha256,

@@ -7,7 +7,6 @@ import io
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -24,7 +23,7 @@ from fmiqa.parts import SampleSource
 from fmiqa.selection import Selection
 from fmiqa.visualize.activation_maximization import MaximalImages, maximize_activation, mean_activations
 from fmiqa.visualize.concepts import ConceptSource
-from fmiqa.visualize.difference import PredictionDifference, prediction_difference
+from fmiqa.visualize.difference import prediction_difference
 from fmiqa.visualize.dissected import BestConcept, Dissection
 from fmiqa.visualize.dissection import dissect
 from fmiqa.visualize.drawing import overlay_loss, overlay_relevance
@@ -48,7 +47,7 @@ STYLE = """
 .fmiqa-pictures img{max-width:100%;height:auto;display:block;border-radius:4px}
 """
 
-K = TypeVar("K", MaximalImages, Dissection, PredictionDifference)
+K = TypeVar("K", MaximalImages, Dissection)
 
 
 class Picture(NamedTuple):
@@ -148,9 +147,10 @@ def map_cards(
     planted = PlantedConcepts() if concepts is None else concepts
     kept = _Kept(work, {
         "maps": [str(m) for m in selection.maps],
-        "weights": {name: e.weights_sha256 for name, e in networks.items()},
+        "networks": {n: [e.weights_sha256, e.stage, e.precision, e.viewing.options()] for n, e in networks.items()},
+        "images": [str(getattr(data, "name", type(data).__name__)), len(data), reference_images(data).names],
         "stride": stride, "samples": samples, "steps": steps, "patches": patches, "seed": seed,
-        "concepts": [len(planted), [c.name for c in planted.concepts]],
+        "concepts": [str(getattr(planted, "name", type(planted).__name__)), len(planted)],
     })  # fmt: skip
     cards: dict[FeatureMap, MapCard] = {}
     for source, extractor in networks.items():
@@ -187,9 +187,10 @@ def _facts(selection: Selection, map: FeatureMap) -> list[tuple[str, str]]:
     if selection.weights is not None:
         share = selection.weights[selection.maps.index(map)] / selection.weights.sum()
         return [("weight", f"{float(share):.3f} of all")]
-    step = next((number for number, s in enumerate(selection.steps, 1) if s.map == map and not s.removed), None)
-    if step is None:
+    joined = [number for number, s in enumerate(selection.steps, 1) if s.map == map and not s.removed]
+    if not joined:
         return [("chosen", "given at the start")]
+    step = joined[-1]  # it may have left and come back
     s = selection.steps[step - 1]
     return [("chosen", f"in step {step} of {len(selection.steps)}; {s.gain:+.4f} to {s.value:.4f} (in sample)")]
 
@@ -234,15 +235,15 @@ class _Looks:
             name = references.names[place]
             _, image = as_seen(self.extractor, references[place])
             step = f"relevance-{self.source}-{place}"
-            differ = partial(
-                prediction_difference, native, image.to(native.device), maps, sampler=sampler, stride=stride,
-                samples=samples, seed=seed, save=self.kept.path(step), progress=bar,
+            found = prediction_difference(
+                native, image.to(native.device), maps, sampler=sampler, stride=stride, samples=samples, seed=seed,
+                save=self.kept.path(step), progress=bar,
             )  # fmt: skip
-            self.relevance.append((name, image, self.kept.take(step, PredictionDifference, differ).relevance))
+            self.relevance.append((name, image, found.relevance))
         if not isinstance(self.measure, SSIM):
             return
         for name in (references.names[place] for place in places):
-            test, label, reference = _damaged(self.data, name)
+            test, label, reference = _damaged(self.data, references, name)
             quality = local_quality(
                 self.extractor, test.to(native.device), reference.to(native.device), maps, measure=self.measure
             ).cpu()
@@ -279,11 +280,9 @@ def _patch(best: Exemplar, caption: str, alt: str) -> Picture:
     return Picture(caption, alt, best.patch, round(min(160, max(96, side)) * best.patch.shape[2] / side))
 
 
-def _damaged(data: SampleSource, reference: str) -> tuple[Tensor, str, Tensor]:
+def _damaged(data: SampleSource, references: reference_images, reference: str) -> tuple[Tensor, str, Tensor]:
     """Of the test images of a reference, one that observers put in the lower quarter: image, name, reference."""
-    known: Any = getattr(data, "reference_ids", None)
-    ids = known if known is not None else [data[i].reference_id for i in range(len(data))]
-    rows = [i for i, name in enumerate(ids) if str(name) == reference]
+    rows = [i for i, name in enumerate(references.ids) if name == reference]
     targets: Any = getattr(data, "targets", None)
     values = [float(data[i].score if targets is None else targets[i]) for i in rows]
     sample = data[rows[sorted(range(len(rows)), key=values.__getitem__)[len(rows) // 4]]]

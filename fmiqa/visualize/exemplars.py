@@ -9,11 +9,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from fmiqa.comparison import MapScorer
 from fmiqa.errors import InputError
 from fmiqa.features import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import SSIM
 from fmiqa.precision import strict_float32
+from fmiqa.scoring import reference_ids
 from fmiqa.tiling import Reach, reaches
 from fmiqa.viewing import Viewing
 from fmiqa.visualize.enlarging import enlarged
@@ -133,15 +135,15 @@ def local_quality(
         raise InputError(f"test image {tuple(test.shape)} and reference {tuple(reference.shape)} are of one size")
     seen = reaches(extractor, chosen)
     height, width = extractor.viewing.size(*test.shape[1:])
+    asked = MapScorer(extractor, chosen, measure=measure).asked  # whole layers, where the other maps count too
     found = []
     with strict_float32(extractor.device):
-        pairs = zip(*(_by_map(extractor, image, chosen) for image in (test, reference)), strict=True)
-        for map, (x, y) in zip(chosen, pairs, strict=True):
-            local = measure.local(x[None, None], y[None, None])
-            margins = (x.shape[0] - local.shape[2]) / 2, (x.shape[1] - local.shape[3]) / 2
-            whole = enlarged(local[0], (height, width), seen[map.layer], (height, width), margins=margins)
-            found.append(whole)
-    return torch.cat(found)
+        tests, references = (extractor(image[None].to(extractor.device), asked) for image in (test, reference))
+        for layer, x in tests.items():
+            local = measure.local(x, references[layer])[0]
+            margins = (x.shape[2] - local.shape[1]) / 2, (x.shape[3] - local.shape[2]) / 2
+            found.append(enlarged(local, (height, width), seen[layer], (height, width), margins=margins))
+    return torch.cat(found)[asked.positions(chosen)]
 
 
 def as_seen(extractor: FeatureExtractor, image: Tensor) -> tuple[FeatureExtractor, Tensor]:
@@ -161,14 +163,17 @@ class reference_images(Sequence[Tensor]):  # noqa: N801, called as a function
 
     Attributes:
         names: their ids.
+        ids: the reference's id of each item of the data set.
     """
 
     def __init__(self, data: Any) -> None:
-        known = getattr(data, "reference_ids", None)
-        ids = list(known) if known is not None else [data[i].reference_id for i in range(len(data))]
+        known = reference_ids(data)
+        self.ids = [str(data[i].reference_id) for i in range(len(data))] if known is None else known
         self._data = data
-        self._first = list({name: row for row, name in reversed(list(enumerate(ids)))}.values())[::-1]
-        self.names = [str(ids[row]) for row in self._first]
+        first: dict[str, int] = {}
+        for row, name in enumerate(self.ids):
+            first.setdefault(name, row)
+        self.names, self._first = list(first), list(first.values())
 
     def __len__(self) -> int:
         return len(self._first)

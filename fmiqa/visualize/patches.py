@@ -72,7 +72,7 @@ class ConditionalSampler:
         self.mean = found.mean(1)
         centred = found - self.mean[:, None]
         self.covariance = centred.transpose(1, 2) @ centred / (found.shape[1] - 1)
-        self._factors: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+        self._factors: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
 
     def options(self) -> dict[str, Any]:
         """What the samples depend on."""
@@ -134,12 +134,13 @@ class ConditionalSampler:
         return samples.clamp_(0, 1).view(len(tops), count, 3, k, k)
 
     def _factor(self, top: int, left: int, like: Tensor) -> tuple[Tensor, ...]:
-        if (top, left) not in self._factors:
+        key = top, left, like.device, like.dtype
+        if key not in self._factors:
             window, around, weights, covariance = self.conditional(top, left)
             factor = torch.linalg.cholesky(covariance)
             floats = (v.to(like) for v in (weights, self.mean, factor))
-            self._factors[top, left] = (window.to(like.device), around.to(like.device), *floats)
-        return self._factors[top, left]
+            self._factors[key] = (window.to(like.device), around.to(like.device), *floats)
+        return self._factors[key]
 
 
 class MarginalSampler:

@@ -5,9 +5,10 @@ The colours are those of Okabe and Ito (Color universal design, 2008), which col
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.text import Text
 
-__all__ = ["plot_agreement", "plot_correlation", "plot_curve", "plot_frequency", "plot_layers", "plot_weights"]
+__all__ = [
+    "check_same_search",
+    "plot_agreement",
+    "plot_correlation",
+    "plot_curve",
+    "plot_frequency",
+    "plot_layers",
+    "plot_weights",
+]
 
 _NAMED = 40  # maps along an axis whose names can still be read
 # Okabe & Ito's, but grey for black, which the fit has, and indigo for yellow, which is faint on white.
@@ -56,7 +65,7 @@ def plot_curve(selection: Selection, *, validation: Validation | None = None, ax
     if not selection.steps:
         raise InputError("this selection has no steps to draw a curve of; plot_weights draws its weights")
     if validation is not None:
-        _check_same_search(selection, validation)
+        check_same_search(selection, validation)
     ax = axes(ax)
     before = len(ax.texts)
     selection.plot(ax)
@@ -287,9 +296,14 @@ def plot_weights(selection: Selection, *, top: int = _NAMED, ax: Axes | None = N
     return ax
 
 
-def _check_same_search(selection: Selection, validation: Validation) -> None:
+def check_same_search(selection: Selection, validation: Validation) -> None:
+    """Raise `InputError` unless a validation repeats the search of a selection, on the same score matrix."""
+    ours: dict[str, Any]
+    theirs: dict[str, Any]
     ours, theirs = ({k: o.get(k) or None for k in _SAME} for o in (selection.options, validation.options))
-    differing = [f"{k}: {ours[k]} here, {theirs[k]} in the validation" for k in _SAME if ours[k] != theirs[k]]
+    ours["search"], theirs["search"] = selection.options.get("search", "forward"), "forward"
+    ours["matrix"], theirs["matrix"] = _origin(selection.source), _origin(validation.options.get("source", {}))
+    differing = [f"{k}: {ours[k]} here, {theirs[k]} in the validation" for k in ours if ours[k] != theirs[k]]
     if differing:
         raise InputError(f"the validation is of another search ({'; '.join(differing)}); run it with the same options")
     if (ours["criterion"], ours["fit"]) not in _HELD_OUT:
@@ -297,6 +311,11 @@ def _check_same_search(selection: Selection, validation: Validation) -> None:
             f"a validation holds out PLCC after a logistic5 and SROCC, not {ours['criterion']} with fit {ours['fit']}; "
             "draw the two apart, with validation.plot()"
         )
+
+
+def _origin(source: Mapping[str, Any]) -> str:
+    """What a score matrix was computed from."""
+    return json.dumps({k: v for k, v in source.items() if k != "references"}, sort_keys=True) if source else "unknown"
 
 
 def _held_out(ax: Axes, selection: Selection, validation: Validation) -> None:

@@ -90,7 +90,7 @@ def test_report_writes_one_page(
     text = page.read_text()
     for map in Selection.load(selection_file).maps:
         assert f"<h3>{map}</h3>" in text
-    assert "IN SAMPLE" in text
+    assert "In sample: measured on" in text
     assert "Held out" in text
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folds.json", "report.html"]
 

@@ -107,6 +107,22 @@ def test_the_page_is_whole_and_asks_nothing(
     assert f"{float(validation.all_plcc.mean()):.4f}" in text
 
 
+def test_the_page_refuses_other_images_and_other_searches(
+    cards: Cards, selection: Selection, scores: ScoreMatrix, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    with pytest.raises(InputError, match=r"made on 48 images of .*, the score matrix is of 20"):
+        write_report(page, selection, scores.rows(range(20)), cards)
+    ranks = fmiqa.cross_validate(scores, folds=2, max_maps=2, criterion="srocc")
+    with pytest.raises(InputError, match="criterion: plcc here, srocc in the validation"):
+        write_report(page, selection, scores, cards, validation=ranks)
+    weighted = fmiqa.weighted_select(scores, folds=2)
+    folds = fmiqa.cross_validate(scores, folds=2, max_maps=2)
+    with pytest.raises(InputError, match="search: weighted here, forward"):
+        write_report(page, weighted, scores, cards, validation=folds)
+    assert not page.exists()
+
+
 def test_a_weighted_selection_has_shares_instead_of_steps(
     extractor: FeatureExtractor, demo: Demo, scores: ScoreMatrix, tmp_path: Path
 ) -> None:
@@ -141,12 +157,17 @@ def test_finished_steps_are_taken_up(
     concepts = PlantedConcepts(count=6, size=64)
     options = {**FAST, "concepts": concepts, "work": tmp_path / "work"}
     first = map_cards(selection, extractor, demo, **options)
-    for name in ("maximize_activation", "dissect", "prediction_difference"):
+    for name in ("maximize_activation", "dissect"):
         monkeypatch.setattr(f"fmiqa.visualize.cards.{name}", lambda *_, **__: pytest.fail("ran again"))
+    monkeypatch.setattr("fmiqa.visualize.difference.Replay", lambda *_, **__: pytest.fail("ran again"))
     again = map_cards(selection, extractor, demo, **options)
     for a, b, c in zip(first, again, cards, strict=True):
         assert a.facts == b.facts == c.facts
         assert all(torch.equal(x.image, y.image) for x, y in zip(a.pictures, b.pictures, strict=True))
+    with pytest.raises(ResumeError, match="other images"):
+        map_cards(selection, extractor, Demo(references=3, size=96, levels=2), **options)
+    with pytest.raises(ResumeError, match="other concepts"):
+        map_cards(selection, extractor, demo, **{**options, "concepts": PlantedConcepts(count=6, size=64, seed=1)})
     with pytest.raises(ResumeError, match="other seed"):
         map_cards(selection, extractor, demo, **{**options, "seed": 1})
 

@@ -82,6 +82,16 @@ def test_quality_falls_where_the_image_was_damaged() -> None:
     torch.testing.assert_close(far, torch.ones_like(far), rtol=0, atol=1e-6)
 
 
+def test_a_layers_range_is_that_of_the_whole_layer() -> None:
+    extractor = small_network()
+    generator = torch.Generator().manual_seed(2)
+    test, reference = (torch.rand(3, 60, 70, generator=generator) for _ in range(2))
+    measure = SSIM(window=5, data_range="layer")
+    some = local_quality(extractor, test, reference, ["3:1", "0:2"], measure=measure)
+    every = local_quality(extractor, test, reference, extractor.maps, measure=measure)
+    assert torch.equal(some, every[extractor.maps.positions(MapIndex(["3:1", "0:2"]))])
+
+
 def test_local_values_stand_at_the_centres_of_their_windows() -> None:
     conv = nn.Conv2d(
         3, 1, 4, stride=4, bias=False
