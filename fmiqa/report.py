@@ -129,7 +129,7 @@ def _held_out(validation: Validation) -> str:
     best, smallest = validation.best_size, validation.one_standard_error_size
     groups = validation.options.get("groups", "group")
     words = (
-        f"The whole selection was repeated in {folds} folds, a {groups} held out whole, and judged on what was left out: "
+        f"The whole selection was repeated in {folds} folds, each {groups} held out whole, and judged there: "
         f"PLCC {float(validation.mean[smallest - 1]):.4f} with {smallest} maps (the fewest within one standard error "
         f"of the best), {float(validation.mean[best - 1]):.4f} with {best} (the best size, picked on these folds), "
         f"all maps {float(validation.all_plcc.mean()):.4f}."
