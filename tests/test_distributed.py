@@ -37,7 +37,8 @@ from fmiqa.selection.criteria import Objective
 
 MAPS = ["conv1:5", "conv3:100", "conv2:17"]
 PATIENCE = 100  # seconds; far above what anything here takes
-PORTION = {"cpu": 2400}  # points: 40 rows of the 60 images below, so that a step has several portions
+# Points: 40 rows of the 60 images below, so that a step has several portions.
+PORTION = {"eager": 2400, "compiled": 2400, "gpu": 2400}
 
 
 # What the processes do: called by name in each of them, and `everything` here as well
