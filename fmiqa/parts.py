@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ from fmiqa.datasets.base import Sample
 from fmiqa.errors import FileFormatError, ResumeError
 from fmiqa.io import load_json, load_tensors, save_json, save_tensors
 
-__all__ = ["Parts", "SampleSource"]
+__all__ = ["Parts", "SampleSource", "open_folder", "refuse_other"]
 
 _PART = "fmiqa score matrix part 1"
 _RUN = "fmiqa score matrix run 1"
@@ -23,6 +24,35 @@ class SampleSource(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def open_folder(folder: Path, kind: str, description: Mapping[str, Any]) -> None:
+    """Begin a folder of finished parts, or go on with one that says it is of the same run.
+
+    Args:
+        folder: of the parts, and of run.json, which describes the run.
+        kind: of run.json.
+        description: what finished parts must share with this run.
+
+    Raises:
+        ResumeError: they do not.
+    """
+    run = folder / "run.json"
+    if run.exists():
+        refuse_other(folder, load_json(run, kind), description)
+    else:
+        save_json(run, kind, description)
+
+
+def refuse_other(path: str | os.PathLike[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise `ResumeError` where what was saved describes itself otherwise than this run."""
+    now = json.loads(json.dumps(now))
+    differing = [f"other {k}: then {before.get(k)!r}, now {v!r}" for k, v in now.items() if before.get(k) != v]
+    if differing:
+        raise ResumeError(
+            f"{os.fspath(path)} is of a run with other options than this one ({'; '.join(differing)}); call with the "
+            "same to go on, save under another name, or delete that to start anew"
+        )
 
 
 class Parts:
@@ -43,24 +73,11 @@ class Parts:
             ResumeError: they do not.
         """
         assert self._folder is not None
-        run = self._folder / "run.json"
-        if not run.exists():
-            save_json(run, _RUN, description)
-        else:
-            self._refuse_other(load_json(run, _RUN), description)
+        open_folder(self._folder, _RUN, description)
         for number, rows in enumerate(self._plan):
             part = self._read(number, rows, description["maps"])
             if part is not None:
                 self.done[number] = part
-
-    def _refuse_other(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        now = json.loads(json.dumps(now))
-        differing = [f"{k}: then {before.get(k)!r}, now {now.get(k)!r}" for k in now if before.get(k) != now[k]]
-        if differing:
-            raise ResumeError(
-                f"{self._folder} holds finished parts of a run with other options ({'; '.join(differing)}); "
-                "call with the same options to go on, save under another name, or delete that folder to start anew"
-            )
 
     def refuse_other_items(self, data: SampleSource) -> None:
         """For data whose items have no names without being decoded: look at one item of each part."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from fmiqa.cli import options
@@ -147,9 +146,9 @@ def _pda(args: argparse.Namespace, networks: list[_Network]) -> None:
         else:
             sampler = ConditionalSampler(learnt, window=args.window, padding=args.padding)
         for path in args.images:
-            native, image = as_seen(network.extractor, read_image(path))
+            extractor, image = as_seen(network.extractor, read_image(path))
             found = prediction_difference(
-                native, image.to(native.device), network.maps, sampler=sampler, stride=args.stride,
+                extractor, image.to(extractor.device), network.maps, sampler=sampler, stride=args.stride,
                 samples=args.samples, seed=args.seed, save=_path(args, network, f"relevance-{Path(path).stem}"),
                 progress=wants_progress(args),
             )  # fmt: skip
@@ -159,15 +158,19 @@ def _pda(args: argparse.Namespace, networks: list[_Network]) -> None:
 
 
 def _maximize(args: argparse.Namespace, networks: list[_Network]) -> None:
-    from fmiqa.visualize import as_seen, maximize_activation
+    from fmiqa.visualize import maximize_activation, native
 
     pictures, titles = [], []
     for network in networks:
-        native, _ = as_seen(network.extractor, torch.zeros(3, args.size, args.size))
         found = maximize_activation(
-            native, network.maps, method=args.method, steps=args.steps, size=(args.size, args.size), seed=args.seed,
+            native(network.extractor),
+            network.maps,
+            method=args.method,
+            steps=args.steps,
+            size=(args.size, args.size),
+            seed=args.seed,
             progress=wants_progress(args),
-        )  # fmt: skip
+        )
         path = _path(args, network, "maximal")
         if path is not None:
             found.save(path)
@@ -177,18 +180,19 @@ def _maximize(args: argparse.Namespace, networks: list[_Network]) -> None:
 
 
 def _dissect(args: argparse.Namespace, networks: list[_Network]) -> None:
-    from fmiqa.visualize import Broden, PlantedConcepts, as_seen, dissect, outlined
+    from fmiqa.visualize import Broden, PlantedConcepts, dissect, native, outlined
 
     source = Broden(args.broden) if args.broden else PlantedConcepts()
-    pictures, titles, rows = [], [], [("map", "concept", "category", "IoU")]
+    pictures, titles = [], []
+    rows: list[tuple[str, ...]] = [("map", "concept", "category", "IoU")]
     for network in networks:
-        native, _ = as_seen(network.extractor, torch.zeros(3, 64, 64))
+        extractor = native(network.extractor)
         path = _path(args, network, "concepts")
-        found = dissect(native, source, network.maps, top=args.top, save=path, progress=wants_progress(args))
-        for best in found.best():
+        found = dissect(extractor, source, network.maps, top=args.top, save=path, progress=wants_progress(args))
+        for best, (_, *cells) in zip(found.best(), found.table()[1:], strict=True):
             name = network.name(best.map)
-            rows.append((name, best.concept or "-", best.category or "-", f"{best.iou:.3f}" + "*" * best.detector))
-            for segment in found.segments(native, source, best.map, args.top):
+            rows.append((name, *cells))
+            for segment in found.segments(extractor, source, best.map, args.top):
                 pictures.append(outlined(segment.image, segment.mask))
                 said = best.concept if best.detector else f"no detector; nearest: {best.concept or 'none'}"
                 titles.append(f"{name}\n{said}, IoU {best.iou:.2f}")

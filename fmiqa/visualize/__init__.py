@@ -1,6 +1,6 @@
 """See what feature maps look at: prediction difference, activation maximisation, dissection, exemplars, plots."""
 
-from fmiqa.visualize.activation_maximization import MaximalImages, maximize_activation, mean_activations
+from fmiqa.visualize.activation_maximization import MaximalImages, maximize_activation
 from fmiqa.visualize.broden import Broden
 from fmiqa.visualize.cards import Cards, MapCard, map_cards
 from fmiqa.visualize.concepts import Concept, ConceptImage, ConceptSource
@@ -8,7 +8,15 @@ from fmiqa.visualize.difference import PAPER, PredictionDifference, prediction_d
 from fmiqa.visualize.dissected import Dissection
 from fmiqa.visualize.dissection import dissect
 from fmiqa.visualize.drawing import outlined, overlay_loss, overlay_relevance, picture_grid
-from fmiqa.visualize.exemplars import Exemplar, as_seen, exemplars, local_quality, reference_images
+from fmiqa.visualize.exemplars import (
+    Exemplar,
+    as_seen,
+    exemplars,
+    local_quality,
+    mean_activations,
+    native,
+    reference_images,
+)
 from fmiqa.visualize.patches import ConditionalSampler, MarginalSampler
 from fmiqa.visualize.planted import PlantedConcepts
 from fmiqa.visualize.plots import (
@@ -41,6 +49,7 @@ __all__ = [
     "local_quality",
     "reference_images",
     "as_seen",
+    "native",
     "map_cards",
     "Cards",
     "MapCard",

@@ -24,7 +24,7 @@ from fmiqa.io import load_tensors, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.precision import strict_float32
 
-__all__ = ["MaximalImages", "Method", "maximize_activation", "mean_activations"]
+__all__ = ["MaximalImages", "Method", "maximize_activation"]
 
 Method = Literal["fourier", "pixels"]
 
@@ -148,37 +148,6 @@ def maximize_activation(
         "seed": seed,
     }
     return MaximalImages(chosen, images.cpu(), activations.cpu(), options)
-
-
-@torch.inference_mode()
-def mean_activations(extractor: FeatureExtractor, images: Iterable[Tensor], maps: Iterable[FeatureMap | str]) -> Tensor:
-    """The spatial mean of each map on each image: what activation maximisation raises.
-
-    Args:
-        extractor: the network.
-        images: (3, H, W) each, of any size, float in [0, 1] or uint8.
-        maps: the M feature maps.
-
-    Returns:
-        (N, M), on the CPU.
-
-    Example:
-        >>> import warnings; warnings.simplefilter("ignore")
-        >>> extractor = FeatureExtractor("alexnet", weights=None)
-        >>> mean_activations(extractor, torch.rand(3, 3, 64, 64), ["conv1:3", "conv2:5"]).shape
-        torch.Size([3, 2])
-    """
-    chosen = maps if isinstance(maps, MapIndex) else MapIndex(maps)
-    channels = chosen.channels
-    rows = []
-    with strict_float32(extractor.device):
-        for image in images:
-            found = extractor(image[None].to(extractor.device), chosen)
-            means = {layer: value.mean((2, 3))[0] for layer, value in found.items()}
-            rows.append(torch.stack([means[m.layer][channels[m.layer].index(m.channel)] for m in chosen]).cpu())
-    if not rows:
-        raise InputError("no images; give at least one")
-    return torch.stack(rows)
 
 
 def _excitement(extractor: FeatureExtractor, images: Tensor, maps: list[FeatureMap]) -> Tensor:

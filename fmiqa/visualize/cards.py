@@ -14,20 +14,27 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from fmiqa.errors import FileFormatError, InputError, ResumeError
+from fmiqa.errors import FileFormatError, InputError
 from fmiqa.features import FeatureExtractor
-from fmiqa.io import load_json, save_json
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import SSIM, Measure, get_measure
-from fmiqa.parts import SampleSource
+from fmiqa.parts import SampleSource, open_folder
 from fmiqa.selection import Selection
-from fmiqa.visualize.activation_maximization import MaximalImages, maximize_activation, mean_activations
+from fmiqa.visualize.activation_maximization import MaximalImages, maximize_activation
 from fmiqa.visualize.concepts import ConceptSource
 from fmiqa.visualize.difference import prediction_difference
 from fmiqa.visualize.dissected import BestConcept, Dissection
 from fmiqa.visualize.dissection import dissect
 from fmiqa.visualize.drawing import overlay_loss, overlay_relevance
-from fmiqa.visualize.exemplars import Exemplar, as_seen, exemplars, local_quality, reference_images
+from fmiqa.visualize.exemplars import (
+    Exemplar,
+    as_seen,
+    exemplars,
+    local_quality,
+    mean_activations,
+    native,
+    reference_images,
+)
 from fmiqa.visualize.patches import ConditionalSampler
 from fmiqa.visualize.planted import PlantedConcepts
 
@@ -217,13 +224,13 @@ class _Looks:
         self, concepts: ConceptSource, *, stride: int, samples: int, steps: int, patches: int, seed: int, bar: bool
     ) -> None:
         maps, references = self.maps, self.references
-        native, _ = as_seen(self.extractor, references[0])
+        network = native(self.extractor)
 
         def maximize() -> MaximalImages:
-            return maximize_activation(native, maps, steps=steps, seed=seed, progress=bar)
+            return maximize_activation(network, maps, steps=steps, seed=seed, progress=bar)
 
         def detect() -> Dissection:
-            return dissect(native, concepts, maps, progress=bar)
+            return dissect(network, concepts, maps, progress=bar)
 
         self.maximal = self.kept.take(f"maximal-{self.source}", MaximalImages, maximize)
         self.dissection: list[BestConcept] = self.kept.take(f"concepts-{self.source}", Dissection, detect).best()
@@ -236,7 +243,7 @@ class _Looks:
             _, image = as_seen(self.extractor, references[place])
             step = f"relevance-{self.source}-{place}"
             found = prediction_difference(
-                native, image.to(native.device), maps, sampler=sampler, stride=stride, samples=samples, seed=seed,
+                network, image.to(network.device), maps, sampler=sampler, stride=stride, samples=samples, seed=seed,
                 save=self.kept.path(step), progress=bar,
             )  # fmt: skip
             self.relevance.append((name, image, found.relevance))
@@ -244,9 +251,7 @@ class _Looks:
             return
         for name in (references.names[place] for place in places):
             test, label, reference = _damaged(self.data, references, name)
-            quality = local_quality(
-                self.extractor, test.to(native.device), reference.to(native.device), maps, measure=self.measure
-            ).cpu()
+            quality = local_quality(self.extractor, test, reference, maps, measure=self.measure).cpu()
             self.loss.append((label, as_seen(self.extractor, test)[1], quality))
 
     def card(self, row: int, map: FeatureMap, facts: list[tuple[str, str]]) -> MapCard:
@@ -294,19 +299,8 @@ class _Kept:
 
     def __init__(self, folder: str | os.PathLike[str] | None, description: dict[str, Any]) -> None:
         self._folder = None if folder is None else Path(folder)
-        if self._folder is None:
-            return
-        run = self._folder / "run.json"
-        if not run.exists():
-            save_json(run, _RUN, description)
-            return
-        before = load_json(run, _RUN)
-        differing = [k for k, v in description.items() if before.get(k) != v]
-        if differing:
-            raise ResumeError(
-                f"{self._folder} holds finished steps of a run with other {', '.join(differing)}; call with the same "
-                "to go on, give another folder, or delete that one"
-            )
+        if self._folder is not None:
+            open_folder(self._folder, _RUN, description)
 
     def path(self, name: str) -> Path | None:
         return None if self._folder is None else self._folder / f"{name}.safetensors"

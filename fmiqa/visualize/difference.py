@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmiqa.errors import FileFormatError, InputError, ResumeError
+from fmiqa.errors import FileFormatError, InputError
 from fmiqa.features import FeatureExtractor
 from fmiqa.io import load_tensors, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.parts import refuse_other
 from fmiqa.visualize.patches import PatchSampler
 from fmiqa.visualize.replay import Replay
 
@@ -144,17 +145,18 @@ def prediction_difference(
         "stride": stride,
         "samples": samples,
         "seed": seed,
+        "maps": [str(m) for m in chosen],
         "image_sha256": hashlib.sha256(pixels.cpu().numpy().tobytes()).hexdigest(),
         **sampler.options(),
     }
     if save is not None and Path(save).exists():
         finished = PredictionDifference.load(save)
-        _refuse_other(save, {**finished.options, "maps": [str(m) for m in finished.maps]}, chosen, options)
+        refuse_other(save, finished.options, options)
         return finished
     replay = Replay(extractor, image, chosen, local=local)
-    work = _Work(save, chosen, options, len(tops), len(lefts))
-    at_once = max(1, _ELEMENTS[image.device.type if image.is_cuda else "cpu"] // replay.elements(window, window))
-    at_once = max(1, at_once // samples)
+    work = _Work(save, options, (len(chosen), len(tops), len(lefts)))
+    room = _ELEMENTS["cuda" if image.is_cuda else "cpu"]
+    at_once = max(1, room // (samples * replay.elements(window, window)))
     with _bar(progress, len(tops) * len(lefts), work.done * len(lefts)) as bar:
         for row in range(work.done, len(tops)):
             generator = torch.Generator().manual_seed(seed * _SEEDS + row)
@@ -176,11 +178,11 @@ class _Work:
     """The relevance of windows, row by row, kept on disk now and then."""
 
     def __init__(
-        self, save: str | os.PathLike[str] | None, maps: MapIndex, options: dict[str, Any], rows: int, columns: int
+        self, save: str | os.PathLike[str] | None, options: dict[str, Any], size: tuple[int, int, int]
     ) -> None:
         self.path = None if save is None else Path(f"{os.fspath(save)}.part")
-        self.maps, self.options = maps, options
-        self.windows = torch.zeros(len(maps), rows, columns)
+        self.options = options
+        self.windows = torch.zeros(size)
         self.done = 0
         self._saved = time.monotonic()
         if self.path is not None and self.path.exists():
@@ -192,31 +194,18 @@ class _Work:
             tensors, header = load_tensors(self.path, _PART)
         except FileFormatError:
             return  # damaged: computed anew
-        _refuse_other(self.path, header["options"], self.maps, self.options)
+        refuse_other(self.path, header["options"], self.options)
         self.windows, self.done = tensors["windows"].clone(), int(header["done"])
 
     def finished(self, row: int) -> None:
         self.done = row + 1
         if self.path is not None and time.monotonic() - self._saved > _SECONDS:
-            options = {**self.options, "maps": [str(m) for m in self.maps]}
-            save_tensors(self.path, _PART, {"windows": self.windows}, {"options": options, "done": self.done})
+            save_tensors(self.path, _PART, {"windows": self.windows}, {"options": self.options, "done": self.done})
             self._saved = time.monotonic()
 
     def remove(self) -> None:
         if self.path is not None:
             self.path.unlink(missing_ok=True)
-
-
-def _refuse_other(
-    path: str | os.PathLike[str], before: dict[str, Any], maps: MapIndex, options: dict[str, Any]
-) -> None:
-    now = {**options, "maps": [str(m) for m in maps]}
-    differing = [f"{k}: then {before.get(k)!r}, now {v!r}" for k, v in now.items() if before.get(k) != v]
-    if differing:
-        raise ResumeError(
-            f"{path} holds a run with other options ({'; '.join(differing)}); call with the same to go on, "
-            "save under another name, or delete that file"
-        )
 
 
 def _starts(length: int, window: int, stride: int) -> Tensor:

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from fmiqa.errors import FileFormatError, InputError, ResumeError
 from fmiqa.features import FeatureExtractor
-from fmiqa.io import load_json, load_tensors, save_json, save_tensors
+from fmiqa.io import load_tensors, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.parts import open_folder
 from fmiqa.precision import strict_float32
 from fmiqa.visualize.concepts import Concept, ConceptImage, ConceptSource
 from fmiqa.visualize.dissected import BestConcept, Dissection, Segment
@@ -100,7 +101,7 @@ def dissect(
     run = _Run(extractor, source, chosen, quantile, top, batch_size, progress)
     kept = None if save is None else _Kept(Path(f"{os.fspath(save)}.parts"))
     if kept is not None:
-        kept.take_up(run.describe())
+        open_folder(kept.folder, _RUN, run.describe())
     with torch.inference_mode(), strict_float32(extractor.device):
         first = (kept.first_pass() if kept else None) or run.first_pass()
         if kept is not None:
@@ -163,6 +164,7 @@ class _Run:
         )
         order = sorted(range(len(source)), key=lambda i: self.sizes[i])
         self.batches = list(_batches(order, self.sizes, batch_size))
+        self.seen = seen_by(extractor, maps)
         self.columns = {
             layer: torch.tensor([i for i, m in enumerate(maps) if m.place == layer]) for layer in maps.layers
         }
@@ -244,7 +246,6 @@ class _Run:
         labels = [self._labels(item) for item in items]
         for present, where, _ in labels:
             counts.labelled[present] += where.sum(0).long().cpu()
-        seen = seen_by(self.extractor, self.maps)
         for layer, features in self._features(items):
             limits = thresholds[self.columns[layer]].to(device, features.dtype)
             firing = (features.amax((2, 3)) > limits).cpu()  # upsampled, a map does not rise above its maximum
@@ -255,7 +256,7 @@ class _Run:
                 image = self.extractor.viewing.size(*item.image.shape[1:])
                 for rows in some.nonzero()[:, 0].split(max(1, _UPSAMPLED // (height * width))):
                     here = rows.to(device)
-                    mask = enlarged(maps[here], (height, width), seen[layer], image) > limits[here, None, None]
+                    mask = enlarged(maps[here], (height, width), self.seen[layer], image) > limits[here, None, None]
                     segments = mask.flatten(1).float()
                     own = self.columns[layer][rows][:, None]
                     # Sums of ones, exact in float32 up to 2^24 pixels an image.
@@ -316,19 +317,6 @@ class _Kept:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-
-    def take_up(self, description: dict[str, Any]) -> None:
-        run = self.folder / "run.json"
-        if not run.exists():
-            save_json(run, _RUN, description)
-            return
-        before, now = load_json(run, _RUN), json.loads(json.dumps(description))
-        differing = [f"{k}: then {before.get(k)!r}, now {now[k]!r}" for k in now if before.get(k) != now[k]]
-        if differing:
-            raise ResumeError(
-                f"{self.folder} holds what a run with other options left ({'; '.join(differing)}); "
-                "call with the same options to go on, save under another name, or delete that folder to start anew"
-            )
 
     def first_pass(self) -> _FirstPass | None:
         """None if it was not finished; a damaged file counts as not finished."""

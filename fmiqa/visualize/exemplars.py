@@ -20,7 +20,7 @@ from fmiqa.tiling import Reach, reaches
 from fmiqa.viewing import Viewing
 from fmiqa.visualize.enlarging import enlarged
 
-__all__ = ["Exemplar", "as_seen", "exemplars", "local_quality", "reference_images"]
+__all__ = ["Exemplar", "as_seen", "exemplars", "local_quality", "mean_activations", "native", "reference_images"]
 
 
 class Images(Protocol):
@@ -90,13 +90,41 @@ def exemplars(
             values.append([value for value, _ in best])
             places.append([place for _, place in best])
     top = torch.tensor(values).topk(min(count, len(images)), dim=0)
-    found = {}
-    for column, map in enumerate(chosen):
-        found[map] = [
-            _exemplar(extractor, images, number, places[number][column], value, seen[map.layer])
-            for value, number in zip(top.values[:, column].tolist(), top.indices[:, column].tolist(), strict=True)
-        ]
-    return found
+    cut: dict[tuple[int, int], Exemplar] = {}
+    for number in top.indices.unique().tolist():  # each image is decoded once more, for all maps that it excites
+        image = _visible(extractor, images[number])
+        for column in (top.indices == number).any(0).nonzero()[:, 0].tolist():
+            place, value = places[number][column], values[number][column]
+            cut[number, column] = _exemplar(image, number, place, value, seen[chosen[column].layer])
+    return {
+        map: [cut[number, column] for number in top.indices[:, column].tolist()] for column, map in enumerate(chosen)
+    }
+
+
+@torch.inference_mode()
+def mean_activations(extractor: FeatureExtractor, images: Iterable[Tensor], maps: Iterable[FeatureMap | str]) -> Tensor:
+    """The spatial mean of each map on each image: what activation maximisation raises.
+
+    Args:
+        extractor: the network.
+        images: (3, H, W) each, of any size, float in [0, 1] or uint8.
+        maps: the M feature maps.
+
+    Returns:
+        (N, M), on the CPU.
+
+    Example:
+        >>> import warnings; warnings.simplefilter("ignore")
+        >>> extractor = FeatureExtractor("alexnet", weights=None)
+        >>> mean_activations(extractor, torch.rand(3, 3, 64, 64), ["conv1:3", "conv2:5"]).shape
+        torch.Size([3, 2])
+    """
+    chosen = maps if isinstance(maps, MapIndex) else MapIndex(maps)
+    with strict_float32(extractor.device):
+        rows = [torch.stack([m.mean() for m in _by_map(extractor, image, chosen)]).cpu() for image in images]
+    if not rows:
+        raise InputError("no images; give at least one")
+    return torch.stack(rows)
 
 
 @torch.inference_mode()
@@ -148,11 +176,16 @@ def local_quality(
 
 def as_seen(extractor: FeatureExtractor, image: Tensor) -> tuple[FeatureExtractor, Tensor]:
     """The same network without viewing conditions, and the image (3, H, W) at the size it sees it at."""
+    return native(extractor), _visible(extractor, image)
+
+
+def native(extractor: FeatureExtractor) -> FeatureExtractor:
+    """The same network without viewing conditions."""
     if extractor.viewing.is_native:
-        return extractor, image
-    native = copy.copy(extractor)
-    native.viewing = Viewing()
-    return native, _visible(extractor, image)
+        return extractor
+    other = copy.copy(extractor)
+    other.viewing = Viewing()
+    return other
 
 
 class reference_images(Sequence[Tensor]):  # noqa: N801, called as a function
@@ -197,10 +230,7 @@ def _best(values: Tensor) -> tuple[float, tuple[int, int]]:
     return float(values[row, column]), (row, column)
 
 
-def _exemplar(
-    extractor: FeatureExtractor, images: Images, number: int, place: tuple[int, int], value: float, seen: Reach
-) -> Exemplar:
-    image = _visible(extractor, images[number])
+def _exemplar(image: Tensor, number: int, place: tuple[int, int], value: float, seen: Reach) -> Exemplar:
     (top, bottom), (left, right) = (
         (max(0, at * seen.stride + seen.low), min(side, at * seen.stride + seen.high + 1))
         for at, side in zip(place, image.shape[1:], strict=True)
@@ -208,7 +238,7 @@ def _exemplar(
     patch = image[:, top:bottom, left:right]
     if patch.is_floating_point():
         patch = (patch.clamp(0, 1) * 255).round().to(torch.uint8)
-    return Exemplar(number, value, (top, left, bottom, right), patch.cpu())
+    return Exemplar(number, value, (top, left, bottom, right), patch.cpu().clone())
 
 
 def _visible(extractor: FeatureExtractor, image: Tensor) -> Tensor:
