@@ -126,5 +126,5 @@ class CSVDataset(ImageDataset):
             name=table.stem if name is None else name,
             problems=problems,
             places=places,
-            ratings=None if ratings is None else torch.tensor(given, dtype=torch.float64).reshape(len(records), -1),
+            ratings=None if ratings is None else torch.tensor(given, dtype=torch.float64),
         )
