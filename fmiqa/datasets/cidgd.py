@@ -76,7 +76,6 @@ class CIDGD(PublishedDataset):
             place = f"{table}, line {line}"
             row = Row(cells)
             reference, distorted, score = row.path("reference"), row.path("distorted"), row.number("score")
-            there = {column: column for column in cells}
             record = Record(
                 reference=root.at(str(reference)),
                 distorted=root.at(str(distorted)),
@@ -84,8 +83,8 @@ class CIDGD(PublishedDataset):
                 reference_id=str(reference.with_suffix("")).lower(),
                 name=str(distorted),
                 distortion=row.text("distortion") if "distortion" in cells else None,
-                level=row.optional(there.get("level"), whole_number, "a whole number"),
-                score_std=row.optional(there.get("score_std"), deviation, "a number from 0"),
+                level=row.optional("level" if "level" in cells else None, whole_number, "a whole number"),
+                score_std=row.optional("score_std" if "score_std" in cells else None, deviation, "a number from 0"),
                 raw_score=score,
             )
             observers = [column for column in cells if column.lower().startswith(_OBSERVER)]

@@ -79,7 +79,7 @@ class CIDIQ(PublishedDataset):
 
     Example:
         >>> CIDIQ("/data/cidiq", distance=100)  # doctest: +SKIP
-        <CID:IQ 100 cm: 690 images, 23 references, 6 distortion types, scores 1 to 7.76471>
+        <CID:IQ 100 cm: 690 images, 23 references, 6 distortion types, scores ...>
     """
 
     def __init__(

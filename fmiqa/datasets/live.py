@@ -52,7 +52,7 @@ class LIVE(PublishedDataset):
 
     Example:
         >>> LIVE("/data/live")  # doctest: +SKIP
-        <LIVE: 779 images, 29 references, 5 distortion types, scores -111.77 to -3.41831>
+        <LIVE: 779 images, 29 references, 5 distortion types, scores ...>
     """
 
     whole = Whole(
@@ -61,7 +61,7 @@ class LIVE(PublishedDataset):
         references=29,
         distortions=5,
         made_of="29 references, 5 types, 982 images less 203 originals",
-        scores="DMOS, some 0 to 112, lower = better",
+        scores="DMOS, roughly 0 to 112, lower = better",
         scale=(-20, 130),  # differences from the hidden original, realigned: there are no ends to the scale
         layout={
             "refimgs": "the references, bikes.bmp to womanhat.bmp",

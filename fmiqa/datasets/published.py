@@ -76,7 +76,7 @@ class PublishedDataset(ImageDataset):
         folder = _opened(Path(root), self.whole, partial)
         problems: list[str] = []
         found = _without_repeats(self._read(folder, problems), problems)
-        images, whole = set(found.images), self.whole.images or len(found.records)
+        images, complete = set(found.images), self.whole.images or len(found.records)
         if partial:
             found = _at(found, [i for i, record in enumerate(found.records) if record.name in images])
         if found.records:
@@ -88,8 +88,8 @@ class PublishedDataset(ImageDataset):
             problems += _off_scale(found, self.whole) + _clashes(found)
         if name is None:
             name = self.whole.name
-            if partial and len(found.records) < whole:
-                name += f" (partial, {len(found.records)} of {whole})"
+            if partial and len(found.records) < complete:
+                name += f" (partial, {len(found.records)} of {complete})"
         super().__init__(found.records, name=name, problems=problems, places=found.places, ratings=found.ratings)
 
     def _read(self, root: Folder, problems: list[str]) -> Found:

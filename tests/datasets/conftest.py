@@ -146,11 +146,11 @@ def cidiq(root: Path, distance: int, *, seed: int | None = None) -> Tree:
 def cidgd(root: Path) -> Tree:
     tree = Tree("cidgd", root)
     lines = ["reference,distorted,score,distortion,level,score_std,observer_1,observer_2"]
-    for reference in ("r1", "r2"):
-        put(root / "Originals" / f"{reference}.png")
+    for grey, reference in enumerate(("r1", "r2")):
+        put(root / "Originals" / f"{reference}.png", grey)
         for level in (1, 2):
             name = f"images/{reference}_{level}.png"
-            put(root / "Images" / f"{reference}_{level}.png")
+            put(root / "Images" / f"{reference}_{level}.png", grey)
             lines.append(f"originals/{reference}.png,{name},{4 - level},seam carving,{level},0.5,{3 - level},")
             tree.expected[name] = (4 - level, f"originals/{reference}", "seam carving", level)
     (root / "scores.csv").write_text("\n".join(lines))

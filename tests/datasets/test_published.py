@@ -131,16 +131,16 @@ def test_each_missing_entry_is_named_with_what_it_holds(tree: Any) -> None:
 
 def test_parts_may_be_missing_from_a_part_only(tree: Any) -> None:
     whole = tree.load(partial=True).whole
+    if not whole.parts:
+        pytest.skip("its images lie in one folder")
     before = len(tree.expected)
-    for entry in whole.parts:
+    for entry in list(whole.parts)[:-1]:
         shutil.rmtree(tree.root / entry)
         data = tree.load(partial=True)
         assert len(data) < before
         before = len(data)
         with pytest.raises(DatasetError, match=rf"{entry} missing .*partial=True takes a part"):
             tree.load()
-        if entry == list(whole.parts)[-2]:
-            break
 
 
 def test_a_missing_image(tree: Any) -> None:
