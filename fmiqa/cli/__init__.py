@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fmiqa.cli import demo, evaluate, matrix, report, score, select, validate, visualize
+from fmiqa.cli import datasets, demo, evaluate, matrix, report, score, select, validate, visualize
 from fmiqa.cli.output import say
 from fmiqa.distributed import alone, is_first, launched
 from fmiqa.errors import FmiqaError
@@ -25,6 +25,7 @@ _DESCRIPTION = """\
 Image quality from the few CNN feature maps that matter.
 
   fmiqa demo     --out demo/
+  fmiqa datasets check csiq CSIQ/
   fmiqa matrix   --csv study.csv --out study.safetensors
   fmiqa select   study.safetensors --out selected.json --metric metric.safetensors
   fmiqa validate study.safetensors
@@ -86,7 +87,7 @@ def _run_together(args: argparse.Namespace) -> None:
     if not is_first():
         args.quiet = True
         warnings.simplefilter("ignore", UserWarning)
-    if args.run not in (demo.run, score.run, visualize.run, report.run):
+    if args.run not in (datasets.run, demo.run, score.run, visualize.run, report.run):
         args.run(args)
     elif is_first():
         with alone():
@@ -105,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fmiqa {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", required=True)
-    for command in (demo, matrix, select, validate, evaluate, score, visualize, report):
+    for command in (demo, datasets, matrix, select, validate, evaluate, score, visualize, report):
         command.add(commands)
     return parser
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 from fmiqa import datasets
-from fmiqa.datasets import IQADataset
+from fmiqa.datasets import CATALOGUE, IQADataset
 
 __all__ = ["add_data_options", "check_data_options", "data_set"]
 
@@ -28,11 +29,12 @@ def add_data_options(parser: argparse.ArgumentParser) -> argparse._MutuallyExclu
     """Data sets; the group is returned for other sources of data to join it."""
     data = parser.add_argument_group("data set (one of)")
     one = data.add_mutually_exclusive_group(required=True)
-    one.add_argument("--tid2013", metavar="ROOT", help="folder of TID2013 (mos_with_names.txt, ...)")
+    for key, entry in CATALOGUE.items():
+        one.add_argument(f"--{key}", metavar="ROOT", help=f"folder of {entry.name}")
     one.add_argument("--csv", metavar="FILE", help="your own: a CSV table of reference, test image and score")
     one.add_argument("--demo", action="store_true", help="the embedded set, scored by a simulated observer")
     data.add_argument("--name", help="what to call the set in every result (a re-rendered TID2013 is no TID2013)")
-    data.add_argument("--partial", action="store_true", help="of --tid2013: part of the set is enough")
+    data.add_argument("--partial", action="store_true", help="of a published set: a part is enough")
     table = parser.add_argument_group("with --csv")
     for option, (dest, text) in _TABLE_COLUMNS.items():
         table.add_argument(option, dest=dest, metavar="COLUMN", help=text)
@@ -49,18 +51,20 @@ def check_data_options(args: argparse.Namespace) -> None:
     given += ["--lower-is-better"] * args.lower_is_better + ["--delimiter"] * bool(args.delimiter)
     if given and not args.csv:
         args.parser.error(f"{', '.join(given)}: only with --csv")
-    if args.partial and not args.tid2013:
-        args.parser.error("--partial: only with --tid2013")
-    if args.name and not (args.csv or args.tid2013):
-        args.parser.error("--name: only with --tid2013 or --csv")
+    published = any(getattr(args, key) for key in CATALOGUE)
+    if args.partial and not published:
+        args.parser.error(f"--partial: only with {_listed(CATALOGUE)}")
+    if args.name and not (args.csv or published):
+        args.parser.error(f"--name: only with {_listed([*CATALOGUE, 'csv'])}")
 
 
 def data_set(args: argparse.Namespace) -> IQADataset:
     """The data set that the options name."""
     if args.demo:
         return datasets.Demo()
-    if args.tid2013:
-        return datasets.TID2013(args.tid2013, partial=args.partial, name=args.name)
+    for key, entry in CATALOGUE.items():
+        if getattr(args, key):
+            return entry.load(getattr(args, key), partial=args.partial, name=args.name)
     options = {dest: getattr(args, dest) for dest, _ in {**_TABLE_COLUMNS, **_TABLE_FOLDERS}.values()}
     options = {dest: value for dest, value in options.items() if value is not None}
     return datasets.CSVDataset(
@@ -70,3 +74,8 @@ def data_set(args: argparse.Namespace) -> IQADataset:
         name=args.name,
         **options,
     )
+
+
+def _listed(options: Iterable[str]) -> str:
+    *most, last = (f"--{option}" for option in options)
+    return f"{', '.join(most)} or {last}"

@@ -1,9 +1,35 @@
 """Data sets of scored image pairs; the scores always rise with quality."""
 
 from fmiqa.datasets.base import ImageDataset, IQADataset, Record, Sample
+from fmiqa.datasets.catalogue import CATALOGUE, CatalogueEntry
+from fmiqa.datasets.cidgd import CIDGD
+from fmiqa.datasets.cidiq import CIDIQ
+from fmiqa.datasets.csiq import CSIQ
 from fmiqa.datasets.csv import CSVDataset
 from fmiqa.datasets.demo import Demo
 from fmiqa.datasets.images import read_image
+from fmiqa.datasets.kadid10k import KADID10k
+from fmiqa.datasets.live import LIVE
+from fmiqa.datasets.pipal import PIPAL
+from fmiqa.datasets.tid2008 import TID2008
 from fmiqa.datasets.tid2013 import TID2013
 
-__all__ = ["TID2013", "CSVDataset", "Demo", "IQADataset", "ImageDataset", "Record", "Sample", "read_image"]
+__all__ = [
+    "CATALOGUE",
+    "CIDGD",
+    "CIDIQ",
+    "CSIQ",
+    "CSVDataset",
+    "CatalogueEntry",
+    "Demo",
+    "IQADataset",
+    "ImageDataset",
+    "KADID10k",
+    "LIVE",
+    "PIPAL",
+    "Record",
+    "Sample",
+    "TID2008",
+    "TID2013",
+    "read_image",
+]

@@ -147,10 +147,12 @@ class ImageDataset(IQADataset):
         problems: what was found wrong while the records were made, to be reported with the rest.
         places: where each record was written (such as "scores.csv, line 7"), to be said in front of what is
             wrong with it.
+        ratings: (N, O) the ratings of O observers, higher = better; NaN where an observer did not rate.
 
     Raises:
         DatasetError: naming every missing or unreadable image, reference and distorted image that differ in
             size, score that is not finite, name that stands twice, and reference file under two ids.
+        InputError: ratings of another shape.
 
     Example:
         >>> import tempfile
@@ -170,6 +172,9 @@ class ImageDataset(IQADataset):
         >>> data.check()
     """
 
+    ratings: Tensor | None
+    """(N, O) float64, the ratings of O observers where the set has them, higher = better; NaN: not rated."""
+
     def __init__(
         self,
         records: Iterable[Record],
@@ -177,6 +182,7 @@ class ImageDataset(IQADataset):
         name: str,
         problems: Sequence[str] = (),
         places: Sequence[str] | None = None,
+        ratings: Tensor | None = None,
     ) -> None:
         self.records = list(records)
         found = [*problems, *_problems(self.records, places)]
@@ -184,6 +190,9 @@ class ImageDataset(IQADataset):
             found = ["there are no scored images"]
         if found:
             raise DatasetError(f"{name} cannot be used, {_count(len(found), 'finding')}:", found)
+        if ratings is not None and (ratings.ndim != 2 or len(ratings) != len(self.records)):
+            raise InputError(f"ratings is (N, O) of {len(self.records)} images, got {tuple(ratings.shape)}")
+        self.ratings = None if ratings is None else ratings.to(torch.float64)
         typed = [r.distortion for r in self.records if r.distortion is not None]
         super().__init__(
             name,

@@ -22,7 +22,7 @@ from fmiqa.cli import options, output, searches
 DataOptions = Callable[..., list[str]]
 
 
-COMMANDS = ("demo", "matrix", "select", "validate", "evaluate", "score")
+COMMANDS = ("demo", "datasets", "matrix", "select", "validate", "evaluate", "score")
 
 
 @pytest.mark.parametrize(

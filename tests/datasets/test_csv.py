@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from fmiqa.datasets import CSVDataset
@@ -102,6 +103,37 @@ def test_columns(folder: Path) -> None:
     assert repr(data) == "<Holidays: 3 images, 2 references, 2 distortion types, scores 1 to 3>"
 
 
+def test_ratings_of_observers(folder: Path) -> None:
+    path = table(
+        folder,
+        "reference,distorted,score,observer_1,observer_2,notes,anna\n"
+        "a.png,a1.png,3.5,3,4,,1\n"
+        "a.png,a2.png,2,,2,tired,5\n",
+    )
+    by_prefix = CSVDataset(path, ratings="observer_")
+    assert by_prefix.ratings is not None
+    assert by_prefix.ratings.dtype == torch.float64
+    assert by_prefix.ratings[0].tolist() == [3, 4]
+    assert by_prefix.ratings[1].isnan().tolist() == [True, False]
+    named = CSVDataset(path, ratings=["anna", "observer_2"], higher_is_better=False)
+    assert named.ratings is not None
+    assert named.ratings.tolist() == [[-1, -4], [-5, -2]]  # turned round with the scores
+    assert CSVDataset(path).ratings is None
+
+
+def test_bad_ratings(folder: Path) -> None:
+    text = "reference,distorted,score,o1,o2\na.png,a1.png,3,good,1\na.png,a2.png,3,inf,1\n"
+    first, second = problems(table(folder, text), ratings="o")
+    assert "line 2: column 'o1' holds 'good', expected a finite number" in first
+    assert "line 3: column 'o1' holds 'inf'" in second
+    with pytest.raises(DatasetError, match=r"no column 'o3'; columns there are: reference, "):
+        CSVDataset(table(folder, text), ratings=["o1", "o3"])
+    with pytest.raises(DatasetError, match=r"no column that begins with 'x'; columns there are: reference, "):
+        CSVDataset(table(folder, text), ratings="x")
+    with pytest.raises(DatasetError, match=r"two columns named 'o1'"):
+        CSVDataset(table(folder, text.replace("o2", "o1")), ratings="o")
+
+
 def test_roots(folder: Path, tmp_path: Path) -> None:
     for place, name in (("originals", "a.png"), ("deep/distorted", "a1.png"), ("deep/distorted", "a2.png")):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
@@ -199,6 +231,7 @@ def test_a_real_experiment(shared: Path) -> None:
         score="mos",
         score_std="std",
         level="compression",
+        ratings="observer_",
         reference_root=shared / "data" / "tid2013r" / "reference_images",
         distorted_root=study / "distorted_images",
         name="JPEG-TID",
@@ -208,4 +241,7 @@ def test_a_real_experiment(shared: Path) -> None:
     assert (sample.name, sample.reference_id, sample.level) == ("i01_jpeg_010.jpg", "I01", 10)
     assert (sample.score, sample.score_std) == (5.5, 0.527)
     assert sample.reference.shape == sample.distorted.shape == (3, 384, 512)
+    assert data.ratings is not None
+    assert data.ratings.shape == (100, 10)
+    assert torch.allclose(data.ratings.mean(1), data.targets, atol=1e-4)  # the table has four decimals
     data.check()

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from fmiqa.datasets import ImageDataset, Record, Sample
-from fmiqa.errors import DatasetError
+from fmiqa.errors import DatasetError, InputError
 
 
 def noise(path: Path, seed: int, size: tuple[int, int] = (40, 24)) -> np.ndarray:
@@ -168,6 +168,18 @@ def test_places_and_problems_of_the_caller(records: list[Record]) -> None:
     assert infinite.startswith("line 1: ")
     assert twice.startswith("line 2: ")
     assert "first in line 0" in twice
+
+
+def test_ratings_go_with_the_records(records: list[Record]) -> None:
+    ratings = torch.arange(12).reshape(6, 2)
+    data = ImageDataset(records, name="Study", ratings=ratings)
+    assert data.ratings is not None
+    assert data.ratings.dtype == torch.float64
+    assert data.ratings.tolist() == ratings.tolist()
+    assert ImageDataset(records, name="Study").ratings is None
+    for other in (ratings[:5], ratings[:, 0]):
+        with pytest.raises(InputError, match=r"\(N, O\) of 6 images"):
+            ImageDataset(records, name="Study", ratings=other)
 
 
 def test_check_decodes_everything(records: list[Record], capsys: pytest.CaptureFixture[str]) -> None:
