@@ -18,6 +18,7 @@ from fmiqa.measures.histogram import HistogramIntersection
 from fmiqa.measures.ms_ssim import MSSSIM
 from fmiqa.measures.mse import MSE
 from fmiqa.measures.psnr import PSNR
+from fmiqa.measures.pyramid import PyramidIntersection
 from fmiqa.measures.ssim import SSIM
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "GMSD",
     "DeepSimSSIM",
     "HistogramIntersection",
+    "PyramidIntersection",
     "Piq",
     "Custom",
     "MEASURES",
@@ -38,10 +40,9 @@ __all__ = [
     "get_measure",
 ]
 
-MEASURES: dict[str, Callable[..., Measure]] = {
-    kind.name: kind
-    for kind in (SSIM, MSSSIM, MSE, PSNR, Correlation, GMS, GMSD, DeepSimSSIM, HistogramIntersection, Piq)
-}
+_KINDS = (SSIM, MSSSIM, MSE, PSNR, Correlation, GMS, GMSD, DeepSimSSIM, HistogramIntersection, PyramidIntersection, Piq)
+
+MEASURES: dict[str, Callable[..., Measure]] = {kind.name: kind for kind in _KINDS}
 """The measures that names and saved options stand for."""
 
 
@@ -49,8 +50,9 @@ def get_measure(measure: str | dict[str, Any] | Measure | Callable[[Tensor, Tens
     """A measure by its name, by its saved options, or as it is.
 
     Args:
-        measure: `"ssim"`, `"ms-ssim"`, `"mse"`, `"psnr"`, `"correlation"`, `"gms"`, `"gmsd"`, `"deepsim"` or
-            `"histogram"`; `{"name": "piq", "metric": "VIF"}`; the dict that `options()` gave; or a `Measure`.
+        measure: `"ssim"`, `"ms-ssim"`, `"mse"`, `"psnr"`, `"correlation"`, `"gms"`, `"gmsd"`, `"deepsim"`,
+            `"histogram"` or `"pyramid"`; `{"name": "piq", "metric": "VIF"}`; the dict that `options()` gave; or a
+            `Measure`.
 
     Raises:
         InputError: no measure of that name, options that it does not have; a function whose direction is not said
