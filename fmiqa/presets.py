@@ -68,8 +68,8 @@ def amirshahi2018(model: Model = "alexnet") -> AllFeatureIQM:
     Choices made here: full windows only, where MATLAB continues the map beyond its rim; all convolutions of the
     network. Maps before the ReLU are signed, so that a layer's mean SSIM may be negative: the score is NaN then, since
     a root of a negative number says nothing of quality (the port takes the root's magnitude, by which an image with
-    opposed structures may beat another). White noise in a picture's place does that to conv2 and conv4 of AlexNet; a damaged
-    picture, its negative or its mirror image does not.
+    opposed structures may beat another). White noise in a picture's place does that to conv2 and conv4 of AlexNet; a
+    damaged picture, its negative or its mirror image does not.
 
     Args:
         model: a `FeatureExtractor` with stage "conv", a network's name (with torchvision's weights), or an `nn.Module`.
