@@ -6,13 +6,16 @@ import argparse
 import datetime
 import json
 import platform
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
 
 import fmiqa
-from fmiqa import FeatureExtractor, ScoreMatrix, Viewing
+from fmiqa import FeatureExtractor, ScoreMatrix, Selection, Viewing
 from fmiqa.io import write_whole
 
 RESULTS = Path(__file__).parent / "results"
@@ -54,6 +57,34 @@ def score_all(data: fmiqa.datasets.ImageDataset, weights: Path, cache: Path) -> 
             fmiqa.score_matrix(extractor, data, save=path, progress=True)
         found[source] = ScoreMatrix.load(path)
     return found
+
+
+def kept_scores(cache: Path, names: Iterable[str], compute: Callable[[str], Tensor]) -> dict[str, Tensor]:
+    """Scores by metric that a JSON file keeps; the named ones that it lacks are computed and kept."""
+    kept = json.loads(cache.read_text()) if cache.exists() else {}
+    for name in names:
+        if name not in kept:
+            kept[name] = compute(name).tolist()
+            write_whole(cache, json.dumps(kept).encode())
+    return {name: torch.tensor(values, dtype=torch.float64) for name, values in kept.items()}
+
+
+def some_of(data: Dataset[fmiqa.datasets.Sample], images: int) -> Dataset[fmiqa.datasets.Sample]:
+    """So many images from all over a data set, to try a script on; all of them for 0."""
+    count = len(data)  # type: ignore[arg-type]
+    return Subset(data, [i * count // images for i in range(images)]) if 0 < images < count else data
+
+
+def all_maps(scores: ScoreMatrix) -> Selection:
+    """No choice at all, as a selection."""
+    combined = scores.pool()
+    fit = fmiqa.fit_logistic(combined, scores.targets)
+    return Selection(scores.maps, (), float(fit.plcc), {"search": "none", "pool": "mean"}, scores.options, fit)
+
+
+def mean_and_error(values: Tensor) -> tuple[str, str]:
+    """The mean over folds and its standard error."""
+    return f"{values.mean():.4f}", f"{values.std() / len(values) ** 0.5:.4f}"
 
 
 def add_jpegtid_options(parser: argparse.ArgumentParser, *, required: bool) -> None:

@@ -10,11 +10,10 @@ matrices and peer scores are kept in CACHE and taken up again. Prints tables and
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
-from common import add_jpegtid_options, jpegtid, lpips_alex, score_all, store
+from common import add_jpegtid_options, all_maps, jpegtid, kept_scores, lpips_alex, mean_and_error, score_all, store
 from torch import Tensor
 from tqdm import tqdm
 
@@ -83,24 +82,13 @@ def widest(scores: ScoreMatrix) -> Selection:
     return fmiqa.weighted_select(scores, rule="best", powers=(1.0, 2.0, 3.0))
 
 
-def all_maps(scores: ScoreMatrix) -> Selection:
-    """No choice at all."""
-    combined = scores.pool()
-    fit = fmiqa.fit_logistic(combined, scores.targets)
-    return Selection(scores.maps, (), float(fit.plcc), {"search": "none", "pool": "mean"}, scores.options, fit)
-
-
 def peers(data: fmiqa.datasets.ImageDataset, weights: Path, cache: Path, *, compute: bool) -> dict[str, Tensor]:
     """The peers' scores of the data set, computed one metric at a time and kept."""
-    kept = json.loads(cache.read_text()) if cache.exists() else {}
-    for name in (*PEERS, "LPIPS-alex") if compute else ():
-        if name not in kept:
-            found = (
-                lpips_scores(data, weights) if name == "LPIPS-alex" else peer_scores(data, [name], progress=True)[name]
-            )
-            kept[name] = found.tolist()
-            cache.write_text(json.dumps(kept))
-    return {name: torch.tensor(values, dtype=torch.float64) for name, values in kept.items()}
+
+    def score(name: str) -> Tensor:
+        return lpips_scores(data, weights) if name == "LPIPS-alex" else peer_scores(data, [name], progress=True)[name]
+
+    return kept_scores(cache, (*PEERS, "LPIPS-alex") if compute else (), score)
 
 
 @torch.inference_mode()
@@ -135,10 +123,6 @@ def transfer(args: argparse.Namespace, matrices: dict[str, ScoreMatrix], joined:
 
 def srocc(values: Tensor, targets: Tensor, split: fmiqa.selection.Split) -> Tensor:
     return fmiqa.srocc(values[split.held_out], targets[split.held_out])
-
-
-def mean_and_error(values: Tensor) -> tuple[str, str]:
-    return f"{values.mean():.4f}", f"{values.std() / len(values) ** 0.5:.4f}"
 
 
 def vars_of(args: argparse.Namespace) -> dict[str, object]:

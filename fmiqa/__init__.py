@@ -15,7 +15,7 @@ from fmiqa.viewing import Viewing, pixels_per_degree
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fmiqa import visualize
+    from fmiqa import presets, visualize
     from fmiqa.comparing import compare
     from fmiqa.correlation import LogisticFit, fit_logistic, krocc, plcc, rmse, srocc
     from fmiqa.evaluation import evaluate
@@ -79,6 +79,7 @@ __all__ = [
     "observer_study",
     "compare",
     "evaluate",
+    "presets",
     "visualize",
     "write_report",
     "Viewing",
@@ -130,8 +131,8 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "visualize":
-        return importlib.import_module("fmiqa.visualize")
+    if name in ("presets", "visualize"):
+        return importlib.import_module(f"fmiqa.{name}")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_LATER[name]), name)

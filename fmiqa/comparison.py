@@ -34,7 +34,8 @@ class MapScorer(nn.Module):
     Args:
         extractor: the network.
         maps: the maps to score, all of the network's by default; columns come in this order.
-        measure: how maps are compared: a name or a `Measure`.
+        measure: how maps are compared: a name or a `Measure`. Scores always rise with quality: the values of a measure
+            that falls with it (`higher_is_better` false) are negated.
 
     Attributes:
         maps: the maps scored, in the order of the columns.
@@ -99,7 +100,7 @@ class MapScorer(nn.Module):
             reference: images of the same size, N of them or one for all; or what `prepare` made of them.
 
         Returns:
-            (N, M), columns in the order of `maps`.
+            (N, M), higher = better, columns in the order of `maps`.
 
         Raises:
             InputError: sizes that differ, images of another form, too small, or on another device; a reference
@@ -111,13 +112,17 @@ class MapScorer(nn.Module):
             walk = self.extractor.features(test, self.asked)
             if isinstance(reference, PreparedImages):
                 for layer, maps in walk:
-                    parts.append(self._named(layer, self.measure.compare, maps, reference.layers[layer]))
+                    parts.append(self.compare(layer, maps, reference.layers[layer]))
             else:
                 other = self.extractor.features(reference, self.asked)
                 for (layer, maps), (_, reference_maps) in zip(walk, other, strict=True):
-                    prepared = self._named(layer, self.measure.prepare, reference_maps)
-                    parts.append(self._named(layer, self.measure.compare, maps, prepared))
+                    parts.append(self.compare(layer, maps, self._named(layer, self.measure.prepare, reference_maps)))
             return self.ordered(torch.cat(parts, 1))
+
+    def compare(self, layer: str, maps: Tensor, prepared: Any) -> Tensor:
+        """(N, C) scores of a layer's test maps against its prepared reference maps, turned so that higher = better."""
+        values: Tensor = self._named(layer, self.measure.compare, maps, prepared)
+        return values if self.measure.higher_is_better else -values
 
     def ordered(self, scores: Tensor) -> Tensor:
         """(N, M) scores in the order of `maps`, of such in the order of `asked`."""

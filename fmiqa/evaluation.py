@@ -76,7 +76,7 @@ def evaluate(
 
 
 def metric_scores(metric: SelectedFeatureIQM, data: SampleSource, *, progress: bool = False) -> Tensor:
-    """(N,) float64, a metric's value for each image of a data set, turned so that higher = better."""
+    """(N,) float64, a metric's value for each image of a data set."""
     return _walk({"": metric}, data, progress)[0][""]
 
 
@@ -99,7 +99,6 @@ def _walk(
             last = sample.reference
             prepared = {name: metric.prepare(last[None].to(metric.device)) for name, metric in metrics.items()}
         for name, metric in metrics.items():
-            value = float(metric(sample.distorted[None].to(metric.device), prepared[name]))
-            found[name].append(value if metric.higher_is_better else -value)
+            found[name].append(float(metric(sample.distorted[None].to(metric.device), prepared[name])))
     scores = {name: torch.tensor(values, dtype=torch.float64) for name, values in found.items()}
     return scores, torch.tensor(targets, dtype=torch.float64), groups

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from fmiqa.errors import FileFormatError, InputError
 from fmiqa.features import FeatureExtractor
 from fmiqa.io import load_tensors, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
-from fmiqa.measures import Measure
+from fmiqa.measures import Custom, Measure
 from fmiqa.networks import NETWORKS
 from fmiqa.pooling import Pool, pool_scores
 from fmiqa.selection.result import Selection
@@ -47,7 +47,8 @@ class SelectedFeatureIQM(nn.Module):
         fit: a logistic fitted to subjective scores; the metric then answers on their scale.
 
     Raises:
-        InputError: no maps, maps that the network lacks, an unknown measure or pooling, a `fit` of several problems.
+        InputError: no maps, maps that the network lacks, an unknown measure or pooling, a `fit` of several problems;
+            `"layer_geometric"` with a measure such as MSE, whose scores, turned so that higher = better, are below 0.
 
     Example:
         >>> import torch, torchvision
@@ -61,6 +62,7 @@ class SelectedFeatureIQM(nn.Module):
     """
 
     weights: Tensor | None
+    higher_is_better: ClassVar[bool] = True  # whatever the measure: map scores rise with quality
 
     def __init__(
         self,
@@ -89,6 +91,7 @@ class SelectedFeatureIQM(nn.Module):
         self.scorers = nn.ModuleList(
             _cut_scorer(models[source], own[source], _of_source(measure, source)) for source in self.sources
         )
+        _refuse_negative(pool, [_scorer(scorer).measure for scorer in self.scorers])
         ran = MapIndex(replace(m, source=source) for source in self.sources for m in own[source])
         self._columns = None if ran == self.maps else ran.positions(self.maps)
         self.pool: Pool = pool
@@ -102,7 +105,12 @@ class SelectedFeatureIQM(nn.Module):
 
     @classmethod
     def from_selection(
-        cls, model: Model | Mapping[str, Model], selection: Selection, *, fitted: bool = False
+        cls,
+        model: Model | Mapping[str, Model],
+        selection: Selection,
+        *,
+        fitted: bool = False,
+        measure: Measure | None = None,
     ) -> SelectedFeatureIQM:
         """The metric that a selection stands for: its maps, measure, pooling and weights.
 
@@ -110,16 +118,17 @@ class SelectedFeatureIQM(nn.Module):
             model: the network it was made with, or source name -> network.
             selection: as it was made from a `ScoreMatrix`.
             fitted: let the metric answer on the scale of the subjective scores.
+            measure: the `measures.Custom` that the maps were chosen under, where they were: its code is not saved.
 
         Raises:
             InputError: the selection was made from plain numbers; a network that sees images otherwise (weights,
-                stage, viewing) than the selection's.
+                stage, viewing) than the selection's; a measure of your own that is missing, or another one.
         """
-        measures = {}
+        measures: dict[str, MeasureLike] = {}
         for source, options in selection.sources.items():
             if "measure" not in options:
                 raise InputError("the selection was made from plain numbers and does not say how maps are compared")
-            measures[source] = options["measure"]
+            measures[source] = _saved_measure(options["measure"], measure)
             given = model.get(source) if isinstance(model, Mapping) else model
             if isinstance(given, FeatureExtractor):
                 _refuse_other(given, options, source)
@@ -132,11 +141,6 @@ class SelectedFeatureIQM(nn.Module):
             power=selection.power,
             fit=selection.fit if fitted else None,
         )
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether a higher value means better quality."""
-        return self.fit is not None or all(_scorer(s).measure.higher_is_better for s in self.scorers)
 
     @property
     def source(self) -> dict[str, Any]:
@@ -203,7 +207,11 @@ class SelectedFeatureIQM(nn.Module):
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], *, model: nn.Module | Mapping[str, nn.Module] | None = None
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        model: nn.Module | Mapping[str, nn.Module] | None = None,
+        measure: Measure | None = None,
     ) -> SelectedFeatureIQM:
         """What `save` saved.
 
@@ -211,9 +219,11 @@ class SelectedFeatureIQM(nn.Module):
             path: the file.
             model: a network of the same architecture (or source name -> network), needed where the metric was
                 not built on one of fmiqa's named networks; its weights are replaced by the file's.
+            measure: the `measures.Custom` that it compares maps by, where it does: its code is not in the file.
 
         Raises:
             FileFormatError: the file is missing, damaged, of something else, or needs `model`.
+            InputError: a measure of your own that is missing, or another one.
         """
         tensors, header = load_tensors(path, _KIND)
         try:
@@ -246,7 +256,7 @@ class SelectedFeatureIQM(nn.Module):
                 metric,
                 models,
                 header["maps"],
-                measure={part["source"]: part["measure"] for part in header["sources"]},
+                measure={part["source"]: _saved_measure(part["measure"], measure) for part in header["sources"]},
                 pool=header["pool"],
                 weights=None if weights is None else torch.tensor(weights, dtype=torch.float64),
                 power=header["power"],
@@ -299,6 +309,25 @@ def _of_source(measure: MeasureLike | Mapping[str, MeasureLike], source: str) ->
             raise InputError(f"no measure for the source {source!r}; there are {', '.join(map(repr, measure))}")
         return measure[source]
     return measure  # type: ignore[return-value]  # a Measure, its name, or its options
+
+
+def _saved_measure(options: dict[str, Any], given: Measure | None) -> MeasureLike:
+    """The measure of these options; a function of the user's own has to be given, and to be the same by its options."""
+    if given is None or options["name"] != Custom.name:
+        return options
+    if given.options() != options:
+        raise InputError(f"the maps were compared under {options}, measure is {given.options()}")
+    return given
+
+
+def _refuse_negative(pool: Pool, measures: Iterable[Measure]) -> None:
+    """A geometric mean of what a lower-is-better measure gives, turned round, would be NaN throughout."""
+    falling = [m for m in measures if not m.higher_is_better and m.value_range[0] >= 0]
+    if pool == "layer_geometric" and falling:
+        raise InputError(
+            f"pool='layer_geometric' is of scores over 0; those of {falling[0]}, for which lower is better, are "
+            "negated and so at most 0: take pool='mean'"
+        )
 
 
 def _scorer(module: nn.Module) -> MapScorer:

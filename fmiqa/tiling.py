@@ -98,7 +98,7 @@ class Tiling:
                         self._local(layer, columns.start, left, right),
                     )
                     x, y = (maps[..., seen[0], seen[1]] for maps in (x, y))
-                    totals[layer] += count * measure.compare(x, measure.prepare(y)).double().cpu()
+                    totals[layer] += count * self._scorer.compare(layer, x, measure.prepare(y)).double().cpu()
         parts = []
         for layer, (_, h, w) in self._shapes.items():
             parts.append(totals[layer] / ((h - self._window + 1) * (w - self._window + 1)))

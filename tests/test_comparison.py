@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from fmiqa import SSIM, FeatureExtractor, InputError
 from fmiqa.comparison import MapScorer
+from fmiqa.measures import GMSD, MSE, PSNR, Piq
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +91,23 @@ def test_maps_too_small_are_named_by_layer(extractor: FeatureExtractor) -> None:
     with pytest.raises(InputError, match="layer conv3: maps of 1x1 are too small"):
         MapScorer(extractor)(small, small)
     assert MapScorer(extractor, ["conv1:0", "conv2:1"])(small, small).tolist() == [[1, 1]]
+
+
+def test_scores_rise_with_quality_whatever_the_measure(
+    extractor: FeatureExtractor, pair: tuple[Tensor, Tensor]
+) -> None:
+    test, reference = pair
+    measures: list[Any] = [MSE(), GMSD(), PSNR()]
+    for measure in measures:
+        scores = MapScorer(extractor, ["conv2:3", "conv1:5"], measure=measure)(test, reference)
+        x, y = (extractor(side, ["conv2:3"])["conv2"] for side in (test, reference))
+        sign = 1 if measure.higher_is_better else -1
+        torch.testing.assert_close(scores[:, :1], sign * measure(x, y), rtol=1e-4, atol=1e-6)
+
+
+def test_maps_too_small_for_a_measure_are_refused_by_layer(
+    extractor: FeatureExtractor, pair: tuple[Tensor, Tensor]
+) -> None:
+    test, reference = pair
+    with pytest.raises(InputError, match=r"layer conv2: maps of .* too small for Piq\(metric='HaarPSI'.*at least 16"):
+        MapScorer(extractor, measure=Piq("HaarPSI"))(test, reference)

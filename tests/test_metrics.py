@@ -23,12 +23,14 @@ from fmiqa import (
     FileFormatError,
     InputError,
     SelectedFeatureIQM,
+    Selection,
     fit_logistic,
     pool_scores,
     score_matrix,
 )
 from fmiqa.datasets import Sample, read_image
 from fmiqa.io import save_tensors
+from fmiqa.measures import Custom
 
 CHOSEN = ["conv2:17", "conv1:5", "conv3:100", "conv1:0"]
 
@@ -326,7 +328,7 @@ def test_wrong_arguments_are_refused(extractor: FeatureExtractor, iqm: SelectedF
     with pytest.raises(InputError, match="pool is one of"):
         SelectedFeatureIQM(extractor, CHOSEN, pool="median")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no measure"):
-        SelectedFeatureIQM(extractor, CHOSEN, measure="psnr")
+        SelectedFeatureIQM(extractor, CHOSEN, measure="lpips")
     several = fit_logistic(torch.rand(2, 20), torch.rand(2, 20))
     with pytest.raises(InputError, match=r"one problem, got one of \(2,\)"):
         SelectedFeatureIQM(extractor, CHOSEN, fit=several)
@@ -347,3 +349,33 @@ def test_pooled_scores_are_the_scorers(iqm: SelectedFeatureIQM) -> None:
     expected = pool_scores(iqm.map_scores(test, reference), iqm.maps)
     assert torch.equal(iqm(test, reference), expected)
     assert "4 maps, SSIM(" in repr(iqm)
+
+
+def largest_difference(test: Tensor, reference: Tensor) -> Tensor:
+    return (test - reference).abs().amax((-2, -1))
+
+
+def test_a_metric_of_your_own_measure_comes_back_with_it(extractor: FeatureExtractor, tmp_path: Path) -> None:
+    own = Custom(largest_difference, higher_is_better=False, value_range=(0.0, float("inf")))
+    iqm = SelectedFeatureIQM(extractor, CHOSEN, measure=own)
+    test, reference = make_pair()
+    x, y = (extractor(side, [str(CHOSEN[0])]) for side in (test, reference))
+    (layer,) = x
+    torch.testing.assert_close(iqm.map_scores(test, reference)[:, 0], -largest_difference(x[layer], y[layer])[:, 0])
+    iqm.save(tmp_path / "own.safetensors")
+    with pytest.raises(InputError, match=r"function .*largest_difference, which no saved result holds: pass measure="):
+        SelectedFeatureIQM.load(tmp_path / "own.safetensors")
+    other = Custom(largest_difference, higher_is_better=True)
+    with pytest.raises(InputError, match="maps were compared under"):
+        SelectedFeatureIQM.load(tmp_path / "own.safetensors", measure=other)
+    again = SelectedFeatureIQM.load(tmp_path / "own.safetensors", measure=own)
+    assert torch.equal(again(test, reference), iqm(test, reference))
+    selection = Selection(again.maps, (), 0.5, source=iqm.source)
+    assert torch.equal(
+        SelectedFeatureIQM.from_selection(extractor, selection, measure=own)(test, reference), iqm(test, reference)
+    )
+
+
+def test_no_geometric_mean_of_negative_scores(extractor: FeatureExtractor) -> None:
+    with pytest.raises(InputError, match=r"layer_geometric.*MSE\(\).*take pool='mean'"):
+        AllFeatureIQM(extractor, measure="mse", pool="layer_geometric")

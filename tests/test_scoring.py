@@ -404,7 +404,7 @@ def test_wrong_options_are_refused(extractor: FeatureExtractor, samples: list[Sa
     for options, message in (
         ({"batch_size": 0}, "batch_size is at least 1"),
         ({"memory": 5}, "at least one MiB"),
-        ({"measure": "psnr"}, "no measure 'psnr'"),
+        ({"measure": "lpips"}, "no measure 'lpips'"),
         ({"maps": ["conv8:1"]}, "conv8:1"),
         ({"maps": []}, "no feature maps"),
         ({"save": tmp_path}, "is a folder"),

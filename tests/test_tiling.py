@@ -10,7 +10,7 @@ import fmiqa
 from fmiqa import FeatureExtractor
 from fmiqa.comparison import MapScorer
 from fmiqa.datasets import Sample
-from fmiqa.measures import SSIM
+from fmiqa.measures import GMS, MSE, SSIM, Measure
 from fmiqa.tiling import Tiling, reaches
 
 NETWORKS = ["alexnet", "vgg16", "squeezenet1_1"]
@@ -63,6 +63,18 @@ def test_a_small_budget_makes_tiles_and_keeps_the_columns_in_order() -> None:
     assert len(tiling._rows) * len(tiling._columns) > 1
     with torch.inference_mode():
         torch.testing.assert_close(tiling(test, reference), scorer(test, reference).double(), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("measure", [MSE(), GMS(), GMS(data_range=5.0)], ids=str)
+def test_tiles_of_other_measures(measure: Measure) -> None:
+    scorer = MapScorer(scorer_of("alexnet").extractor, measure=measure)
+    generator = torch.Generator().manual_seed(1)
+    reference = torch.rand(1, 3, 423, 337, generator=generator)
+    test = (reference + 0.1 * torch.randn(1, 3, 423, 337, generator=generator)).clamp(0, 1)
+    tiling = Tiling(scorer, 423, 337, 2**40)
+    tiling._rows, tiling._columns = (list(tiling._spans(n, 96, a)) for n, a in ((423, 1), (337, 2)))
+    with torch.inference_mode():
+        torch.testing.assert_close(tiling(test, reference), scorer(test, reference).double(), atol=1e-6, rtol=1e-4)
 
 
 def test_what_cannot_be_tiled_says_so() -> None:

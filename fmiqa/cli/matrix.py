@@ -10,7 +10,7 @@ from fmiqa.cli import options
 from fmiqa.cli.data import add_data_options, check_data_options, data_set
 from fmiqa.cli.output import add_output_options, print_result, wants_progress
 from fmiqa.errors import InputError
-from fmiqa.measures import Measure, get_measure
+from fmiqa.measures import MEASURES, Measure, get_measure
 from fmiqa.viewing import Viewing
 
 _EXAMPLES = """\
@@ -18,6 +18,8 @@ examples:
   fmiqa matrix --tid2013 TID2013/ --out tid2013.safetensors
   fmiqa matrix --csv study.csv --score dmos --lower-is-better --network vgg16 --out study.safetensors
   fmiqa matrix --csv study.csv --scale 0.5 --out study-half.safetensors
+  fmiqa matrix --csv study.csv --measure psnr --data-range reference --out study-psnr.safetensors
+  fmiqa matrix --csv study.csv --measure piq --measure-option metric=HaarPSI --out study-haarpsi.safetensors
 
 A run that was stopped goes on where it was when the same command is given again."""
 
@@ -44,12 +46,20 @@ def add(commands: Any) -> None:
         "--native-pixels-per-degree", type=float, metavar="Q", help="of the images as they were judged"
     )
     measure = parser.add_argument_group("measure")
-    measure.add_argument("--measure", default="ssim", help="how maps are compared (default: ssim)")
+    measure.add_argument("--measure", default="ssim", help=f"{', '.join(MEASURES)} (default: ssim)")
     measure.add_argument(
-        "--data-range", type=_data_range, metavar="L", help="a number, reference, pair or layer (default: 1)"
+        "--data-range", type=_value, metavar="L", help="a number, reference, pair or layer (ssim's default: 1)"
     )
-    measure.add_argument("--window", type=int, help="side of the Gaussian window (default: 11)")
-    measure.add_argument("--sigma", type=float, help="its standard deviation (default: 1.5)")
+    measure.add_argument("--window", type=int, help="side of the Gaussian window (ssim's default: 11)")
+    measure.add_argument("--sigma", type=float, help="its standard deviation (ssim's default: 1.5)")
+    measure.add_argument(
+        "--measure-option",
+        action="append",
+        type=_option,
+        default=[],
+        metavar="NAME=VALUE",
+        help="another option of the measure, such as bins=32 (histogram), pool=lowest (deepsim), metric=VIF (piq)",
+    )
     options.add_computing_options(parser)
     add_output_options(parser)
 
@@ -92,14 +102,20 @@ def _viewing(args: argparse.Namespace) -> Viewing:
 def _measure(args: argparse.Namespace) -> Measure:
     given = {"data_range": args.data_range, "window": args.window, "sigma": args.sigma}
     given = {name: value for name, value in given.items() if value is not None}
-    try:
-        return get_measure({"name": args.measure, **given})
-    except TypeError as error:
-        raise InputError(f"measure {args.measure} does not take all of {', '.join(given)} ({error})") from error
+    return get_measure({"name": args.measure, **given, **dict(args.measure_option)})
 
 
-def _data_range(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
+def _option(text: str) -> tuple[str, float | str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier() or name == "name":
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, as in bins=32, got {text!r}")
+    return name, _value(value)
+
+
+def _value(text: str) -> float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

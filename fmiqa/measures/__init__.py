@@ -2,25 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from fmiqa.errors import InputError
-from fmiqa.measures.base import Measure
+from fmiqa.measures.base import DataRange, Measure
+from fmiqa.measures.classical import Piq
+from fmiqa.measures.correlation import Correlation
+from fmiqa.measures.custom import Custom
+from fmiqa.measures.deepsim import DeepSimSSIM
+from fmiqa.measures.gradient import GMS, GMSD
+from fmiqa.measures.histogram import HistogramIntersection
+from fmiqa.measures.ms_ssim import MSSSIM
+from fmiqa.measures.mse import MSE
+from fmiqa.measures.psnr import PSNR
+from fmiqa.measures.pyramid import PyramidIntersection
 from fmiqa.measures.ssim import SSIM
 
-__all__ = ["SSIM", "Measure", "get_measure"]
+__all__ = [
+    "SSIM",
+    "MSSSIM",
+    "MSE",
+    "PSNR",
+    "Correlation",
+    "GMS",
+    "GMSD",
+    "DeepSimSSIM",
+    "HistogramIntersection",
+    "PyramidIntersection",
+    "Piq",
+    "Custom",
+    "MEASURES",
+    "DataRange",
+    "Measure",
+    "get_measure",
+]
 
-_BY_NAME = {"ssim": SSIM}
+_KINDS = (SSIM, MSSSIM, MSE, PSNR, Correlation, GMS, GMSD, DeepSimSSIM, HistogramIntersection, PyramidIntersection, Piq)
+
+MEASURES: dict[str, Callable[..., Measure]] = {kind.name: kind for kind in _KINDS}
+"""The measures that names and saved options stand for."""
 
 
-def get_measure(measure: str | dict[str, Any] | Measure) -> Measure:
+def get_measure(measure: str | dict[str, Any] | Measure | Callable[[Tensor, Tensor], Tensor]) -> Measure:
     """A measure by its name, by its saved options, or as it is.
 
     Args:
-        measure: `"ssim"`, the dict that `options()` gave, or a `Measure`.
+        measure: `"ssim"`, `"ms-ssim"`, `"mse"`, `"psnr"`, `"correlation"`, `"gms"`, `"gmsd"`, `"deepsim"`,
+            `"histogram"` or `"pyramid"`; `{"name": "piq", "metric": "VIF"}`; the dict that `options()` gave; or a
+            `Measure`.
 
     Raises:
-        InputError: no measure of that name.
+        InputError: no measure of that name, options that it does not have; a function whose direction is not said
+            (see `Custom`), or the saved options of one.
 
     Example:
         >>> get_measure("ssim")
@@ -29,9 +65,32 @@ def get_measure(measure: str | dict[str, Any] | Measure) -> Measure:
         'pair'
     """
     if not isinstance(measure, str | dict):
-        return measure
+        return _checked(measure)
     options: dict[str, Any] = {"name": measure} if isinstance(measure, str) else dict(measure)
     name = options.pop("name", None)
-    if name not in _BY_NAME:
-        raise InputError(f"no measure {name!r}: there are {', '.join(_BY_NAME)}, or pass a Measure of your own")
-    return _BY_NAME[str(name)](**options)
+    if name == Custom.name:
+        function = options.get("function", "a function of your own")
+        rising = options.get("higher_is_better", "...")
+        raise InputError(
+            f"the measure is the function {function}, which no saved result holds: pass "
+            f"measure=fmiqa.measures.Custom({str(function).rpartition('.')[2]}, higher_is_better={rising})"
+        )
+    if name not in MEASURES:
+        raise InputError(f"no measure {name!r}: there are {', '.join(MEASURES)}, or pass a Measure of your own")
+    try:
+        return MEASURES[str(name)](**options)
+    except TypeError as error:
+        reason = str(error).removeprefix(f"{MEASURES[str(name)].__name__}.__init__() ")
+        raise InputError(f"measure {name} with {options or 'no options'}: {reason}") from error
+
+
+def _checked(measure: Any) -> Measure:
+    if all(hasattr(measure, part) for part in ("prepare", "compare", "options", "higher_is_better")):
+        return measure  # type: ignore[no-any-return]
+    if callable(measure):
+        name = getattr(measure, "__qualname__", type(measure).__name__)
+        raise InputError(
+            f"{name} does not say whether higher values are better: pass "
+            f"fmiqa.measures.Custom({name}, higher_is_better=True) or the same with False"
+        )
+    raise InputError(f"a measure is a name, saved options, a Measure or a function, got {type(measure).__name__}")

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-__all__ = ["Measure"]
+from fmiqa.errors import InputError
+
+__all__ = [
+    "DataRange",
+    "MapMeasure",
+    "Measure",
+    "Prepared",
+    "Sides",
+    "check_data_range",
+    "check_maps",
+    "check_pair",
+    "limit_of",
+]
+
+DataRange = float | Literal["reference", "pair", "layer"]
+"""The extent L of a map's values. A number; or `"reference"`, each reference map's largest magnitude; `"pair"`, the
+larger of both maps'; `"layer"`, the largest magnitude in the reference's layer. A magnitude of 0 (under 1e-12, whose
+square is lost) counts as 1."""
+
+Sides = tuple[Tensor, ...]
+
+_DEAD = 1e-12
+_PIECE = {"cpu": 2**20}  # elements of maps worked on at once: what stays in cache, or fills a GPU
+_PIECE_ELSEWHERE = 2**26
 
 
 class Measure(Protocol):
@@ -24,6 +52,10 @@ class Measure(Protocol):
         """Whether a higher value means more alike."""
 
     @property
+    def value_range(self) -> tuple[float, float]:
+        """The least and the greatest value there can be, infinite where there is no bound."""
+
+    @property
     def whole_layers(self) -> bool:
         """Whether a map's value depends on the layer's other maps, so that all of them must be computed."""
 
@@ -35,3 +67,161 @@ class Measure(Protocol):
 
     def compare(self, test: Tensor, prepared: Any) -> Tensor:
         """Compare test maps (N, C, H, W) with prepared reference maps of N images or of one: (N, C)."""
+
+
+class Prepared(NamedTuple):
+    """The reference side of a `MapMeasure`."""
+
+    shape: tuple[int, ...]  # of the maps, (N or 1, C, H, W)
+    peak: Tensor  # (N or 1, C or 1, 1, 1), the data range or the largest magnitude
+    sides: Sides  # what the measure made of the maps
+
+
+class MapMeasure(ABC):
+    """A measure that takes maps some channels at a time; its options are the fields of a frozen dataclass.
+
+    It says in `_reference` what is computed of reference maps once, and in `_score` how test maps are compared. Both
+    are given the limit L that `data_range` stands for, (N or 1, C or 1, 1, 1); where that is no option, it is 1.
+    """
+
+    name: ClassVar[str]
+    data_range: DataRange = 1.0
+    _held: ClassVar[int] = 1  # times the usual that a comparison holds in memory
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher value means more alike."""
+        return True
+
+    @property
+    @abstractmethod
+    def value_range(self) -> tuple[float, float]:
+        """The least and the greatest value there can be."""
+
+    @property
+    def whole_layers(self) -> bool:
+        """Whether a map's value depends on the layer's other maps."""
+        return self.data_range == "layer"
+
+    @property
+    def tile_window(self) -> int | None:
+        """Side of the windows whose mean the value is; None where it also depends on the whole map."""
+        return None
+
+    @property
+    def smallest(self) -> int:
+        """The least side of a map."""
+        return 1
+
+    @abstractmethod
+    def _reference(self, maps: Tensor, limit: Tensor) -> Sides:
+        """What is computed once of reference maps: tensors (N or 1, C, ...); the limit is that of the reference."""
+
+    @abstractmethod
+    def _score(self, test: Tensor, limit: Tensor, sides: Sides) -> Tensor:
+        """(N, C) of test maps (N, C, H, W) and what `_reference` gave."""
+
+    def __post_init__(self) -> None:
+        check_data_range(self.data_range)
+
+    def options(self) -> dict[str, Any]:
+        """The settings that define the measure."""
+        return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]
+
+    def __call__(self, test: Tensor, reference: Tensor) -> Tensor:
+        """The value of each pair of maps.
+
+        Args:
+            test: (N, C, H, W) float.
+            reference: (N, C, H, W) or (1, C, H, W) float.
+
+        Returns:
+            (N, C), within `value_range`.
+
+        Raises:
+            InputError: shapes that do not go together, or maps that are too small.
+        """
+        return self.compare(test, self.prepare(reference))
+
+    def prepare(self, reference: Tensor) -> Prepared:
+        """The reference side, to be compared with any number of test images.
+
+        Raises:
+            InputError: not (N, C, H, W), or maps that are too small.
+        """
+        self._check(reference)
+        if isinstance(self.data_range, str):
+            peak = reference.abs().amax((1, 2, 3) if self.data_range == "layer" else (2, 3), keepdim=True)
+        else:
+            peak = reference.new_full((1, 1, 1, 1), self.data_range)
+        sides = self._in_pieces(self._reference, reference, limit_of(peak))
+        return Prepared(tuple(reference.shape), peak, sides)
+
+    def compare(self, test: Tensor, prepared: Prepared) -> Tensor:
+        """Compare test maps (N, C, H, W) with prepared reference maps of N images or of one.
+
+        Raises:
+            InputError: shapes that do not go together.
+        """
+        self._check(test)
+        check_pair(self.name, test.shape, prepared.shape)
+        limit = self._limit_of_pair(test, prepared)
+        scores = self._in_pieces(lambda x, *sides: (self._score(x, sides[0], sides[1:]),), test, limit, *prepared.sides)
+        return scores[0]
+
+    def _limit_of_pair(self, test: Tensor, prepared: Prepared) -> Tensor:
+        if self.data_range != "pair":
+            return limit_of(prepared.peak)
+        return limit_of(torch.maximum(prepared.peak, test.abs().amax((-2, -1), keepdim=True)))
+
+    def _check(self, maps: Tensor) -> None:
+        check_maps(self.name, maps)
+        height, width = maps.shape[-2:]
+        if min(height, width) < self.smallest:
+            raise InputError(
+                f"maps of {width}x{height} are too small for {self!r}, which needs sides of at least "
+                f"{self.smallest}; give larger images, or leave this layer and those like it out (layers=..., maps=...)"
+            )
+
+    def _in_pieces(
+        self, function: Callable[..., tuple[Tensor, ...]], maps: Tensor, *sides: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The function of so many channels at a time that what it holds stays small."""
+        n, c, h, w = maps.shape
+        budget = _PIECE.get(maps.device.type, _PIECE_ELSEWHERE) // self._held
+        step = max(1, budget // (n * h * w))
+        if step >= c:
+            return function(maps, *sides)
+        given = (maps, *sides)
+        parts = [
+            function(*(t if t.shape[1] == 1 else t[:, first : first + step] for t in given))
+            for first in range(0, c, step)
+        ]
+        return tuple(torch.cat(part, 1) for part in zip(*parts, strict=True))
+
+
+def check_maps(name: str, maps: Tensor) -> None:
+    """Raise `InputError` unless maps are float (N, C, H, W)."""
+    if maps.ndim != 4 or not maps.is_floating_point():
+        raise InputError(f"{name} compares float maps (N, C, H, W), got {tuple(maps.shape)} of {maps.dtype}")
+
+
+def check_pair(name: str, test: tuple[int, ...], reference: tuple[int, ...]) -> None:
+    """Raise `InputError` unless maps of these shapes go together."""
+    if test[1:] != reference[1:] or reference[0] not in (1, test[0]):
+        raise InputError(
+            f"{name} compares maps of one shape: test {tuple(test)}, reference {tuple(reference)} "
+            "(the reference may be one image for all)"
+        )
+
+
+def check_data_range(data_range: DataRange) -> None:
+    """Raise `InputError` unless `data_range` is a positive number or one of the rules."""
+    named = data_range in ("reference", "pair", "layer")
+    if not named and (isinstance(data_range, str) or not 0 < data_range < math.inf):
+        raise InputError(f"data_range is a positive number, 'reference', 'pair' or 'layer', got {data_range!r}")
+
+
+def limit_of(peak: Tensor) -> Tensor:
+    """L for largest magnitudes."""
+    return torch.where(peak > _DEAD, peak, 1.0)

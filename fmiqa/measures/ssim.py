@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from fmiqa.errors import InputError
 from fmiqa.fusing import Fused
+from fmiqa.measures.base import DataRange, check_data_range, limit_of
 from fmiqa.precision import strict_float32
 
 __all__ = ["SSIM", "PreparedReference"]
@@ -63,7 +64,7 @@ class SSIM:
     Args:
         data_range: the L of C1 = (k1 L)^2 and C2 = (k2 L)^2. A number; or `"reference"`, each
             reference map's largest magnitude; `"pair"`, the larger of both maps'; `"layer"`, the largest
-            magnitude in the reference's layer. A largest magnitude of 0 counts as 1.
+            magnitude in the reference's layer. A largest magnitude of 0 (under 1e-12) counts as 1.
         window: side of the Gaussian window, odd. A map smaller than this, with sides of at least 3, is
             seen through the largest odd window that fits it, with the same sigma; a smaller map is an error.
         sigma: standard deviation of the window, in map positions.
@@ -81,7 +82,7 @@ class SSIM:
         True
     """
 
-    data_range: float | Literal["reference", "pair", "layer"] = 1.0
+    data_range: DataRange = 1.0
     window: int = 11
     sigma: float = 1.5
     k1: float = 0.01
@@ -89,13 +90,10 @@ class SSIM:
 
     name: ClassVar[str] = "ssim"
     higher_is_better: ClassVar[bool] = True
+    value_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
     def __post_init__(self) -> None:
-        named = self.data_range in ("reference", "pair", "layer")
-        if not named and (isinstance(self.data_range, str) or not 0 < self.data_range < math.inf):
-            raise InputError(
-                f"data_range is a positive number, 'reference', 'pair' or 'layer', got {self.data_range!r}"
-            )
+        check_data_range(self.data_range)
         if self.window < _SMALLEST_WINDOW or self.window % 2 == 0:
             raise InputError(f"window is odd and at least {_SMALLEST_WINDOW}, got {self.window}")
         if not (self.sigma > 0 and self.k1 > 0 and self.k2 > 0):
@@ -241,7 +239,7 @@ class SSIM:
         if peak is None:
             limit: Tensor | float = float(self.data_range)
         else:
-            limit = torch.where(peak > 0, peak, 1.0)
+            limit = limit_of(peak)
         return (self.k1 * limit) ** 2, (self.k2 * limit) ** 2
 
     def _taps(self, maps: Tensor) -> list[float]:

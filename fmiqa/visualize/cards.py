@@ -164,7 +164,8 @@ def map_cards(
         own = [m for m in selection.maps if m.source == source]
         if own:
             bare = MapIndex(FeatureMap(m.layer, m.channel) for m in own)
-            measure = get_measure(selection.sources.get(source, {}).get("measure", "ssim"))
+            compared = selection.sources.get(source, {}).get("measure", SSIM().options())
+            measure = get_measure(compared) if compared["name"] == SSIM.name else None
             looks = _Looks(extractor, bare, data, source, measure, kept)
             looks.look(planted, stride=stride, samples=samples, steps=steps, patches=patches, seed=seed, bar=progress)
             cards.update((m, looks.card(i, m, _facts(selection, m))) for i, m in enumerate(own))
@@ -211,7 +212,7 @@ class _Looks:
         maps: MapIndex,
         data: SampleSource,
         source: str,
-        measure: Measure,
+        measure: Measure | None,
         kept: _Kept,
     ) -> None:
         self.extractor, self.maps, self.data, self.source, self.kept = extractor, maps, data, source, kept

@@ -42,6 +42,29 @@ def test_matrix_passes_measure_scale_and_maps_on(data_options: DataOptions, tmp_
     assert written.maps == MapIndex(["conv2:5", "conv1:3"])
 
 
+def test_matrix_takes_every_measure_with_its_options(data_options: DataOptions, tmp_path: Path) -> None:
+    out = tmp_path / "s.safetensors"
+    asked = ["--measure", "histogram", "--data-range", "2", "--measure-option", "bins=16", "--maps", "conv1:3"]
+    assert cli.main(["matrix", *data_options(), *asked, "--out", str(out)]) == 0
+    assert ScoreMatrix.load(out).options["measure"] == {"name": "histogram", "data_range": 2, "bins": 16}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["--measure", "lpips"], "no measure 'lpips': there are ssim"),
+        (["--measure", "psnr", "--window", "7"], "measure psnr with {'window': 7}"),
+        (["--measure", "histogram", "--measure-option", "bins=many"], "bins is a whole number"),
+        (["--measure", "piq", "--measure-option", "metric=LPIPS"], "no metric 'LPIPS' for single maps"),
+    ],
+)
+def test_matrix_names_what_is_wrong_with_a_measure(
+    data_options: DataOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: list[str], message: str
+) -> None:
+    assert cli.main(["matrix", *data_options(), *asked, "--out", str(tmp_path / "s.safetensors")]) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_matrix_prints_json_that_names_the_result(
     data_options: DataOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,88 @@
+"""The SSIM of DeepSim (Gao et al. 2017)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fmiqa.errors import InputError
+from fmiqa.measures.base import MapMeasure, Sides
+from fmiqa.measures.ssim import _blur
+
+__all__ = ["DeepSimSSIM"]
+
+_WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03
+
+
+@dataclass(frozen=True)
+class DeepSimSSIM(MapMeasure):
+    """SSIM as DeepSim has it: from -1 to 1; higher is better.
+
+    F. Gao et al., "DeepSim: Deep similarity for image quality assessment", Neurocomputing 257, 2017, and its authors'
+    code. Unlike `SSIM`, the 11x11 Gaussian window (sigma 1.5) is laid on every position of the map, with zeros
+    around, so that a map of any size has a value; and L is for each pair of maps the larger of both largest
+    magnitudes and 1. K1 = .01, K2 = .03. Since no value is larger than L, float32 costs a score at most about 1e-4,
+    on maps far from zero with little contrast.
+
+    Args:
+        pool: of the SSIM map: `"mean"`, or `"lowest"`, the mean of its lowest values.
+        fraction: how much of the map counts as lowest, rounded up to whole positions; the code takes 10 %.
+
+    Raises:
+        InputError: options out of range.
+
+    Example:
+        >>> reference = torch.rand(1, 3, 7, 5)
+        >>> DeepSimSSIM()(reference, reference)
+        tensor([[1., 1., 1.]])
+        >>> bool((DeepSimSSIM("lowest")(1 - reference, reference) < DeepSimSSIM()(1 - reference, reference)).all())
+        True
+    """
+
+    pool: Literal["mean", "lowest"] = "mean"
+    fraction: float = 0.1
+
+    name: ClassVar[str] = "deepsim"
+    value_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.pool not in ("mean", "lowest"):
+            raise InputError(f"pool is 'mean' or 'lowest', got {self.pool!r}")
+        if not 0 < self.fraction <= 1:
+            raise InputError(f"fraction is over 0 and at most 1, got {self.fraction!r}")
+
+    def _reference(self, maps: Tensor, limit: Tensor) -> Sides:
+        mean = _window(maps)
+        return maps, mean, (_window(maps * maps) - mean * mean).clamp(min=0), _peak(maps)
+
+    def _score(self, test: Tensor, limit: Tensor, sides: Sides) -> Tensor:
+        maps, mean_y, variance_y, peak = sides
+        limit = torch.maximum(_peak(test), peak).clamp(min=1)
+        c1, c2 = (_K1 * limit).square(), (_K2 * limit).square()
+        mean_x = _window(test)
+        variance_x = (_window(test * test) - mean_x * mean_x).clamp(min=0)
+        unlike = (_window((test - maps).square()) - (mean_x - mean_y).square()).clamp(min=0)
+        # (2 cov + c2) / (var x + var y + c2), and exactly 1 where the maps are equal; likewise the luminance.
+        structure = 1 - unlike / (variance_x + variance_y + c2)
+        luminance = 1 - (mean_x - mean_y).square() / (mean_x * mean_x + mean_y * mean_y + c1)
+        local = (luminance * structure).flatten(2)
+        if self.pool == "lowest":
+            local = local.topk(math.ceil(self.fraction * local.shape[-1]), largest=False).values
+        return local.mean(-1)
+
+
+def _peak(maps: Tensor) -> Tensor:
+    return maps.abs().amax((-2, -1), keepdim=True)
+
+
+def _window(maps: Tensor) -> Tensor:
+    """The window's mean at every position, zeros around the map."""
+    half = _WINDOW // 2
+    weights = [math.exp(-((k - half) ** 2) / (2 * _SIGMA**2)) for k in range(_WINDOW)]
+    taps = [w / sum(weights) for w in weights]
+    return _blur(_blur(F.pad(maps, (half, half, half, half)), taps, -2), taps, -1)
