@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from fmiqa.cli import options
 from fmiqa.cli.output import add_output_options, print_result, wants_progress
-from fmiqa.datasets.catalogue import CATALOGUE
+from fmiqa.datasets import CATALOGUE
 from fmiqa.networks import Stage
 from fmiqa.pooling import Pool
 from fmiqa.reproduction import PUBLISHED, TABLES, reproduce

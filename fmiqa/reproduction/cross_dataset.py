@@ -16,7 +16,7 @@ from fmiqa.correlation import plcc, srocc
 from fmiqa.errors import FileFormatError, FmiqaError, InputError
 from fmiqa.io import load_json, save_json
 from fmiqa.maps import MapIndex
-from fmiqa.plotting import axes
+from fmiqa.plotting import ORANGE, axes
 from fmiqa.pooling import Pool
 from fmiqa.reproduction.result import mean_and_error
 from fmiqa.scores import COMPUTATION, ScoreMatrix
@@ -80,7 +80,7 @@ class CrossDataset:
         for a, b in self.shared.triu(1).nonzero().tolist():
             notes.append(
                 f"† {int(self.shared[a, b])} references of {self.datasets[a]} and {self.datasets[b]} bear the same "
-                "names: if they are the same pictures, this transfer is to other distortions and observers only."
+                "names: if they are the same pictures, only distortions and observers are new to the maps."
             )
         return tuple(notes)
 
@@ -128,11 +128,11 @@ class CrossDataset:
         from matplotlib.patches import Rectangle
 
         for a in range(size):
-            ax.add_patch(Rectangle((a - 0.48, a - 0.48), 0.96, 0.96, fill=False, edgecolor="white", linewidth=2))
+            ax.add_patch(Rectangle((a - 0.48, a - 0.48), 0.96, 0.96, fill=False, edgecolor=ORANGE, linewidth=2))
         ax.set_xticks(range(size), list(self.datasets), fontsize=8)
         names = [f"{name}\n({len(maps)} maps)" for name, maps in zip(self.datasets, self.selected, strict=True)]
         ax.set_yticks(range(size + 1), [*names, f"nothing:\n{_ALL_MAPS}"], fontsize=8)
-        ax.set_xlabel("judged on")
+        ax.set_xlabel("judged on" + "\n† references of the same names" * bool(self.shared.triu(1).any()))
         ax.set_ylabel("maps chosen on")
         name = "non-linear PLCC" if figure == "plcc" else "SROCC"
         ax.figure.colorbar(image, ax=ax, label=f"{name}{', on the diagonal held out' * bool(held_out.shape[1])}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
-from fmiqa.plotting import BLUE, GREY, ORANGE, SKY, axes
+from fmiqa.plotting import BLUE, GREY, ORANGE, axes, whole_numbers
 from fmiqa.reproduction.result import Reproduction, Row, mean_and_error
 
 if TYPE_CHECKING:
@@ -39,11 +39,18 @@ def plot_figures(reproduction: Reproduction, ax: Axes | None = None) -> Axes:
         for (kind, (colour, shift)), figures in zip(_KINDS.items(), _figures(row), strict=True):
             for value, error, hollow in figures:
                 ax.errorbar(
-                    value, place + shift, xerr=error, color=colour, marker="s" if hollow else "o", markersize=6,
-                    markerfacecolor="white" if hollow else colour, linestyle="", capsize=3,
+                    value,
+                    place + shift + (0.05 if hollow else -0.05),  # or the bars would lie on each other
+                    xerr=error,
+                    color=colour,
+                    marker="s" if hollow else "o",
+                    markersize=6,
+                    markerfacecolor="white" if hollow else colour,
+                    linestyle="",
+                    capsize=3,
                     label=f"{kind}: {'all' if hollow else 'chosen'} maps",
-                )  # fmt: skip
-    names = [row.dataset + ("" if row.measured or not row.published else "\n(not on disk)") for row in rows]
+                )
+    names = [row.label.replace(", in", ",\nin") + "\n(not on disk)" * (row.measured is None) for row in rows]
     ax.set_yticks(range(len(rows)), names)
     ax.set_ylim(-0.6, len(rows) - 0.4)
     for edge in range(1, len(rows)):
@@ -100,7 +107,7 @@ def _chosen(row: Row, layers: dict[str, int], ax: Axes) -> None:
     counts = [len(c) for c in channels]
     chance = [len(maps) * size / total for size in layers.values()]
     ax.barh(places, counts, height=0.6, color=BLUE, label=f"{len(maps)} chosen maps")
-    ax.scatter(chance, places, marker="|", s=180, color=SKY, linewidths=3, label="by chance", zorder=3)
+    ax.scatter(chance, places, marker="|", s=180, color=ORANGE, linewidths=2.5, label="by chance", zorder=3)
     longest = max(counts + chance)
     for place, found in zip(places, channels, strict=True):
         named = ", ".join(map(str, found[:_IN_A_LINE])) + (" ..." if len(found) > _IN_A_LINE else "")
@@ -110,9 +117,10 @@ def _chosen(row: Row, layers: dict[str, int], ax: Axes) -> None:
     ax.set_ylim(len(layers) - 0.4, -0.6)
     ax.set_xlim(0, 2.2 * longest)  # room for the channels
     ax.set_xlabel("number of chosen maps; behind the bars, their channels", fontsize=8)
-    said = f"{row.dataset}: {row.measured.images} images of {row.measured.references} references"
+    whole_numbers(ax)
+    said = f"{row.label}: {row.measured.images} images of {row.measured.references} references"
     ax.set_title(said, fontsize=9)
-    ax.legend(fontsize=8, loc="lower right")
+    ax.legend(fontsize=8, loc="lower right", markerscale=0.6)
 
 
 def _figures(row: Row) -> list[list[tuple[float, float | None, bool]]]:

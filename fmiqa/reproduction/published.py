@@ -43,4 +43,4 @@ PUBLISHED = {
         "cidgd": Published(5, 0.71, 0.62),
     },
 }
-"""Network -> data set (a key of `fmiqa.datasets.catalogue.CATALOGUE`) -> figures, in the paper's order."""
+"""Network -> data set (a key of `fmiqa.datasets.CATALOGUE`) -> figures, in the paper's order."""

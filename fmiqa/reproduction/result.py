@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fmiqa.datasets import CATALOGUE
 from fmiqa.errors import FileFormatError, FmiqaError
 from fmiqa.io import load_json, save_json, write_whole
 from fmiqa.maps import MapIndex
@@ -64,7 +65,7 @@ class Row:
     """A data set of the table: one of the paper's, or one that was given in the place of it.
 
     Args:
-        key: of the paper's data set in `fmiqa.datasets.catalogue.CATALOGUE`.
+        key: of the paper's data set in `fmiqa.datasets.CATALOGUE`.
         dataset: the name of the images.
         published: the paper's figures; None where the images are not its data set.
         measured: ours; None where the data set is not on disk.
@@ -76,6 +77,11 @@ class Row:
     published: Published | None
     measured: Measured | None
     remark: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name of the images, and of the paper's data set where they are not that."""
+        return f"{self.dataset}, in place of {CATALOGUE[self.key].name}" if self.remark else self.dataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +142,7 @@ class Reproduction:
         numbers = {id(row): f" [{number}]" for number, row in enumerate(self._remarked(), 1)}
         for row in self.rows:
             published = "-" if row.published is None else _cell(*row.published, digits=2)
-            rows.append((row.dataset + numbers.get(id(row), ""), published, *_ours(row.measured)))
+            rows.append((row.label + numbers.get(id(row), ""), published, *_ours(row.measured)))
         return rows
 
     def plot(self, ax: Axes | None = None) -> Axes:

@@ -12,8 +12,7 @@ from typing import Any
 
 from fmiqa.comparison import MapScorer
 from fmiqa.correlation import plcc, srocc
-from fmiqa.datasets import IQADataset
-from fmiqa.datasets.catalogue import CATALOGUE
+from fmiqa.datasets import CATALOGUE, IQADataset
 from fmiqa.distributed import from_first
 from fmiqa.errors import InputError
 from fmiqa.features import FeatureExtractor
@@ -59,7 +58,7 @@ def reproduce(
 
     Args:
         table: `"table1"` (AlexNet) or `"table2"` (VGG16).
-        data: the data sets on disk, by their keys in `fmiqa.datasets.catalogue.CATALOGUE`: any of `"cidiq100"`,
+        data: the data sets on disk, by their keys in `fmiqa.datasets.CATALOGUE`: any of `"cidiq100"`,
             `"cidiq50"`, `"csiq"`, `"tid2013"`, `"cidgd"`. The others are listed as not on disk.
         weights: of the network, as for `FeatureExtractor`; None: random ones, said in the table.
         stage, layers: as for `FeatureExtractor`.
@@ -163,9 +162,10 @@ def _remark(key: str, images: IQADataset) -> str:
     expected = (entry.name, entry.images or len(images), entry.references or references)
     if (images.name, len(images), references) == expected:
         return ""
+    whole = f" ({entry.images} of {entry.references})" if entry.images else ""
     return (
-        f"{images.name}, given as {key}: {len(images)} images of {references} references. It is not {entry.name} "
-        f"({entry.images} of {entry.references}): its figures are not to be compared with those published of that."
+        f"{images.name}, given as {key}: {len(images)} images of {references} references. It is not the published "
+        f"{entry.name}{whole}: its figures are not to be compared with those published of that."
     )
 
 
