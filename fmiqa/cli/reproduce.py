@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 from typing import Any, get_args
 
 from fmiqa.cli import options
 from fmiqa.cli.output import add_output_options, print_result, wants_progress
-from fmiqa.datasets import CATALOGUE
+from fmiqa.datasets import CATALOGUE, ImageDataset
 from fmiqa.networks import Stage
 from fmiqa.pooling import Pool
-from fmiqa.reproduction import PUBLISHED, TABLES, reproduce
+from fmiqa.reproduction import PUBLISHED, TABLES, Reproduction, reproduce
 
 _EXAMPLES = """\
 examples:
@@ -72,10 +74,17 @@ def run(args: argparse.Namespace) -> None:
     given = options.weights_given(args, network)
     words: dict[str, str | None] = {"default": "DEFAULT", "random": None}
     data = {k: CATALOGUE[k].load(root, partial=args.partial, name=names.get(k)) for k, root in roots.items()}
-    found = reproduce(
+    with contextlib.redirect_stdout(sys.stderr):  # torchvision announces a download on standard output
+        found = _reproduced(args, data, words.get(given, given))
+    files = {kind: str(path) for kind, path in found.files(args.out).items()}
+    print_result(args, {**found.to_dict(), "files": files}, f"{found}\n\nwritten to {', '.join(files.values())}")
+
+
+def _reproduced(args: argparse.Namespace, data: dict[str, ImageDataset], weights: str | None) -> Reproduction:
+    return reproduce(
         args.table,
         data,
-        weights=words.get(given, given),
+        weights=weights,
         stage=args.stage,
         layers=args.layers,
         pool=args.pool,
@@ -90,8 +99,6 @@ def run(args: argparse.Namespace) -> None:
         check=not args.no_check,
         compile=args.compile,
     )
-    files = {kind: str(path) for kind, path in found.files(args.out).items()}
-    print_result(args, {**found.to_dict(), "files": files}, f"{found}\n\nwritten to {', '.join(files.values())}")
 
 
 def _named_key(text: str) -> tuple[str, str]:
