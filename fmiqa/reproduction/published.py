@@ -1,4 +1,4 @@
-"""The figures that the paper published, as `docs/from-the-paper.md` shows them."""
+"""The figures that the paper published."""
 
 from __future__ import annotations
 
