@@ -126,6 +126,11 @@ class Reproduction:
             "were. Held out: chosen anew without the references that they are judged on; mean ± standard error over "
             f"{self.options.get('folds', 'the')} folds of whole references."
         )
+        notes += [
+            f"{row.dataset} is taken for the published set by its name alone: how many images that has is not known."
+            for row in self.measured
+            if row.published and CATALOGUE[row.key].images is None
+        ]
         if self.options.get("random_weights"):
             notes.append("The network has RANDOM weights: its figures are not to be compared with published ones.")
         maps = sum(self.options.get("maps", {}).values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from fmiqa.reproduction.published import PUBLISHED, TABLES
 from fmiqa.reproduction.result import Measured, Reproduction, Row
 from fmiqa.scores import ScoreMatrix
 from fmiqa.scoring import score_matrix
-from fmiqa.selection import Selection, Validation, cross_validate, forward_select
+from fmiqa.selection import Selection, Validation, cross_validate, forward_select, grouped_folds
 from fmiqa.weights import StateDict
 
 __all__ = ["reproduce"]
@@ -38,7 +38,7 @@ def reproduce(
     *,
     weights: str | os.PathLike[str] | StateDict | None = "DEFAULT",
     stage: Stage = "relu",
-    layers: list[str] | None = None,
+    layers: Iterable[str] | None = None,
     measure: str | Measure = "ssim",
     pool: Pool = "mean",
     folds: int = 5,
@@ -88,21 +88,23 @@ def reproduce(
         ['TID2013', 'Demo (simulated observer)', 'CID:GD']
     """
     _check(table, data, out)
+    for images in data.values():
+        grouped_folds(images.reference_ids, folds=folds)  # too few references are found before the work
     network = TABLES[table]
     extractor = FeatureExtractor(network, weights=weights, stage=stage, layers=layers, seed=seed)
     options = {**MapScorer(extractor, measure=measure).options(), "pool": pool, "folds": folds, "seed": seed}
     rows = []
     for key, published in PUBLISHED[network].items():
-        measured, images = None, data.get(key)
-        if images is not None:
+        measured, given = None, data.get(key)
+        if given is not None:
             folder = None if out is None else Path(out) / f"{key}-{network}"
-            kept = Kept(folder, _RUN, {**_described(images), **options})
+            kept = Kept(folder, _RUN, {**_described(given), **options})
             compute = {"measure": measure, "progress": progress, **computing}
-            measured = _measured(kept, extractor, images, compute, pool=pool, folds=folds, seed=seed)
-        remark = "" if images is None else _remark(key, images)
+            measured = _measured(kept, extractor, given, compute, pool=pool, folds=folds, seed=seed)
+        remark = "" if given is None else _remark(key, given)
         rows.append(Row(key, CATALOGUE[key].name, published, None if remark else measured))
-        if images is not None and remark:
-            rows.append(Row(key, images.name, None, measured, remark))
+        if given is not None and remark:
+            rows.append(Row(key, given.name, None, measured, remark))
     options["maps"] = {layer: len(channels) for layer, channels in extractor.maps.channels.items()}
     options["random_weights"] = weights is None
     found = Reproduction(table, network, tuple(rows), options)
@@ -165,7 +167,7 @@ def _remark(key: str, images: IQADataset) -> str:
     whole = f" ({entry.images} of {entry.references})" if entry.images else ""
     return (
         f"{images.name}, given as {key}: {len(images)} images of {references} references. It is not the published "
-        f"{entry.name}{whole}: its figures are not to be compared with those published of that."
+        f"{entry.name}{whole}: its figures are not to be compared with the published ones."
     )
 
 

@@ -180,6 +180,18 @@ def test_what_is_not_the_published_set_never_stands_beside_its_figures(
     assert "CSIQ (not on disk)" in ticks
 
 
+def test_a_set_of_unknown_numbers_is_taken_by_its_name_and_that_is_said() -> None:
+    found = reproduce("table1", {"cidgd": small(name="CID:GD")}, **SMALL)
+    assert found.measured[0].published == PUBLISHED["alexnet"]["cidgd"]
+    assert [note for note in found.notes if note.startswith("CID:GD is taken for the published set by its name")]
+
+
+def test_too_few_references_are_found_before_the_work(calls: Counter[str]) -> None:
+    with pytest.raises(InputError, match=r"folds is from 2 to the number of groups \(4\)"):
+        reproduce("table1", {"tid2013": small()}, **{**SMALL, "folds": 5})
+    assert not calls
+
+
 def test_another_network_than_the_paper_s_is_said(found: Reproduction) -> None:
     assert "random weights" in found.title
     assert any("RANDOM" in note for note in found.notes)
