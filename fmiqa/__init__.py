@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fmiqa.evaluation import evaluate
     from fmiqa.metrics import AllFeatureIQM, SelectedFeatureIQM
     from fmiqa.report import write_report
+    from fmiqa.reproduction import CrossDataset, Reproduction, cross_dataset, reproduce
     from fmiqa.scoring import score_matrix
     from fmiqa.selection import (
         HeldOut,
@@ -82,6 +83,10 @@ __all__ = [
     "presets",
     "visualize",
     "write_report",
+    "Reproduction",
+    "reproduce",
+    "CrossDataset",
+    "cross_dataset",
     "Viewing",
     "pixels_per_degree",
     "SelectedFeatureIQM",
@@ -115,15 +120,19 @@ _LATER = {
     "PermutationNull": "fmiqa.selection",
     "StabilitySelection": "fmiqa.selection",
     "Validation": "fmiqa.selection",
+    "CrossDataset": "fmiqa.reproduction",
+    "Reproduction": "fmiqa.reproduction",
     "backward_eliminate": "fmiqa.selection",
     "beam_select": "fmiqa.selection",
     "compare": "fmiqa.comparing",
+    "cross_dataset": "fmiqa.reproduction",
     "cross_validate": "fmiqa.selection",
     "evaluate": "fmiqa.evaluation",
     "floating_select": "fmiqa.selection",
     "held_out": "fmiqa.selection",
     "observer_study": "fmiqa.selection",
     "permutation_null": "fmiqa.selection",
+    "reproduce": "fmiqa.reproduction",
     "stability_selection": "fmiqa.selection",
     "weighted_select": "fmiqa.selection",
     "write_report": "fmiqa.report",

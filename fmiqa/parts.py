@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fmiqa.datasets.base import Sample
+from fmiqa.distributed import from_first
 from fmiqa.errors import FileFormatError, ResumeError
 from fmiqa.io import load_json, load_tensors, save_json, save_tensors
 
-__all__ = ["Parts", "SampleSource", "open_folder", "refuse_other"]
+__all__ = ["Kept", "Parts", "SampleSource", "open_folder", "refuse_other"]
 
 _PART = "fmiqa score matrix part 1"
 _RUN = "fmiqa score matrix run 1"
@@ -53,6 +54,59 @@ def refuse_other(path: str | os.PathLike[str], before: Mapping[str, Any], now: M
             f"{os.fspath(path)} is of a run with other options than this one ({'; '.join(differing)}); call with the "
             "same to go on, save under another name, or delete that to start anew"
         )
+
+
+class Saved(Protocol):
+    """A result that is a file when saved."""
+
+    def save(self, path: str | os.PathLike[str], /) -> None: ...
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], /) -> Saved: ...
+
+
+K = TypeVar("K", bound=Saved)
+
+
+class Kept:
+    """Finished steps of a run, each a file of a folder if there is one.
+
+    Args:
+        folder: of the steps; begun, or gone on with.
+        kind: of run.json, see `open_folder`.
+        description: what finished steps must share with this run.
+
+    Raises:
+        ResumeError: they do not.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None, kind: str, description: Mapping[str, Any]) -> None:
+        self._folder = None if folder is None else Path(folder)
+        if folder is not None:
+            from_first(lambda: open_folder(Path(folder), kind, description))
+
+    def path(self, name: str) -> Path | None:
+        """Where a step is kept."""
+        return None if self._folder is None else self._folder / name
+
+    def take(self, name: str, kind: type[K], compute: Callable[[], K]) -> K:
+        """A step as it was kept, or computed; a damaged file counts as not finished."""
+        path = self.path(name)
+        if path is None:
+            return compute()
+        found = from_first(lambda: _whole(kind, path))
+        if found is None:
+            found = compute()
+            from_first(lambda: None if path.exists() else found.save(path))  # some save what they compute themselves
+        return found
+
+
+def _whole(kind: type[K], path: Path) -> K | None:
+    """What was saved there, if it is whole; what is damaged makes room."""
+    try:
+        return kind.load(path) if path.exists() else None  # type: ignore[return-value]
+    except FileFormatError:
+        path.unlink()
+        return None
 
 
 class Parts:

@@ -15,7 +15,10 @@ from fmiqa.io import load_tensors, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.pooling import Pool, pool_scores
 
-__all__ = ["ScoreMatrix"]
+__all__ = ["COMPUTATION", "ScoreMatrix"]
+
+COMPUTATION = ("network", "weights_sha256", "stage", "viewing", "precision", "measure")
+"""The options that map scores depend on, beside the images."""
 
 _KIND = "fmiqa score matrix 1"
 

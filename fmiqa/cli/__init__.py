@@ -14,7 +14,19 @@ from typing import Any
 
 import torch
 
-from fmiqa.cli import datasets, demo, evaluate, matrix, report, score, select, validate, visualize
+from fmiqa.cli import (
+    datasets,
+    demo,
+    evaluate,
+    matrix,
+    report,
+    reproduce,
+    score,
+    select,
+    transfer,
+    validate,
+    visualize,
+)
 from fmiqa.cli.output import say
 from fmiqa.distributed import alone, is_first, launched
 from fmiqa.errors import FmiqaError
@@ -33,9 +45,11 @@ Image quality from the few CNN feature maps that matter.
   fmiqa score    --metric metric.safetensors --reference reference.png test.png
   fmiqa visualize maximize --selection selected.json --out pictures.png
   fmiqa report   selected.json --matrix study.safetensors --csv study.csv --out report.html
+  fmiqa transfer tid2013.safetensors csiq.safetensors --plot transfer.png
+  fmiqa reproduce table1 --tid2013 TID2013/ --csiq CSIQ/ --out paper/
 
-Every command has its own --help. Several processes or GPUs share the work of matrix, select, validate and evaluate:
-torchrun --nproc-per-node 4 -m fmiqa matrix ..."""
+Every command has its own --help. Several processes or GPUs share the work of matrix, select, validate, evaluate,
+transfer and reproduce: torchrun --nproc-per-node 4 -m fmiqa matrix ..."""
 
 _EPILOG = "exit codes: 0 done, 1 an error that the message explains, 2 a wrong command line, 130 interrupted"
 
@@ -106,7 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fmiqa {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", required=True)
-    for command in (demo, datasets, matrix, select, validate, evaluate, score, visualize, report):
+    shown = (demo, datasets, matrix, select, validate, evaluate, score, visualize, report, transfer, reproduce)
+    for command in shown:
         command.add(commands)
     return parser
 

@@ -17,7 +17,7 @@ from fmiqa.errors import InputError, WeightsError
 from fmiqa.features import FeatureExtractor
 from fmiqa.maps import MapIndex
 from fmiqa.metrics import SelectedFeatureIQM
-from fmiqa.scores import ScoreMatrix
+from fmiqa.scores import COMPUTATION, ScoreMatrix
 from fmiqa.selection import Selection
 from fmiqa.viewing import Viewing
 
@@ -32,8 +32,6 @@ __all__ = [
     "recorded_extractors",
     "sources_of",
 ]
-
-_COMPUTATION = ("network", "weights_sha256", "stage", "viewing", "precision", "measure")
 
 
 def load_scores(given: Sequence[str], args: argparse.Namespace) -> ScoreMatrix:
@@ -105,7 +103,7 @@ def check_same_computation(chosen: Selection | SelectedFeatureIQM, scores: Score
     differing = [
         f"{key}: {theirs[name][key]!r} there, {ours[name][key]!r} in the score matrix"
         for name in theirs
-        for key in _COMPUTATION
+        for key in COMPUTATION
         if key in theirs[name] and key in ours.get(name, {}) and theirs[name][key] != ours[name][key]
     ]
     if differing:

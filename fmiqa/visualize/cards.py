@@ -5,20 +5,19 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fmiqa.errors import FileFormatError, InputError
+from fmiqa.errors import InputError
 from fmiqa.features import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import SSIM, Measure, get_measure
-from fmiqa.parts import SampleSource, open_folder
+from fmiqa.parts import Kept, SampleSource
 from fmiqa.selection import Selection
 from fmiqa.visualize.activation_maximization import MaximalImages, maximize_activation
 from fmiqa.visualize.concepts import ConceptSource
@@ -53,8 +52,6 @@ STYLE = """
 .fmiqa-pictures figcaption{font-size:.8em;color:#555;max-width:250px}
 .fmiqa-pictures img{max-width:100%;height:auto;display:block;border-radius:4px}
 """
-
-K = TypeVar("K", MaximalImages, Dissection)
 
 
 class Picture(NamedTuple):
@@ -152,7 +149,7 @@ def map_cards(
             f"(missing: {', '.join(sorted(missing)) or 'none'}), and images ({len(data)} given)"
         )
     planted = PlantedConcepts() if concepts is None else concepts
-    kept = _Kept(work, {
+    kept = Kept(work, _RUN, {
         "maps": [str(m) for m in selection.maps],
         "networks": {n: [e.weights_sha256, e.stage, e.precision, e.viewing.options()] for n, e in networks.items()},
         "images": [str(getattr(data, "name", type(data).__name__)), len(data), reference_images(data).names],
@@ -213,7 +210,7 @@ class _Looks:
         data: SampleSource,
         source: str,
         measure: Measure | None,
-        kept: _Kept,
+        kept: Kept,
     ) -> None:
         self.extractor, self.maps, self.data, self.source, self.kept = extractor, maps, data, source, kept
         self.measure = measure
@@ -233,8 +230,9 @@ class _Looks:
         def detect() -> Dissection:
             return dissect(network, concepts, maps, progress=bar)
 
-        self.maximal = self.kept.take(f"maximal-{self.source}", MaximalImages, maximize)
-        self.dissection: list[BestConcept] = self.kept.take(f"concepts-{self.source}", Dissection, detect).best()
+        self.maximal = self.kept.take(f"maximal-{self.source}.safetensors", MaximalImages, maximize)
+        concepts_file = f"concepts-{self.source}.safetensors"
+        self.dissection: list[BestConcept] = self.kept.take(concepts_file, Dissection, detect).best()
         self.exemplars = list(exemplars(self.extractor, references, maps, count=patches, progress=bar).values())
         self.most = mean_activations(self.extractor, references, maps).amax(0)
         places = sorted({0, len(references) // 2})
@@ -242,7 +240,7 @@ class _Looks:
         for place in places:
             name = references.names[place]
             _, image = as_seen(self.extractor, references[place])
-            step = f"relevance-{self.source}-{place}"
+            step = f"relevance-{self.source}-{place}.safetensors"
             found = prediction_difference(
                 network, image.to(network.device), maps, sampler=sampler, stride=stride, samples=samples, seed=seed,
                 save=self.kept.path(step), progress=bar,
@@ -293,27 +291,3 @@ def _damaged(data: SampleSource, references: reference_images, reference: str) -
     values = [float(data[i].score if targets is None else targets[i]) for i in rows]
     sample = data[rows[sorted(range(len(rows)), key=values.__getitem__)[len(rows) // 4]]]
     return sample.distorted, sample.name, sample.reference
-
-
-class _Kept:
-    """Finished steps in a folder, if there is one."""
-
-    def __init__(self, folder: str | os.PathLike[str] | None, description: dict[str, Any]) -> None:
-        self._folder = None if folder is None else Path(folder)
-        if self._folder is not None:
-            open_folder(self._folder, _RUN, description)
-
-    def path(self, name: str) -> Path | None:
-        return None if self._folder is None else self._folder / f"{name}.safetensors"
-
-    def take(self, name: str, kind: type[K], compute: Callable[[], K]) -> K:
-        path = self.path(name)
-        if path is not None and path.exists():
-            try:
-                return kind.load(path)
-            except FileFormatError:
-                pass  # damaged: computed anew
-        result = compute()
-        if path is not None:
-            result.save(path)
-        return result

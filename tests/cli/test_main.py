@@ -22,7 +22,7 @@ from fmiqa.cli import options, output, searches
 DataOptions = Callable[..., list[str]]
 
 
-COMMANDS = ("demo", "datasets", "matrix", "select", "validate", "evaluate", "score")
+COMMANDS = ("demo", "datasets", "matrix", "select", "validate", "evaluate", "score", "transfer", "reproduce")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,10 @@ COMMANDS = ("demo", "datasets", "matrix", "select", "validate", "evaluate", "sco
         (["score", "--metric", "m", "--reference", "r"], "give test images"),
         (["score", "--metric", "m", "--pairs", "p", "t"], "give test images"),
         (["demo", "--references", "1"], "at least 2"),
+        (["reproduce", "table3", "--out", "o"], "table1"),
+        (["reproduce", "table1", "--out", "o"], "give --cidiq100"),
+        (["reproduce", "table1", "--csiq", "c", "--out", "o", "--name", "CSIQ-R"], "expected SET=NAME"),
+        (["reproduce", "table1", "--csiq", "c", "--out", "o", "--name", "tid2013=T"], "only of a set that is given"),
     ],
 )
 def test_a_wrong_command_line_ends_with_code_2(

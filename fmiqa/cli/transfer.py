@@ -1,0 +1,89 @@
+"""`fmiqa transfer`: maps chosen on each data set, judged on every other."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, get_args
+
+from fmiqa.cli import options
+from fmiqa.cli.figures import check_plotting, save_figure
+from fmiqa.cli.output import add_output_options, print_result, wants_progress
+from fmiqa.distributed import is_first
+from fmiqa.pooling import Pool
+from fmiqa.reproduction import cross_dataset
+from fmiqa.scores import ScoreMatrix
+
+_EXAMPLES = """\
+examples:
+  fmiqa transfer tid2013.safetensors csiq.safetensors --out transfer.json --plot transfer.png
+  fmiqa transfer paper/tid2013-alexnet/scores.safetensors paper/csiq-alexnet/scores.safetensors
+  fmiqa transfer near=cidiq50.safetensors far=cidiq100.safetensors
+
+All matrices are of one network and measure. Rows say where maps were chosen, columns where they are judged. The
+diagonal is in sample; --folds N (default 5) puts the held-out figure beside it."""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = options.new_command(
+        commands,
+        "transfer",
+        "Choose maps on each of several data sets, and judge them on every other",
+        _EXAMPLES,
+        run,
+        lambda _: (
+            "Nothing was written; --max-maps makes selections shorter, --folds 0 leaves out the held-out figures."
+        ),
+    )
+    parser.add_argument(
+        "scores",
+        nargs="+",
+        metavar="SCORES",
+        help="as `fmiqa matrix` writes it: FILE (named as its data set) or NAME=FILE",
+    )
+    files = parser.add_argument_group("files to write")
+    files.add_argument("--out", "-o", metavar="FILE", help="the figures and the chosen maps (.json)")
+    files.add_argument("--plot", metavar="FILE", help="the heat map of PLCC (.png, .svg, .pdf)")
+    parser.add_argument("--pool", choices=get_args(Pool), default="mean", help="how the maps' scores are combined")
+    parser.add_argument("--max-maps", type=options.at_least(1), metavar="N", help="stop at N maps (default: none)")
+    parser.add_argument(
+        "--folds", type=options.at_least(0), default=5, metavar="N", help="held out; 0: none (default: 5)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of dealing references to folds (default: 0)")
+    add_output_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    if args.plot:
+        check_plotting(args.plot)
+    matrices: dict[str, ScoreMatrix] = {}
+    for name, path in map(options.named_file, args.scores):
+        scores = ScoreMatrix.load(path)
+        name = name or str(scores.options.get("dataset") or Path(path).stem)
+        if name in matrices:
+            args.parser.error(f"two score matrices go by the name {name!r}; give names: NAME={path}")
+        matrices[name] = scores
+    found = cross_dataset(
+        matrices,
+        pool=args.pool,
+        max_maps=args.max_maps,
+        folds=args.folds or None,
+        seed=args.seed,
+        progress=wants_progress(args),
+    )
+    if not is_first():
+        return
+    if args.out:
+        found.save(args.out)
+    if args.plot:
+        from matplotlib.figure import Figure
+
+        size = len(matrices)
+        figure = Figure(figsize=(3.4 + 1.4 * size, 1.6 + 0.85 * (size + 1)), layout="constrained")
+        found.plot(figure.subplots())
+        save_figure(figure, args.plot)
+    files = {kind: path for kind in ("out", "plot") if (path := getattr(args, kind))}
+    written = f"\n\nwritten to {', '.join(files.values())}" if files else ""
+    print_result(args, {**found.to_dict(), "files": files}, f"{found}{written}")
