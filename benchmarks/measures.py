@@ -4,8 +4,8 @@
 
 AlexNet on TID2013-R. In sample: maps chosen and judged on all images, as published. Held out: the same folds of whole
 references for every measure, all choosing inside the training part. VIF needs maps of 41x41, which conv1 and conv2
-have, and is slow: it is run on conv2, and SSIM on that layer stands beside it. Score matrices and figures are kept in CACHE, and a stopped run goes on
-from them. Prints a table and writes results/measures.json.
+have, and is slow: it is run on conv2, and SSIM on that layer stands beside it. Score matrices and figures are kept in
+CACHE, and a stopped run goes on from them. Prints a table and writes results/measures.json.
 """
 
 from __future__ import annotations
