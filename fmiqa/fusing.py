@@ -91,9 +91,14 @@ class Fused(Generic[P, R]):
         if self._compiled is None:
             self._compiled = self._compile()
         from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+        from torch.fx.experimental import _config
 
+        shapes: Any = _config
+        # Sizes that happen to be equal would be compiled for as equal.
+        apart = shapes.patch(use_duck_shape=False) if hasattr(shapes, "use_duck_shape") else contextlib.nullcontext()
         try:
-            return self._compiled(*args, **kwargs)
+            with apart:
+                return self._compiled(*args, **kwargs)
         except TorchDynamoException as error:
             self._failed = True
             reason = str(error).strip().splitlines()[0]

@@ -23,16 +23,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmiqa.errors import InputError
-from fmiqa.fusing import Fused
+from fmiqa.fusing import Fused, is_fusing
 from fmiqa.measures.base import DataRange, check_data_range, limit_of
 from fmiqa.precision import strict_float32
 
 __all__ = ["SSIM", "PreparedReference"]
 
 _SMALLEST_WINDOW = 3
-_PIECES = {"cpu": 2**20, "gpu": 2**26}  # map elements taken at once: what stays in a CPU's cache, or fills a GPU
+# Map elements taken at once: what stays in a CPU's cache (compiled loops hold less), or fills a GPU.
+_PIECES = {"eager": 2**20, "compiled": 2**22, "gpu": 2**26}
 _LEVEL_PIECE = 2**18  # of a CPU; the flat level's weights take one pass after the other
-_TOGETHER = 2**21  # map elements that they take at once
+_LARGE = 2**20  # elements of an image's maps from which on they are compared in lanes
 _BAND = 31  # columns of windows that compiled loops take at once; odd, or rows of a power of 2 share cache lines
 _VECTOR = 16  # channels side by side in a vector register, or in two
 
@@ -46,7 +47,7 @@ class PreparedReference(NamedTuple):
     variance: Tensor  # (N, C, H', W'), windowed
     peak: Tensor | None  # (N, C or 1, 1, 1), where the data range depends on the maps
 
-    def part(self, images: slice, columns: slice, windows: slice) -> PreparedReference:
+    def part(self, images: slice, columns: slice = slice(None), windows: slice = slice(None)) -> PreparedReference:
         """The side of some images (or of the one for all), some columns and the columns of windows on them."""
 
         def own(v: Tensor) -> Tensor:
@@ -157,12 +158,13 @@ class SSIM:
             )
         taps = self._taps(test)
         prepared = self._of_pair(test, prepared)
-        if test.is_cpu and _across_lanes.is_compiled() and test.shape[2] > len(taps):
-            return self._in_lanes(test, prepared, taps)
+        large = test[0].numel() > _LARGE and test.shape[2] >= len(taps) + 3 and test.shape[3] > len(taps)
+        if test.is_cpu and large and _across_lanes.is_compiled():
+            return torch.stack([self._in_lanes(x, prepared.part(slice(i, i + 1)), taps) for i, x in enumerate(test)])
         scores = []
         for images, bands in _pieces(test, len(taps)):
             parts = [(test[images, ..., columns], prepared.part(images, columns, w)) for columns, w in bands]
-            sums = [self._alike(part, reference, taps).sum((-2, -1)) for part, reference in parts]
+            sums = [self._alike(part, reference, taps, summed=True).sum(-1) for part, reference in parts]
             scores.append(torch.stack(sums).sum(0) if len(sums) > 1 else sums[0])
         total = torch.cat(scores) if len(scores) > 1 else scores[0]
         return total / (prepared.mean.shape[-2] * prepared.mean.shape[-1])
@@ -174,7 +176,7 @@ class SSIM:
             test: (N, C, H, W) float.
             reference: (N, C, H, W) or (1, C, H, W) float.
         """
-        return self._alike(test, self._of_pair(test, self.prepare(reference)), self._taps(test))
+        return self._alike(test, self._of_pair(test, self.prepare(reference)), self._taps(test), summed=False)
 
     def _of_pair(self, test: Tensor, prepared: PreparedReference) -> PreparedReference:
         """The reference side beside these test maps, whose peaks may count too."""
@@ -182,48 +184,38 @@ class SSIM:
             return prepared
         return prepared._replace(peak=torch.maximum(prepared.peak, test.abs().amax((-2, -1), keepdim=True)))
 
-    def _alike(self, test: Tensor, reference: PreparedReference, taps: list[float]) -> Tensor:
-        """(N, C, H', W') the SSIM of each window, of a piece of the maps."""
+    def _alike(self, test: Tensor, reference: PreparedReference, taps: list[float], *, summed: bool) -> Tensor:
+        """(N, C, H', W') the SSIM of each window, or (N, C, H') its sum along rows, of a piece of the maps."""
         columns = _across(test, reference.shift, reference.maps, taps)
         constants = self._constants(reference.peak)
-        return _alike(columns, reference.shift, reference.mean, reference.variance, *constants, taps)
+        return _alike(columns, reference.shift, reference.mean, reference.variance, *constants, taps, summed)
 
     def _in_lanes(self, test: Tensor, reference: PreparedReference, taps: list[float]) -> Tensor:
-        """(N, C) the scores by compiled loops, a band of columns of some images at a time."""
-        n, channels, height, width = test.shape
-        maps = [_lanes(v) for v in (test, reference.maps, reference.mean, reference.variance)]
-        lane, further = maps[0].shape[2] // width, len(taps) - 1
+        """(C,) the scores of one image's maps (C, H, W), a band of columns at a time, by compiled loops."""
+        rows, columns = reference.mean.shape[-2:]
+        x, y, mean, variance = (_lanes(v) for v in (test, reference.maps[0], reference.mean[0], reference.variance[0]))
+        lane, further = x.shape[1] // test.shape[2], len(taps) - 1
+        band = min(_BAND, -(-columns // 2))  # never all of a row, which would be compiled for
         c1, c2 = (test.new_tensor(c) if isinstance(c, float) else c for c in self._constants(reference.peak))
-        # What is the same in every column is laid out for the widest band.
-        sides = [
-            v if v.ndim == 0 else _lanes(v.expand(-1, channels, 1, 1)).repeat(1, 1, _BAND, 1)
+        constant = [  # the same in every column, laid out for a band
+            v if v.ndim == 0 else _lanes(v[0].expand(len(test), 1, 1))[0].repeat(band, 1)
             for v in (reference.shift, c1, c2)
         ]
         weights, both, last = test.new_tensor(taps), test.new_ones(2), test.new_tensor([0.0, 1.0])
-        groups = -(-n * channels * height * (_BAND + further) // _TOGETHER)
-        rows, columns = reference.mean.shape[-2:]
-        scores: list[Tensor] = []
-        for images in torch.arange(n).chunk(groups):
-            some = slice(int(images[0]), int(images[-1]) + 1)
-            x, y, mean, variance, *constant = (
-                v if v.ndim == 0 else (v[some] if len(v) > 1 else v).expand(len(images), *v.shape[1:])
-                for v in (*maps, *sides)
-            )
-            total = test.new_zeros(len(images), channels)
-            for start in range(0, columns * lane, _BAND * lane):
-                size = min(_BAND * lane, columns * lane - start)
-                own = [v if v.ndim == 0 else v[:, :, :size] for v in constant]
-                seen, windows = slice(start, start + size + further * lane), slice(start, start + size)
-                sums = _across_lanes(x[:, :, seen], y[:, :, seen], own[0], weights, lane)
-                there = [mean[:, :, windows], variance[:, :, windows]]
-                even = [v[:, : rows - rows % 2] for v in there]
-                alike = _alike_lanes(sums, even, own, weights, both).sum(1)
-                if rows % 2:  # of the last two rows the first has been counted
-                    under = [v[:, -len(taps) - 1 :] for v in sums]
-                    alike = alike + _alike_lanes(under, [v[:, -2:] for v in there], own, weights, last).sum(1)
-                total = total + alike.view(len(images), -1, channels).sum(1)
-            scores.append(total / (rows * columns))
-        return torch.cat(scores) if len(scores) > 1 else scores[0]
+        total = test.new_zeros(len(test))
+        for start in range(0, columns * lane, band * lane):
+            size = min(band * lane, columns * lane - start)
+            own = [v if v.ndim == 0 else v[:size] for v in constant]
+            seen, windows = slice(start, start + size + further * lane), slice(start, start + size)
+            sums = _across_lanes(x[:, seen], y[:, seen], own[0], weights, lane)
+            there = [mean[:, windows], variance[:, windows]]
+            even = [v[: rows - rows % 2] for v in there]
+            alike = _alike_lanes(sums, even, own, weights, both).sum(0)
+            if rows % 2:  # of the last two rows the first has been counted
+                under = tuple(v[-len(taps) - 3 :] for v in sums)
+                alike = alike + _alike_lanes(under, [v[-4:] for v in there], own, weights, last)[-1]
+            total = total + alike.view(-1, len(test)).sum(0)
+        return total / (rows * columns)
 
     def _moments_of(self, maps: Tensor, taps: list[float]) -> tuple[Tensor, Tensor]:
         """Windowed mean and variance of whole maps."""
@@ -273,9 +265,11 @@ def _alike(
     c1: Tensor | float,
     c2: Tensor | float,
     taps: list[float],
+    summed: bool,
 ) -> Tensor:
-    """(N, C, H', W') luminance times contrast-structure."""
-    return _formula([_blur(row, taps, -2) for row in rows], mean_y, variance_y, shift, c1, c2)
+    """(N, C, H', W') luminance times contrast-structure, or (N, C, H') its sum along rows."""
+    alike = _formula([_blur(row, taps, -2) for row in rows], mean_y, variance_y, shift, c1, c2)
+    return alike.sum(-1) if summed else alike
 
 
 def _formula(
@@ -296,24 +290,24 @@ def _formula(
     return luminance * structure
 
 
-# The same loops as CPUs run them fastest. Channels lie side by side, so that a row of a map's columns is one line of
-# numbers, (N, H, W * lane, vector) with lane * vector channels, and the window's next column lies `lane` further on.
+# The same loops as CPUs run them fastest on large maps. Channels lie side by side, so that a row of all maps is one
+# line of numbers, (H, W * lane, vector) with lane * vector channels; the window's next column lies `lane` further on.
 
 
 def _lanes(maps: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, H, W * lane, vector), without a copy where channels lie last."""
-    n, c, h, w = maps.shape
+    """(C, H, W) -> (H, W * lane, vector), without a copy where channels lie last."""
+    c, h, w = maps.shape
     vector = _VECTOR if c % _VECTOR == 0 else 1
-    return maps.permute(0, 2, 3, 1).reshape(n, h, w * c // vector, vector)
+    return maps.permute(1, 2, 0).reshape(h, w * c // vector, vector)
 
 
 @Fused
 def _across_lanes(test: Tensor, maps: Tensor, shift: Tensor, taps: Tensor, lane: int) -> tuple[Tensor, Tensor, Tensor]:
     """As `_across`, of lanes."""
     _know_vector(test)
-    size = test.shape[2] - (taps.shape[0] - 1) * lane
-    x = [test.narrow(2, k * lane, size) - shift for k in range(taps.shape[0])]
-    unlike = [v - maps.narrow(2, k * lane, size) for k, v in enumerate(x)]
+    size = test.shape[1] - (taps.shape[0] - 1) * lane
+    x = [test.narrow(1, k * lane, size) - shift for k in range(taps.shape[0])]
+    unlike = [v - maps.narrow(1, k * lane, size) for k, v in enumerate(x)]
     return _weighted(x, taps), _weighted([v * v for v in x], taps), _weighted([v * v for v in unlike], taps)
 
 
@@ -326,10 +320,10 @@ def _alike_lanes(
     `constant` are the shift, c1 and c2, `counted` the weight of the first row of each two and of the second.
     """
     _know_vector(moments_y[0])
-    window, pairs = taps.shape[0], moments_y[0].shape[1] // 2
+    window, pairs = taps.shape[0], moments_y[0].shape[0] // 2
 
     def every_other(v: Tensor, count: int) -> list[Tensor]:
-        return [v[:, k : k + 2 * pairs - 1 : 2] for k in range(count)]
+        return [v[k : k + 2 * pairs - 1 : 2] for k in range(count)]
 
     under = [every_other(v, window + 1) for v in rows]
     (mean_1, mean_2), (variance_1, variance_2) = (every_other(v, 2) for v in moments_y)
@@ -398,7 +392,7 @@ def _pieces(maps: Tensor, window: int) -> Iterator[tuple[slice, list[tuple[slice
     Some images at a time, or of one image bands of columns: each with the columns of windows on them.
     """
     n, c, h, w = maps.shape
-    budget = _PIECES["cpu" if maps.is_cpu else "gpu"]
+    budget = _PIECES["gpu" if not maps.is_cpu else "compiled" if is_fusing() else "eager"]
     images = max(1, budget // (c * h * w))
     windows = w - window + 1
     band = windows if images * c * h * w <= budget else max(window, budget // (c * h) - window + 1)
