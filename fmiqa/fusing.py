@@ -86,33 +86,22 @@ class Fused(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function, compiled or not."""
-        if not self.is_compiled():
+        if self._failed or not is_fusing():
             return self.eager(*args, **kwargs)
         if self._compiled is None:
             self._compiled = self._compile()
         from torch._dynamo.exc import TorchDynamoException  # takes a second to import
-        from torch.fx.experimental import _config
 
-        shapes: Any = _config
-        # Sizes that happen to be equal would be compiled for as equal.
-        apart = shapes.patch(use_duck_shape=False) if hasattr(shapes, "use_duck_shape") else contextlib.nullcontext()
         try:
-            with apart:
-                return self._compiled(*args, **kwargs)
+            return self._compiled(*args, **kwargs)
         except TorchDynamoException as error:
             self._failed = True
             reason = str(error).strip().splitlines()[0]
             warnings.warn(f"torch.compile does not work here, going on without it, slower: {reason}", stacklevel=3)
             return self.eager(*args, **kwargs)
 
-    def is_compiled(self) -> bool:
-        """Whether a call would be compiled at the moment."""
-        return is_fusing() and not self._failed
-
     def _compile(self) -> Callable[P, R]:
         from torch._inductor import config
 
         options: dict[str, Any] = {name: _NO_LIMIT for name in _ONE_LOOP if hasattr(config, name)}
-        if isinstance(getattr(config.cpp, "enable_floating_point_contract_flag", None), str):
-            options["cpp.enable_floating_point_contract_flag"] = "fast"  # multiply and add as one
         return torch.compile(self.eager, dynamic=True, options=options)

@@ -223,15 +223,10 @@ class _Run:
 
     def _batches(self, samples: Iterator[object], rows: list[int]) -> Iterator[list[Sample]]:
         """Samples of one reference image, as many as fit; no more images are held at a time."""
-
-        def even(most: int) -> int:
-            return -(-len(rows) // -(-len(rows) // most))
-
         batch: list[Sample] = []
         for row in rows:
             sample = _checked(next(samples), row)
-            # Batches of one size, or nearly: a single image left over would be compiled for.
-            if batch and (len(batch) == even(self._fitting(batch[0]).images) or not _go_together(sample, batch[0])):
+            if batch and (len(batch) == self._fitting(batch[0]).images or not _go_together(sample, batch[0])):
                 yield batch
                 batch = []
             batch.append(sample)

@@ -12,7 +12,6 @@ from torch._dynamo.exc import TorchDynamoException
 from fmiqa.correlation.quick import quick_share
 from fmiqa.fusing import Fused, ahead, fusing, is_fusing
 from fmiqa.measures import SSIM
-from fmiqa.measures import ssim as module
 
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler here, so nothing can be compiled"
@@ -51,18 +50,11 @@ def test_goes_on_eagerly_where_compiling_fails_and_says_so_once(monkeypatch: pyt
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("data_range", [1.0, "pair", "layer"])
-@pytest.mark.parametrize("large", [2**20, 0])
-def test_ssim_compiled_equals_eager(
-    data_range: float | str, large: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ssim_compiled_equals_eager(data_range: float | str, device: torch.device) -> None:
     measure = SSIM(data_range=data_range)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
-    monkeypatch.setattr(module, "_LARGE", large)
-    # Vectors filled and not, even and odd numbers of rows, one band of columns and several, maps of a row of windows.
-    for shape in ((1, 8, 40, 56), (3, 12, 20, 17), (2, 5, 9, 7), (2, 32, 31, 80), (1, 16, 11, 30)):
+    for shape in ((1, 8, 40, 56), (3, 12, 20, 17), (2, 5, 9, 7)):
         reference = torch.rand(shape, generator=generator).relu().to(device)
-        if shape[1] % 16 == 0:
-            reference = reference.contiguous(memory_format=torch.channels_last)
         test = reference + 0.2 * torch.rand(shape, generator=generator).to(device)
         for prepared in (measure.prepare(reference), measure.prepare(reference[:1])):
             eager = measure.compare(test, prepared)

@@ -14,7 +14,8 @@ float32 must not cancel away the small variance of flat places in E[x^2] - mu^2:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -30,12 +31,10 @@ from fmiqa.precision import strict_float32
 __all__ = ["SSIM", "PreparedReference"]
 
 _SMALLEST_WINDOW = 3
-# Map elements taken at once: what stays in a CPU's cache (compiled loops hold less), or fills a GPU.
-_PIECES = {"eager": 2**20, "compiled": 2**22, "gpu": 2**26}
-_LEVEL_PIECE = 2**18  # of a CPU; the flat level's weights take one pass after the other
-_LARGE = 2**20  # elements of an image's maps from which on they are compared in lanes
-_BAND = 31  # columns of windows that compiled loops take at once; odd, or rows of a power of 2 share cache lines
-_VECTOR = 16  # channels side by side in a vector register, or in two
+# Of a piece of maps: channels at least (they lie side by side, and fill vector registers; compiled loops want them
+# all), and elements at most.
+_PIECES = {"eager": (16, 2**19), "compiled": (sys.maxsize, 2**20), "gpu": (16, 2**26)}
+_TOGETHER = 2**22  # elements of maps up to which compiled loops take all images in one call
 
 
 class PreparedReference(NamedTuple):
@@ -47,15 +46,16 @@ class PreparedReference(NamedTuple):
     variance: Tensor  # (N, C, H', W'), windowed
     peak: Tensor | None  # (N, C or 1, 1, 1), where the data range depends on the maps
 
-    def part(self, images: slice, columns: slice = slice(None), windows: slice = slice(None)) -> PreparedReference:
-        """The side of some images (or of the one for all), some columns and the columns of windows on them."""
+    def image(self, number: int) -> PreparedReference:
+        """The side of one image, where there is one for each; else the side of the one for all."""
+        parts = [v if v is None or v.shape[0] == 1 else v[number : number + 1] for v in self]
+        return PreparedReference(*parts)  # type: ignore[arg-type]
 
-        def own(v: Tensor) -> Tensor:
-            return v if v.shape[0] == 1 else v[images]
-
-        mean, variance = (own(moment)[..., windows] for moment in (self.mean, self.variance))
-        peak = None if self.peak is None else own(self.peak)
-        return PreparedReference(own(self.shift), own(self.maps)[..., columns], mean, variance, peak)
+    def part(self, channels: slice, rows: slice, windows: slice) -> PreparedReference:
+        """The side of a piece of the maps: some channels, some rows and the rows of windows on them."""
+        peak = self.peak if self.peak is None or self.peak.shape[1] == 1 else self.peak[:, channels]
+        mean, variance = (moment[:, channels, windows] for moment in (self.mean, self.variance))
+        return PreparedReference(self.shift[:, channels], self.maps[:, channels, rows], mean, variance, peak)
 
 
 @dataclass(frozen=True)
@@ -158,16 +158,9 @@ class SSIM:
             )
         taps = self._taps(test)
         prepared = self._of_pair(test, prepared)
-        large = test[0].numel() > _LARGE and test.shape[2] >= len(taps) + 3 and test.shape[3] > len(taps)
-        if test.is_cpu and large and _across_lanes.is_compiled():
-            return torch.stack([self._in_lanes(x, prepared.part(slice(i, i + 1)), taps) for i, x in enumerate(test)])
-        scores = []
-        for images, bands in _pieces(test, len(taps)):
-            parts = [(test[images, ..., columns], prepared.part(images, columns, w)) for columns, w in bands]
-            sums = [self._alike(part, reference, taps, summed=True).sum(-1) for part, reference in parts]
-            scores.append(torch.stack(sums).sum(0) if len(sums) > 1 else sums[0])
-        total = torch.cat(scores) if len(scores) > 1 else scores[0]
-        return total / (prepared.mean.shape[-2] * prepared.mean.shape[-1])
+        if is_fusing() and test.is_cpu and test.numel() > _TOGETHER:
+            return torch.cat([self._in_pieces(one, prepared.image(i), taps) for i, one in enumerate(test.split(1))])
+        return self._in_pieces(test, prepared, taps)
 
     def local(self, test: Tensor, reference: Tensor) -> Tensor:
         """The SSIM map whose mean the score is: (N, C, H - window + 1, W - window + 1), windows from the corner on.
@@ -176,7 +169,11 @@ class SSIM:
             test: (N, C, H, W) float.
             reference: (N, C, H, W) or (1, C, H, W) float.
         """
-        return self._alike(test, self._of_pair(test, self.prepare(reference)), self._taps(test), summed=False)
+        prepared = self._of_pair(test, self.prepare(reference))
+        taps = self._taps(test)
+        columns = _down.eager(test, prepared.shift, prepared.maps, taps)
+        constants = self._constants(prepared.peak)
+        return _alike.eager(columns, prepared.shift, prepared.mean, prepared.variance, *constants, taps, False)
 
     def _of_pair(self, test: Tensor, prepared: PreparedReference) -> PreparedReference:
         """The reference side beside these test maps, whose peaks may count too."""
@@ -184,47 +181,30 @@ class SSIM:
             return prepared
         return prepared._replace(peak=torch.maximum(prepared.peak, test.abs().amax((-2, -1), keepdim=True)))
 
-    def _alike(self, test: Tensor, reference: PreparedReference, taps: list[float], *, summed: bool) -> Tensor:
-        """(N, C, H', W') the SSIM of each window, or (N, C, H') its sum along rows, of a piece of the maps."""
-        columns = _across(test, reference.shift, reference.maps, taps)
-        constants = self._constants(reference.peak)
-        return _alike(columns, reference.shift, reference.mean, reference.variance, *constants, taps, summed)
-
-    def _in_lanes(self, test: Tensor, reference: PreparedReference, taps: list[float]) -> Tensor:
-        """(C,) the scores of one image's maps (C, H, W), a band of columns at a time, by compiled loops."""
-        rows, columns = reference.mean.shape[-2:]
-        x, y, mean, variance = (_lanes(v) for v in (test, reference.maps[0], reference.mean[0], reference.variance[0]))
-        lane, further = x.shape[1] // test.shape[2], len(taps) - 1
-        band = min(_BAND, -(-columns // 2))  # never all of a row, which would be compiled for
-        c1, c2 = (test.new_tensor(c) if isinstance(c, float) else c for c in self._constants(reference.peak))
-        constant = [  # the same in every column, laid out for a band
-            v if v.ndim == 0 else _lanes(v[0].expand(len(test), 1, 1))[0].repeat(band, 1)
-            for v in (reference.shift, c1, c2)
-        ]
-        weights, both, last = test.new_tensor(taps), test.new_ones(2), test.new_tensor([0.0, 1.0])
-        total = test.new_zeros(len(test))
-        for start in range(0, columns * lane, band * lane):
-            size = min(band * lane, columns * lane - start)
-            own = [v if v.ndim == 0 else v[:size] for v in constant]
-            seen, windows = slice(start, start + size + further * lane), slice(start, start + size)
-            sums = _across_lanes(x[:, seen], y[:, seen], own[0], weights, lane)
-            there = [mean[:, windows], variance[:, windows]]
-            even = [v[: rows - rows % 2] for v in there]
-            alike = _alike_lanes(sums, even, own, weights, both).sum(0)
-            if rows % 2:  # of the last two rows the first has been counted
-                under = tuple(v[-len(taps) - 3 :] for v in sums)
-                alike = alike + _alike_lanes(under, [v[-4:] for v in there], own, weights, last)[-1]
-            total = total + alike.view(-1, len(test)).sum(0)
-        return total / (rows * columns)
+    def _in_pieces(self, test: Tensor, reference: PreparedReference, taps: list[float]) -> Tensor:
+        scores = []
+        for channels, strips in _pieces(test, len(taps)):
+            rows = [
+                self._compare(test[:, channels, rows], reference.part(channels, rows, windows), taps)
+                for rows, windows in strips
+            ]
+            scores.append(torch.cat(rows, -1).mean(-1) if len(rows) > 1 else rows[0].mean(-1))
+        return torch.cat(scores, 1) if len(scores) > 1 else scores[0]
 
     def _moments_of(self, maps: Tensor, taps: list[float]) -> tuple[Tensor, Tensor]:
         """Windowed mean and variance of whole maps."""
-        found = []
-        for images, bands in _pieces(maps, len(taps)):
-            parts = [_moments(maps[images, ..., columns], taps) for columns, _ in bands]
-            found.append([torch.cat(p, 3) if len(p) > 1 else p[0] for p in zip(*parts, strict=True)])
-        mean, variance = (torch.cat(p) if len(p) > 1 else p[0] for p in zip(*found, strict=True))
+        columns = []
+        for channels, strips in _pieces(maps, len(taps)):
+            parts = [_moments(maps[:, channels, rows], taps) for rows, _ in strips]
+            columns.append([torch.cat(p, 2) if len(p) > 1 else p[0] for p in zip(*parts, strict=True)])
+        mean, variance = (torch.cat(p, 1) if len(p) > 1 else p[0] for p in zip(*columns, strict=True))
         return mean, variance
+
+    def _compare(self, test: Tensor, reference: PreparedReference, taps: list[float]) -> Tensor:
+        """(N, C, rows of windows) the mean of each row; of a piece of the maps."""
+        columns = _down(test, reference.shift, reference.maps, taps)
+        constants = self._constants(reference.peak)
+        return _alike(columns, reference.shift, reference.mean, reference.variance, *constants, taps, True)
 
     def _constants(self, peak: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
         """C1 and C2, for a number or for each map's largest magnitude."""
@@ -250,102 +230,32 @@ class SSIM:
 
 
 @Fused
-def _across(test: Tensor, shift: Tensor, maps: Tensor, taps: list[float]) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows under the window: of the shifted test maps, of their squares, of their squared difference."""
+def _down(test: Tensor, shift: Tensor, maps: Tensor, taps: list[float]) -> tuple[Tensor, Tensor, Tensor]:
+    """Columns under the window: of the shifted test maps, of their squares, of their squared difference."""
     x = test - shift
-    return _blur(x, taps, -1), _blur(x * x, taps, -1), _blur((x - maps).square(), taps, -1)
+    return _blur(x, taps, -2), _blur(x * x, taps, -2), _blur((x - maps).square(), taps, -2)
 
 
 @Fused
 def _alike(
-    rows: tuple[Tensor, Tensor, Tensor],
+    columns: tuple[Tensor, Tensor, Tensor],
     shift: Tensor,
     mean_y: Tensor,
     variance_y: Tensor,
     c1: Tensor | float,
     c2: Tensor | float,
     taps: list[float],
-    summed: bool,
+    rows: bool,
 ) -> Tensor:
-    """(N, C, H', W') luminance times contrast-structure, or (N, C, H') its sum along rows."""
-    alike = _formula([_blur(row, taps, -2) for row in rows], mean_y, variance_y, shift, c1, c2)
-    return alike.sum(-1) if summed else alike
-
-
-def _formula(
-    moments_x: Sequence[Tensor],
-    mean_y: Tensor,
-    variance_y: Tensor,
-    shift: Tensor,
-    c1: Tensor | float,
-    c2: Tensor | float,
-) -> Tensor:
-    """SSIM of windows from means and mean squares of the test maps and of the difference."""
-    mean_x, power_x, power = moments_x
+    """(N, C, H', W') luminance times contrast-structure, or of `rows` of windows the mean, (N, C, H')."""
+    mean_x, power_x, power = (_blur(column, taps, -1) for column in columns)
     unlike = (power - (mean_x - mean_y).square()).clamp(min=0)
     variance_x = (power_x - mean_x * mean_x).clamp(min=0)
     a, b = mean_x + shift, mean_y + shift
     luminance = (2 * a * b + c1) / (a * a + b * b + c1)
     structure = 1 - unlike / (variance_x + variance_y + c2)
-    return luminance * structure
-
-
-# The same loops as CPUs run them fastest on large maps. Channels lie side by side, so that a row of all maps is one
-# line of numbers, (H, W * lane, vector) with lane * vector channels; the window's next column lies `lane` further on.
-
-
-def _lanes(maps: Tensor) -> Tensor:
-    """(C, H, W) -> (H, W * lane, vector), without a copy where channels lie last."""
-    c, h, w = maps.shape
-    vector = _VECTOR if c % _VECTOR == 0 else 1
-    return maps.permute(1, 2, 0).reshape(h, w * c // vector, vector)
-
-
-@Fused
-def _across_lanes(test: Tensor, maps: Tensor, shift: Tensor, taps: Tensor, lane: int) -> tuple[Tensor, Tensor, Tensor]:
-    """As `_across`, of lanes."""
-    _know_vector(test)
-    size = test.shape[1] - (taps.shape[0] - 1) * lane
-    x = [test.narrow(1, k * lane, size) - shift for k in range(taps.shape[0])]
-    unlike = [v - maps.narrow(1, k * lane, size) for k, v in enumerate(x)]
-    return _weighted(x, taps), _weighted([v * v for v in x], taps), _weighted([v * v for v in unlike], taps)
-
-
-@Fused
-def _alike_lanes(
-    rows: Sequence[Tensor], moments_y: list[Tensor], constant: list[Tensor], taps: Tensor, counted: Tensor
-) -> Tensor:
-    """As `_alike`, of lanes, summed over each two rows of windows, which share all but two of the rows under them.
-
-    `constant` are the shift, c1 and c2, `counted` the weight of the first row of each two and of the second.
-    """
-    _know_vector(moments_y[0])
-    window, pairs = taps.shape[0], moments_y[0].shape[0] // 2
-
-    def every_other(v: Tensor, count: int) -> list[Tensor]:
-        return [v[k : k + 2 * pairs - 1 : 2] for k in range(count)]
-
-    under = [every_other(v, window + 1) for v in rows]
-    (mean_1, mean_2), (variance_1, variance_2) = (every_other(v, 2) for v in moments_y)
-    moments_1, moments_2 = ([_weighted(v[k : k + window], taps) for v in under] for k in (0, 1))
-    one = _formula(moments_1, mean_1, variance_1, *constant)
-    two = _formula(moments_2, mean_2, variance_2, *constant)
-    return one * counted[0] + two * counted[1]
-
-
-def _know_vector(lanes: Tensor) -> None:
-    """Let the compiler know that there is no rest of a vector; sizes are variables to it."""
-    if lanes.shape[-1] == _VECTOR:
-        return
-
-
-def _weighted(slices: list[Tensor], taps: Tensor) -> Tensor:
-    """The window's sum of its slices, symmetric taps paired."""
-    half = len(slices) // 2
-    total = slices[half] * taps[half]
-    for k in range(half):
-        total = total + (slices[k] + slices[-1 - k]) * taps[k]
-    return total
+    alike = luminance * structure
+    return alike.mean(-1) if rows else alike
 
 
 def _flat_level(maps: Tensor, c2: Tensor | float) -> Tensor:
@@ -353,15 +263,9 @@ def _flat_level(maps: Tensor, c2: Tensor | float) -> Tensor:
 
     A window's rounding error is about its distance from the level, squared, over its variance and c2.
     """
-    n, c, h, w = maps.shape
-    rows = max(1, _LEVEL_PIECE // (n * c * w)) if maps.is_cpu else h
-    over, under = maps.new_zeros(n, c, 1, 1), maps.new_zeros(n, c, 1, 1)
-    for part in maps.split(rows, 2):
-        left = part[..., :-1]
-        weight = ((part[..., 1:] - left).square() + c2).reciprocal()
-        over += (weight * left).sum((-2, -1), keepdim=True)
-        under += weight.sum((-2, -1), keepdim=True)
-    return over / under
+    left = maps[..., :-1]
+    weight = ((maps[..., 1:] - left).square() + c2).reciprocal()
+    return (weight * left).sum((-2, -1), keepdim=True) / weight.sum((-2, -1), keepdim=True)
 
 
 def _moments(x: Tensor, taps: list[float]) -> tuple[Tensor, Tensor]:
@@ -389,16 +293,13 @@ def _blur(x: Tensor, taps: list[float], axis: int) -> Tensor:
 def _pieces(maps: Tensor, window: int) -> Iterator[tuple[slice, list[tuple[slice, slice]]]]:
     """Pieces of maps small enough that their half-dozen moments stay in cache, or fill a GPU.
 
-    Some images at a time, or of one image bands of columns: each with the columns of windows on them.
+    Some channels at a time, and of large maps some rows: each with the strips of rows, and the windows on them.
     """
     n, c, h, w = maps.shape
-    budget = _PIECES["gpu" if not maps.is_cpu else "compiled" if is_fusing() else "eager"]
-    images = max(1, budget // (c * h * w))
-    windows = w - window + 1
-    band = windows if images * c * h * w <= budget else max(window, budget // (c * h) - window + 1)
-    bands = -(-windows // band)
-    band = -(-windows // bands)  # of one width
-    columns = [
-        (slice(k, min(w, k + band + window - 1)), slice(k, min(windows, k + band))) for k in range(0, windows, band)
-    ]
-    return ((slice(k, min(n, k + images)), columns) for k in range(0, n, images))
+    fewest, budget = _PIECES["gpu" if not maps.is_cpu else "compiled" if is_fusing() else "eager"]
+    channels = min(c, max(fewest, budget // (n * h * w)))
+    windows = h - window + 1
+    rows = min(windows, max(2 * window, budget // (n * channels * w)))
+    starts = range(0, windows, rows)
+    strips = [(slice(k, min(h, k + rows + window - 1)), slice(k, min(windows, k + rows))) for k in starts]
+    return ((slice(k, min(c, k + channels)), strips) for k in range(0, c, channels))
