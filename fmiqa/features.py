@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor, fx, nn
 
+from fmiqa import winograd
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.networks import NETWORKS, Layer, Stage, blank_network, conv_filters, keep_layers, layer_nodes, trace_layers
@@ -380,6 +381,8 @@ def run_node(
     module = network.get_submodule(str(node.target))
     if filters is not None:
         return conv_filters(module, args[0], filters)
+    if isinstance(module, nn.Conv2d) and winograd.suits(module, *args):
+        return winograd.convolve(module, *args)
     return module(*args, **kwargs)
 
 
