@@ -31,9 +31,8 @@ from fmiqa.precision import strict_float32
 __all__ = ["SSIM", "PreparedReference"]
 
 _SMALLEST_WINDOW = 3
-# Of a piece of maps: channels at least (they lie side by side, and fill vector registers; compiled loops want them
-# all), and elements at most.
-_PIECES = {"eager": (16, 2**19), "compiled": (sys.maxsize, 2**20), "gpu": (16, 2**26)}
+# Of a piece of maps: channels at least (on CPUs they lie side by side, and loops want them all), elements at most.
+_PIECES = {"eager": (sys.maxsize, 2**21), "compiled": (sys.maxsize, 2**19), "gpu": (16, 2**26)}
 _TOGETHER = 2**22  # elements of maps up to which compiled loops take all images in one call
 
 

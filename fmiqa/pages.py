@@ -1,0 +1,47 @@
+"""Memory pages kept by the process during long work on a CPU.
+
+glibc gives large blocks back to the system as soon as they are freed, and takes fresh pages, which the system has to
+clear, for the next layer's maps. On VGG16 that takes a quarter of the time of a score matrix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+from collections.abc import Iterator
+
+__all__ = ["pages_kept"]
+
+# mallopt's parameters (malloc.h), and the largest values that glibc comes to by itself.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_NEVER = 2**31 - 1
+_LARGEST_MMAP_THRESHOLD, _LARGEST_TRIM_THRESHOLD, _DEFAULT_MMAP_MAX = 2**25, 2**26, 2**16
+_SET_BY_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
+
+
+@contextlib.contextmanager
+def pages_kept() -> Iterator[None]:
+    """Have glibc's malloc use freed pages again within this; they go back to the system at its end.
+
+    Elsewhere than on glibc, or where the environment has malloc's settings, nothing is changed.
+
+    Example:
+        >>> with pages_kept():
+        ...     bytearray(1000)[0]
+        0
+    """
+    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _SET_BY_USER):
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_MMAP_MAX, 0)
+    libc.mallopt(_TRIM_THRESHOLD, _NEVER)
+    try:
+        yield
+    finally:
+        libc.mallopt(_MMAP_MAX, _DEFAULT_MMAP_MAX)
+        libc.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        libc.mallopt(_TRIM_THRESHOLD, _LARGEST_TRIM_THRESHOLD)
+        libc.malloc_trim(0)
