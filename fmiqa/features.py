@@ -13,13 +13,13 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor, fx, nn
 
-from fmiqa import winograd
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.networks import NETWORKS, Layer, Stage, blank_network, conv_filters, keep_layers, layer_nodes, trace_layers
 from fmiqa.precision import Precision, reduced
 from fmiqa.viewing import Viewing
 from fmiqa.weights import StateDict, download, fingerprint, fit_state, read_state, seeded_state
+from fmiqa.winograd import convolve_winograd, suits_winograd
 
 __all__ = ["FeatureExtractor", "Operation", "run_node"]
 
@@ -381,8 +381,8 @@ def run_node(
     module = network.get_submodule(str(node.target))
     if filters is not None:
         return conv_filters(module, args[0], filters)
-    if isinstance(module, nn.Conv2d) and winograd.suits(module, *args):
-        return winograd.convolve(module, *args)
+    if isinstance(module, nn.Conv2d) and suits_winograd(module, *args):
+        return convolve_winograd(module, *args)
     return module(*args, **kwargs)
 
 

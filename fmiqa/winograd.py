@@ -15,17 +15,17 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from fmiqa.fusing import Fused
 
-__all__ = ["convolve", "suits"]
+__all__ = ["convolve_winograd", "suits_winograd"]
 
 _TILES = 256  # transformed at a time: enough for the products to be fast, few enough to stay in cache
 _FEWEST_CHANNELS = 128  # in and out; with fewer, the transforms take longer than the products save
-_FEWEST_TILES = 128
+_FEWEST_TILES = 16
 
 _transformed: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # weight -> its transform, and the version it is of
 
 
-def suits(convolution: nn.Module, x: Tensor) -> bool:
-    """Whether `convolve` computes this module of this input, and faster.
+def suits_winograd(convolution: nn.Module, x: Tensor) -> bool:
+    """Whether `convolve_winograd` computes this module of this input, and faster.
 
     Args:
         convolution: any module.
@@ -46,11 +46,12 @@ def suits(convolution: nn.Module, x: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not (torch.is_grad_enabled() and (x.requires_grad or convolution.weight.requires_grad))
         and not torch.compiler.is_compiling()
+        and not (convolution._forward_hooks or convolution._forward_pre_hooks)
     )
 
 
-def convolve(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """What `convolution(x)` gives, where `suits(convolution, x)`.
+def convolve_winograd(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """What `convolution(x)` gives, where `suits_winograd(convolution, x)`.
 
     Args:
         convolution: 3 x 3, of stride 1.
@@ -60,11 +61,11 @@ def convolve(convolution: nn.Conv2d, x: Tensor) -> Tensor:
         (N, K, H', W'), channels last.
 
     Example:
-        >>> with torch.no_grad():
-        ...     convolution, x = nn.Conv2d(32, 64, 3, padding=1), torch.rand(1, 32, 30, 41)
-        ...     difference = convolve(convolution, x) - convolution(x)
-        >>> suits(convolution.requires_grad_(False), x), bool(difference.abs().max() < 1e-5)
-        (True, True)
+        >>> convolution, x = nn.Conv2d(128, 128, 3, padding=1).requires_grad_(False), torch.rand(1, 128, 30, 41)
+        >>> suits_winograd(convolution, x)
+        True
+        >>> bool((convolve_winograd(convolution, x) - convolution(x)).abs().max() < 1e-5)
+        True
     """
     weight, bias = _transform_of(convolution.weight), convolution.bias
     channels, filters = weight.shape[1:]
