@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fmiqa.fusing import Fused
+
 __all__ = ["Kind", "Problem", "gain", "linear_part", "refine", "standardise", "tied_slope", "twins"]
 
 Kind = Literal["with_line", "alone", "flat_ends", "flat_middle"]
@@ -63,7 +65,7 @@ class _Profile(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Starts under way, (P, S) each: where they are, their profile there, and the step to take next."""
+    """Starts under way, (P, S) each: where they are, their profile there, and the place to try next."""
 
     beta: Tensor
     tau: Tensor
@@ -72,7 +74,8 @@ class _State(NamedTuple):
     gradient: Tensor
     hessian: Tensor
     gauss_newton: Tensor
-    step: Tensor
+    next_beta: Tensor
+    next_tau: Tensor
     promise: Tensor
     done: Tensor
 
@@ -107,7 +110,9 @@ def gain(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> Tensor:
     s = _sigmoid(problem, beta, tau)
     with_columns = torch.matmul(s, problem.basis).unsqueeze(-2)
     with_itself = torch.linalg.vecdot(s, s)[..., None, None] / s.shape[-1]
-    top, gram = _project(problem, kind, with_columns, with_itself, _tie(problem, kind, beta, tau)[..., :1])
+    top, gram = _project(
+        problem.r, kind, with_columns, with_itself, _tie(problem.t[:, :1], problem.t[:, -1:], kind, beta, tau)[..., :1]
+    )
     return _safe_ratio(top[..., 0], gram[..., 0, 0], with_itself[..., 0, 0], kind)[0]
 
 
@@ -116,7 +121,7 @@ def linear_part(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> tupl
     beta, turned = _oriented(beta, tau), tau < 0
     s = _sigmoid(problem, beta, tau).squeeze(1)
     level = s.mean(-1, keepdim=True)
-    kappa = _tie(problem, kind, beta, tau)[..., 0]
+    kappa = _tie(problem.t[:, :1], problem.t[:, -1:], kind, beta, tau)[..., 0]
     column = s - level - kappa * problem.t
     slope = torch.zeros_like(kappa)
     target = problem.y
@@ -139,7 +144,7 @@ def linear_part(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> tupl
 
 def tied_slope(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> Tensor:
     """The sigmoid's derivative where it is flattest or steepest over the data, by the kind of tie."""
-    return _tie(problem, kind, beta, tau)[..., 0]
+    return _tie(problem.t[:, :1], problem.t[:, -1:], kind, beta, tau)[..., 0]
 
 
 def refine(
@@ -158,10 +163,11 @@ def refine(
     Returns:
         beta, tau, gain and whether the start is done, each (P, S).
     """
-    beta, tau = _bounded(problem, kind, beta, tau)
+    ends = problem.t[:, :1], problem.t[:, -1:]
+    beta, tau = _bounded(*ends, kind, beta, tau)
     damping = torch.full_like(beta, 1e-3)
-    profile = _profile(problem, kind, beta, tau)
-    state = _aimed(problem, kind, beta, tau, damping, profile, torch.zeros_like(beta, dtype=torch.bool), tolerance)
+    profile = _profile(*_products(problem, beta, tau), problem.r, *ends, kind, beta, tau)
+    state = _aimed(*ends, kind, beta, tau, damping, profile, torch.zeros_like(beta, dtype=torch.bool), tolerance)
     for _ in range(min(steps, _TOGETHER)):
         state = _advance(problem, kind, state, tolerance)
     best = state.gain.amax(dim=1, keepdim=True)
@@ -196,7 +202,8 @@ def twins(value: Tensor, beta: Tensor, tau: Tensor, radius: float) -> Tensor:
 
 
 def _aimed(
-    problem: Problem,
+    low: Tensor,
+    high: Tensor,
     kind: Kind,
     beta: Tensor,
     tau: Tensor,
@@ -205,29 +212,48 @@ def _aimed(
     done: Tensor,
     tolerance: float,
 ) -> _State:
-    """The state with its next step."""
-    low, high = problem.t[:, :1], problem.t[:, -1:]
+    """The state with its next step; `low` and `high` are the (P, 1) ends of the data."""
     gradient = profile.gradient
     # At a bound with the way uphill leading out, only the other coordinate moves.
     flattest = (beta.abs() * (high - low) < _FLATTEST[kind] * (1 + 1e-6)) & (gradient[..., 0] < 0)
     largest = torch.maximum(beta * (low - tau), beta * (high - tau))
     farthest = (largest < -_FARTHEST * (1 - 1e-6)) & (gradient[..., 1] < 0)
     step, promise = _newton_step(profile, damping, flattest, farthest)
-    return _State(beta, tau, damping, *profile, step, promise, done | ~(promise > tolerance))
+    to_beta = beta * step[..., 0].exp()
+    to = _bounded(low, high, kind, to_beta, tau - step[..., 1] / to_beta)
+    return _State(beta, tau, damping, *profile, *to, promise, done | ~(promise > tolerance))
 
 
 def _advance(problem: Problem, kind: Kind, state: _State, tolerance: float) -> _State:
     """Take the step where it leads uphill; where it does not, stay and aim again with more damping."""
-    beta = state.beta * state.step[..., 0].exp()
-    beta, tau = _bounded(problem, kind, beta, state.tau - state.step[..., 1] / beta)
-    profile = _profile(problem, kind, beta, tau)
+    products = _products(problem, state.next_beta, state.next_tau)
+    # Compiled for rows of one start, of which there are most; one row alone would be compiled for anew.
+    judged = _judged if kind == "with_line" and state.beta.shape[1] == 1 < len(state.beta) else _judged.eager
+    return judged(*products, problem.r, problem.t[:, :1], problem.t[:, -1:], kind, state, tolerance)
+
+
+@Fused
+def _judged(
+    with_columns: Tensor,
+    with_itself: Tensor,
+    r: Tensor,
+    low: Tensor,
+    high: Tensor,
+    kind: Kind,
+    state: _State,
+    tolerance: float,
+) -> _State:
+    """The state after a step that was tried, of the products there: all that is not a sum over points."""
+    beta, tau = state.next_beta, state.next_tau
+    profile = _profile(with_columns, with_itself, r, low, high, kind, beta, tau)
     better = ~state.done & (profile.gain > state.gain)
 
     def choose(new: Tensor, old: Tensor) -> Tensor:
         return torch.where(better.reshape(better.shape + (1,) * (new.ndim - 2)), new, old)
 
     return _aimed(
-        problem,
+        low,
+        high,
         kind,
         choose(beta, state.beta),
         choose(tau, state.tau),
@@ -247,9 +273,8 @@ def _oriented(beta: Tensor, tau: Tensor) -> Tensor:
     return torch.where(tau < 0, -beta.abs(), beta.abs())
 
 
-def _bounded(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+def _bounded(low: Tensor, high: Tensor, kind: Kind, beta: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
     """Slope and centre moved to where the curve still differs from its limits."""
-    low, high = problem.t[:, :1], problem.t[:, -1:]
     beta = beta.abs().maximum(_FLATTEST[kind] / (high - low))
     tau = tau.maximum(low - _FARTHEST / beta).minimum(high + _FARTHEST / beta)
     return _oriented(beta, tau), tau
@@ -259,7 +284,8 @@ def _sigmoid(problem: Problem, beta: Tensor, tau: Tensor) -> Tensor:
     return ((problem.t.unsqueeze(1) - tau.unsqueeze(-1)) * beta.unsqueeze(-1)).sigmoid_()
 
 
-def _profile(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> _Profile:
+def _products(problem: Problem, beta: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean products of the sigmoid's family with 1, t and y, and with its first three: (P, S, 6, 3) each."""
     z = (problem.t.unsqueeze(1) - tau.unsqueeze(-1)) * beta.unsqueeze(-1)
     # The sigmoid s, its first derivatives by log beta and by shift, and its second ones, side by side.
     columns = z.new_empty(*z.shape[:2], 6, z.shape[-1])
@@ -274,8 +300,21 @@ def _profile(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> _Profil
     with_columns = torch.bmm(columns.flatten(1, 2), problem.basis).view(problems, starts, 6, 3)
     flat = columns.flatten(0, 1)
     with_itself = torch.bmm(flat, flat[:, :3].transpose(1, 2)).view(problems, starts, 6, 3) / points
-    tie = _tie(problem, kind, beta, tau)
-    top, gram = _project(problem, kind, with_columns, with_itself, tie)
+    return with_columns, with_itself
+
+
+def _profile(
+    with_columns: Tensor,
+    with_itself: Tensor,
+    r: Tensor,
+    low: Tensor,
+    high: Tensor,
+    kind: Kind,
+    beta: Tensor,
+    tau: Tensor,
+) -> _Profile:
+    tie = _tie(low, high, kind, beta, tau)
+    top, gram = _project(r, kind, with_columns, with_itself, tie)
 
     value, b, n = top[..., 0], gram[..., 0, 0], with_itself[..., 0, 0]
     value, b = _safe_ratio(value, b, n, kind)
@@ -297,13 +336,11 @@ def _profile(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> _Profil
     return _Profile(value, gradient, hessian, gauss_newton)
 
 
-def _project(
-    problem: Problem, kind: Kind, with_columns: Tensor, with_itself: Tensor, tie: Tensor
-) -> tuple[Tensor, Tensor]:
+def _project(r: Tensor, kind: Kind, with_columns: Tensor, with_itself: Tensor, tie: Tensor) -> tuple[Tensor, Tensor]:
     """Products of the sigmoid's family with the target and with itself, other columns projected out.
 
     Args:
-        problem: the problems.
+        r: (P, 1) mean of t y.
         kind: what stands beside the sigmoid.
         with_columns: (P, S, F, 3) mean products with 1, t, y.
         with_itself: (P, S, F, G) mean products of the F functions with the first G of them.
@@ -315,7 +352,7 @@ def _project(
     first = with_itself.shape[-1]
     mean, line, target = with_columns.unbind(-1)
     gram = with_itself - mean.unsqueeze(-1) * mean[..., None, :first]
-    r = problem.r.unsqueeze(-1)
+    r = r.unsqueeze(-1)
     if kind == "with_line":
         return target - line * r, gram - line.unsqueeze(-1) * line[..., None, :first]
     if kind == "alone":
@@ -338,11 +375,11 @@ def _safe_ratio(top: Tensor, square: Tensor, whole: Tensor, kind: Kind) -> tuple
     return b * top, b
 
 
-def _tie(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> Tensor:
+def _tie(low: Tensor, high: Tensor, kind: Kind, beta: Tensor, tau: Tensor) -> Tensor:
     """(P, S, 6) kappa and its derivatives in the order of the sigmoid's family; zeros with no line tied."""
     if kind in ("with_line", "alone"):
         return beta.new_zeros(*beta.shape, 6)
-    low, high = problem.t[:, :1] - tau, problem.t[:, -1:] - tau
+    low, high = low - tau, high - tau
     if kind == "flat_ends":
         place = torch.where(high.abs() > low.abs(), high, low)
     else:
