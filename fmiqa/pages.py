@@ -12,7 +12,7 @@ import os
 import platform
 from collections.abc import Iterator
 
-__all__ = ["pages_kept"]
+__all__ = ["give_back", "pages_kept"]
 
 # mallopt's parameters (malloc.h), and the largest values that glibc comes to by itself.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -32,10 +32,10 @@ def pages_kept() -> Iterator[None]:
         ...     bytearray(1000)[0]
         0
     """
-    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _SET_BY_USER):
+    libc = _glibc()
+    if libc is None or any(name in os.environ for name in _SET_BY_USER):
         yield
         return
-    libc = ctypes.CDLL(None)
     libc.mallopt(_MMAP_MAX, 0)
     libc.mallopt(_TRIM_THRESHOLD, _NEVER)
     try:
@@ -44,4 +44,15 @@ def pages_kept() -> Iterator[None]:
         libc.mallopt(_MMAP_MAX, _DEFAULT_MMAP_MAX)
         libc.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
         libc.mallopt(_TRIM_THRESHOLD, _LARGEST_TRIM_THRESHOLD)
+        give_back()
+
+
+def give_back() -> None:
+    """Give the pages that are free now back to the system."""
+    libc = _glibc()
+    if libc is not None:
         libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fmiqa.errors import InputError
+from fmiqa.pages import give_back
 
 if TYPE_CHECKING:
     from fmiqa.comparison import MapScorer
@@ -24,7 +25,9 @@ __all__ = ["Reach", "Tiling", "is_pointwise", "reaches"]
 
 _POINTWISE = (nn.ReLU, nn.Dropout, nn.Identity, nn.BatchNorm2d, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.GELU, nn.LeakyReLU)
 _POINTWISE_CALLS = ("relu", "relu_", "clone", "add", "iadd", "cat", "dropout", "contiguous", "sigmoid", "silu")
-_HELD = 8  # maps of the largest layer that are alive at once: of two images, those made and made from, and moments
+# Maps of the largest layer that are alive at once: of two images, those made and made from, and moments; with room for
+# what convolutions hold beside.
+_HELD = 9
 
 
 class Reach(NamedTuple):
@@ -99,6 +102,7 @@ class Tiling:
                     )
                     x, y = (maps[..., seen[0], seen[1]] for maps in (x, y))
                     totals[layer] += count * self._scorer.compare(layer, x, measure.prepare(y)).double().cpu()
+                give_back()  # the next tile, of another size, would not fit in what this one leaves
         parts = []
         for layer, (_, h, w) in self._shapes.items():
             parts.append(totals[layer] / ((h - self._window + 1) * (w - self._window + 1)))
