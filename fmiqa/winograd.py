@@ -3,7 +3,7 @@
 An input tile of 4 x 4 and a filter, both transformed, are multiplied elementwise, and the sum over the input channels
 is transformed back to an output tile of 2 x 2. So a convolution is 16 matrix products between two passes of additions.
 With fewer products to sum, it is rounded no more than the direct convolution is. Networks of 3 x 3 filters (VGG) take
-most of their time here, about half of what PyTorch's own convolution takes.
+most of their time here: of 128 channels nine tenths of what PyTorch's own convolution takes, of 512 not much over half.
 """
 
 from __future__ import annotations
