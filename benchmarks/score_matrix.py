@@ -189,9 +189,9 @@ def measure(name: str, extractor: FeatureExtractor, data: SampleSource, args: ar
             agreement["last layer, bare against ours"] = last_layer_difference(run, extractor, data[0])
 
     calls: dict[str, Callable[[], object]] = {label: partial(run, data, workers) for label, run in bare.items()}
-    for label, compiled in (("ours, eager", False), ("ours, compiled", True)):
-        calls[label] = partial(ours, extractor, data, compiled=compiled, workers=workers, memory=args.memory)
-    calls[WITHOUT_SSIM] = partial(ours, extractor, data, compiled=True, workers=workers, measure=NOTHING)
+    own = partial(ours, extractor, data, workers=workers, memory=args.memory)
+    calls["ours, eager"], calls["ours, compiled"] = partial(own, compiled=False), partial(own, compiled=True)
+    calls[WITHOUT_SSIM] = partial(own, compiled=True, measure=NOTHING)
     copy, copied = measuring.large_copy(device)
     product, operations = measuring.large_product(device)
     whole = measuring.alternate({**calls, "copy": copy, "product": product}, repeats=args.repeats, device=device)

@@ -53,8 +53,11 @@ def test_goes_on_eagerly_where_compiling_fails_and_says_so_once(monkeypatch: pyt
 def test_ssim_compiled_equals_eager(data_range: float | str, device: torch.device) -> None:
     measure = SSIM(data_range=data_range)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
-    for shape in ((1, 8, 40, 56), (3, 12, 20, 17), (2, 5, 9, 7)):
+    # Vectors filled and not, even and odd numbers of rows, maps of a row of windows.
+    for shape in ((1, 8, 40, 56), (3, 12, 20, 17), (2, 5, 9, 7), (2, 32, 31, 80), (1, 16, 11, 30)):
         reference = torch.rand(shape, generator=generator).relu().to(device)
+        if shape[1] % 16 == 0:
+            reference = reference.contiguous(memory_format=torch.channels_last)
         test = reference + 0.2 * torch.rand(shape, generator=generator).to(device)
         for prepared in (measure.prepare(reference), measure.prepare(reference[:1])):
             eager = measure.compare(test, prepared)

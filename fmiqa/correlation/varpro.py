@@ -47,6 +47,11 @@ class Problem(NamedTuple):
         basis = torch.stack((torch.ones_like(t), t, y), dim=-1) / t.shape[-1]
         return cls(t, y, (t * y).mean(-1, keepdim=True), basis)
 
+    @property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """(P, 1) each, the least and the greatest score."""
+        return self.t[:, :1], self.t[:, -1:]
+
     def rows(self, numbers: Tensor) -> Problem:
         """Some of the problems."""
         return Problem(*(part[numbers] for part in self))
@@ -110,9 +115,7 @@ def gain(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> Tensor:
     s = _sigmoid(problem, beta, tau)
     with_columns = torch.matmul(s, problem.basis).unsqueeze(-2)
     with_itself = torch.linalg.vecdot(s, s)[..., None, None] / s.shape[-1]
-    top, gram = _project(
-        problem.r, kind, with_columns, with_itself, _tie(problem.t[:, :1], problem.t[:, -1:], kind, beta, tau)[..., :1]
-    )
+    top, gram = _project(problem.r, kind, with_columns, with_itself, _tie(*problem.ends, kind, beta, tau)[..., :1])
     return _safe_ratio(top[..., 0], gram[..., 0, 0], with_itself[..., 0, 0], kind)[0]
 
 
@@ -121,7 +124,7 @@ def linear_part(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> tupl
     beta, turned = _oriented(beta, tau), tau < 0
     s = _sigmoid(problem, beta, tau).squeeze(1)
     level = s.mean(-1, keepdim=True)
-    kappa = _tie(problem.t[:, :1], problem.t[:, -1:], kind, beta, tau)[..., 0]
+    kappa = _tie(*problem.ends, kind, beta, tau)[..., 0]
     column = s - level - kappa * problem.t
     slope = torch.zeros_like(kappa)
     target = problem.y
@@ -144,7 +147,7 @@ def linear_part(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> tupl
 
 def tied_slope(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> Tensor:
     """The sigmoid's derivative where it is flattest or steepest over the data, by the kind of tie."""
-    return _tie(problem.t[:, :1], problem.t[:, -1:], kind, beta, tau)[..., 0]
+    return _tie(*problem.ends, kind, beta, tau)[..., 0]
 
 
 def refine(
@@ -163,7 +166,7 @@ def refine(
     Returns:
         beta, tau, gain and whether the start is done, each (P, S).
     """
-    ends = problem.t[:, :1], problem.t[:, -1:]
+    ends = problem.ends
     beta, tau = _bounded(*ends, kind, beta, tau)
     damping = torch.full_like(beta, 1e-3)
     profile = _profile(*_products(problem, beta, tau), problem.r, *ends, kind, beta, tau)
@@ -229,7 +232,7 @@ def _advance(problem: Problem, kind: Kind, state: _State, tolerance: float) -> _
     products = _products(problem, state.next_beta, state.next_tau)
     # Compiled for rows of one start, of which there are most; one row alone would be compiled for anew.
     judged = _judged if kind == "with_line" and state.beta.shape[1] == 1 < len(state.beta) else _judged.eager
-    return judged(*products, problem.r, problem.t[:, :1], problem.t[:, -1:], kind, state, tolerance)
+    return judged(*products, problem.r, *problem.ends, kind, state, tolerance)
 
 
 @Fused

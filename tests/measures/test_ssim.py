@@ -195,6 +195,7 @@ def test_pieces_cover_maps_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ((1, 40, 300, 400), 11),
         ((2, 64, 384, 512), 11),
         ((1, 5, 3, 900000), 3),
+        ((9, 200, 40, 50), 11),
         ((1, 1, 11, 11), 11),
     ):
         maps = torch.empty(1).expand(shape)
