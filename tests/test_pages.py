@@ -10,15 +10,16 @@ import sys
 
 import pytest
 
-# Page faults of taking and filling 64 MiB ten times: outside, within, and what is held after.
+# Page faults of taking and filling 64 MiB ten times outside, within, and what is held after. Then those of 256 MiB:
+# a heap can keep a hole of 64 MiB that later blocks of that size fall into, but none of four times the size.
 PROGRAM = """
 import json, resource, torch
 from fmiqa.pages import pages_kept
 
-def faults():
+def faults(times=10, values=2**24):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
-        torch.zeros(2**24)
+    for _ in range(times):
+        torch.zeros(values)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 def held():
@@ -31,9 +32,10 @@ outside = faults()
 with pages_kept():
     faults()
     within = faults()
-print(json.dumps({"outside": outside, "within": within, "more": held() - start, "after": faults()}))
+more = held() - start
+print(json.dumps({"outside": outside, "within": within, "more": more, "after": faults(5, 2**26)}))
 """
-PAGES = 10 * 2**26 // os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+BLOCK = 2**26 // os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
 
 
 def run(**environment: str) -> dict[str, int]:
@@ -48,11 +50,13 @@ def run(**environment: str) -> dict[str, int]:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
 def test_no_fresh_pages_within_and_memory_goes_back_after() -> None:
     found = run(THP_MEM_ALLOC_ENABLE="0")
-    if found["outside"] < PAGES // 2:
+    if found["outside"] < 9 * BLOCK:
         pytest.skip("this system hands out larger pages")
-    assert found["within"] < PAGES // 100
-    assert found["after"] > PAGES // 2
+    # A small block may fall into the freed one now and then, and the next comes from fresh pages.
+    assert found["within"] < 3 * BLOCK
     assert found["more"] < 2**24
+    # Once is 4 blocks; kept, the other four times would take none.
+    assert found["after"] > 19 * BLOCK
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
