@@ -107,25 +107,35 @@ def _standard(values: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     return centred / torch.where(spread > 0, spread, 1.0)[:, None], spread
 
 
-@Fused
 def _binned(t: Tensor, w: Tensor, wy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(R, bins) mean, mass and mass of y of bins that share the range and the mass of each row between them."""
-    low, high = t.amin(-1, keepdim=True), t.amax(-1, keepdim=True)
-    u = (t - low) * ((1 - 1e-9) / (high - low).clamp(min=1e-12))
-    w, wy = w.expand_as(t), wy.expand_as(t)
     empty = t.new_zeros(t.shape[0], _BINS)
-    place = u
+    w, wy = w.expand_as(t), wy.expand_as(t)
+    even, bins = _even_places(t)
+    place = even
     for _ in range(_ROUNDS):
-        # The mass below each point, as a straight line within its bin; the next bins lie even in half of that.
-        at = place * _BINS
-        bins = at.long()
         mass = empty.scatter_add(1, bins, w)
-        below = (mass.cumsum(-1) - mass).gather(1, bins) + mass.gather(1, bins) * (at - bins)
-        place = (u + below.clamp(0, 1 - 1e-9)) / 2
-    bins = (place * _BINS).long()
+        below = mass.cumsum(-1) - mass
+        place, bins = _denser_places(even, place, bins, below.gather(1, bins), mass.gather(1, bins))
     mass = empty.scatter_add(1, bins, w)
     mean = empty.scatter_add(1, bins, w * t) / mass.clamp(min=1e-30)
     return mean, mass, empty.scatter_add(1, bins, wy)
+
+
+@Fused
+def _even_places(t: Tensor) -> tuple[Tensor, Tensor]:
+    """Each point's place in its row's range, from 0 to below 1, and its bin."""
+    low, high = t.amin(-1, keepdim=True), t.amax(-1, keepdim=True)
+    place = (t - low) * ((1 - 1e-9) / (high - low).clamp(min=1e-12))
+    return place, (place * _BINS).long()
+
+
+@Fused
+def _denser_places(even: Tensor, place: Tensor, bins: Tensor, below: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+    """Places and bins that lie even half in the range, half in the mass, which is a straight line within a bin."""
+    share = below + mass * (place * _BINS - bins)
+    place = (even + share.clamp(0, 1 - 1e-9)) / 2
+    return place, (place * _BINS).long()
 
 
 def _starts(mean: Tensor, mass: Tensor, mass_y: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:

@@ -70,7 +70,7 @@ class _Profile(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Starts under way, (P, S) each: where they are, their profile there, and the place to try next."""
+    """Starts under way, (R, 1) each: where they are, their profile there, and the place to try next."""
 
     beta: Tensor
     tau: Tensor
@@ -83,6 +83,14 @@ class _State(NamedTuple):
     next_tau: Tensor
     promise: Tensor
     done: Tensor
+
+    @classmethod
+    def at(cls, beta: Tensor, tau: Tensor) -> _State:
+        """Where nothing is known yet: the step to try is to stay, and anything is better."""
+        nowhere, damping = torch.full_like(beta, -torch.inf), torch.full_like(beta, 1e-2)
+        parts = (beta.new_zeros(*beta.shape, number) for number in (2, 3, 3))
+        done = torch.zeros_like(beta, dtype=torch.bool)
+        return cls(beta, tau, damping, nowhere, *parts, beta.clone(), tau.clone(), nowhere.clone(), done)
 
     def rows(self, numbers: Tensor) -> _State:
         return _State(*(part[numbers] for part in self))
@@ -166,33 +174,30 @@ def refine(
     Returns:
         beta, tau, gain and whether the start is done, each (P, S).
     """
-    ends = problem.ends
-    beta, tau = _bounded(*ends, kind, beta, tau)
-    damping = torch.full_like(beta, 1e-3)
-    profile = _profile(*_products(problem, beta, tau), problem.r, *ends, kind, beta, tau)
-    state = _aimed(*ends, kind, beta, tau, damping, profile, torch.zeros_like(beta, dtype=torch.bool), tolerance)
-    for _ in range(min(steps, _TOGETHER)):
+    shape = beta.shape
+    beta, tau = _bounded(*problem.ends, kind, beta, tau)
+    # Every start is a row of its own: one that has tried nothing yet, and is better anywhere.
+    state = _State.at(*(v.reshape(-1, 1) for v in (beta, tau)))
+    for _ in range(1 + min(steps, _TOGETHER)):
         state = _advance(problem, kind, state, tolerance)
-    best = state.gain.amax(dim=1, keepdim=True)
-    hopeless = state.gain + 10 * state.promise < best
-    state = state._replace(done=state.done | hopeless | twins(state.gain, state.beta, state.tau, 0.03))
+    value, promise, beta, tau = (v.view(shape) for v in (state.gain, state.promise, state.beta, state.tau))
+    hopeless = value + 10 * promise < value.amax(dim=1, keepdim=True)
+    state = state._replace(done=state.done | (hopeless | twins(value, beta, tau, 0.03)).view(-1, 1))
 
-    # From here on every start is a row of its own, and rows that are done are left out by and by.
-    flat = _State(*(part.flatten(0, 1).unsqueeze(1) for part in state))
-    owner = torch.arange(len(beta), device=beta.device).repeat_interleave(beta.shape[1])
-    numbers = (~flat.done).squeeze(1).nonzero().squeeze(1)
-    part, now = problem.rows(owner[numbers]), flat.rows(numbers)
+    # Rows that are done are left out by and by, but for one: a single row would be compiled for anew.
+    owner = torch.arange(shape[0], device=beta.device).repeat_interleave(shape[1])
+    numbers = (~state.done).squeeze(1).nonzero().squeeze(1)
+    part, now = problem.rows(owner[numbers]), state.rows(numbers)
     for _ in range(steps - _TOGETHER):
         active = (~now.done).squeeze(1).nonzero().squeeze(1)
         if len(active) == 0:
             break
-        if 4 * len(active) < 3 * len(now.done):
-            flat = flat.with_rows(numbers, now)
+        if 1 < len(active) < 0.75 * len(now.done):
+            state = state.with_rows(numbers, now)
             numbers, part, now = numbers[active], part.rows(active), now.rows(active)
         now = _advance(part, kind, now, tolerance)
-    flat = flat.with_rows(numbers, now)
-    shape = beta.shape
-    return flat.beta.abs().view(shape), flat.tau.view(shape), flat.gain.view(shape), flat.done.view(shape)
+    state = state.with_rows(numbers, now)
+    return state.beta.abs().view(shape), state.tau.view(shape), state.gain.view(shape), state.done.view(shape)
 
 
 def twins(value: Tensor, beta: Tensor, tau: Tensor, radius: float) -> Tensor:
@@ -228,11 +233,20 @@ def _aimed(
 
 
 def _advance(problem: Problem, kind: Kind, state: _State, tolerance: float) -> _State:
-    """Take the step where it leads uphill; where it does not, stay and aim again with more damping."""
-    products = _products(problem, state.next_beta, state.next_tau)
-    # Compiled for rows of one start, of which there are most; one row alone would be compiled for anew.
-    judged = _judged if kind == "with_line" and state.beta.shape[1] == 1 < len(state.beta) else _judged.eager
-    return judged(*products, problem.r, *problem.ends, kind, state, tolerance)
+    """Take the step where it leads uphill; where it does not, stay and aim again with more damping.
+
+    The rows of the state are the starts of each problem, one after another.
+    """
+    shape = len(problem.t), -1
+    products = _products(problem, state.next_beta.view(shape), state.next_tau.view(shape))
+    with_columns, with_itself = (v.view(-1, 1, 6, 3) for v in products)
+    r, low, high = (problem.r, *problem.ends)
+    each = len(with_itself) // len(r)
+    if each > 1:
+        r, low, high = (v.repeat_interleave(each, 0) for v in (r, low, high))
+    # The fits of a search are with a line; one row alone would be compiled for anew.
+    judged = _judged if kind == "with_line" and len(r) > 1 else _judged.eager
+    return judged(with_columns, with_itself, r, low, high, kind, state, tolerance)
 
 
 @Fused

@@ -18,6 +18,7 @@ from torch import Tensor
 from fmiqa.distributed import largest, share
 from fmiqa.fusing import ahead, is_fusing
 from fmiqa.maps import MapIndex
+from fmiqa.pages import pages_kept
 from fmiqa.pooling import Pool, pool_scores
 from fmiqa.selection.criteria import Objective
 
@@ -121,6 +122,7 @@ class Candidates:
         """
         return [ranked(row, int(row.argmax())) for row in self.tried(sets, allowed, leaving=leaving)]
 
+    @pages_kept()
     def tried(self, sets: Sequence[Sequence[int]], allowed: Tensor, *, leaving: bool = False) -> Tensor:
         """(S, M) the criterion of each set with each map among `allowed` (S, M); -inf for the others.
 
@@ -210,8 +212,10 @@ class _State:
         own = c.columns(candidate, problem)
         group = torch.zeros_like(candidate) if c.pool == "mean" else c._layer[candidate]
         sign = -1 if leaving else 1
-        count = self._count[problem, group][:, None]
-        mean = self._total[problem, group].add(own, alpha=sign) / (count + sign)
+        shared = c.pool == "mean" and len(self._total) == 1
+        row = (slice(1), 0) if shared else (problem, group)
+        count = self._count[row][:, None]
+        mean = torch.add(self._total[row], own, alpha=sign, out=own).div_(count + sign)
         if c.pool == "mean":
             return mean
         if leaving:  # the last map of a layer takes the layer with it
@@ -220,6 +224,7 @@ class _State:
         return ((self._log_sum[problem] - self._logs[problem, group] + mean.log()) / present).exp()
 
 
+@pages_kept()
 def climb(
     candidates: Candidates,
     sets: Sequence[Sequence[int]],
