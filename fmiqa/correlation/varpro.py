@@ -87,10 +87,19 @@ class _State(NamedTuple):
     @classmethod
     def at(cls, beta: Tensor, tau: Tensor) -> _State:
         """Where nothing is known yet: the step to try is to stay, and anything is better."""
-        nowhere, damping = torch.full_like(beta, -torch.inf), torch.full_like(beta, 1e-2)
-        parts = (beta.new_zeros(*beta.shape, number) for number in (2, 3, 3))
-        done = torch.zeros_like(beta, dtype=torch.bool)
-        return cls(beta, tau, damping, nowhere, *parts, beta.clone(), tau.clone(), nowhere.clone(), done)
+        return cls(
+            beta=beta,
+            tau=tau,
+            damping=torch.full_like(beta, 1e-2),
+            gain=torch.full_like(beta, -torch.inf),
+            gradient=beta.new_zeros(*beta.shape, 2),
+            hessian=beta.new_zeros(*beta.shape, 3),
+            gauss_newton=beta.new_zeros(*beta.shape, 3),
+            next_beta=beta.clone(),
+            next_tau=tau.clone(),
+            promise=torch.zeros_like(beta),
+            done=torch.zeros_like(beta, dtype=torch.bool),
+        )
 
     def rows(self, numbers: Tensor) -> _State:
         return _State(*(part[numbers] for part in self))
@@ -240,10 +249,8 @@ def _advance(problem: Problem, kind: Kind, state: _State, tolerance: float) -> _
     shape = len(problem.t), -1
     products = _products(problem, state.next_beta.view(shape), state.next_tau.view(shape))
     with_columns, with_itself = (v.view(-1, 1, 6, 3) for v in products)
-    r, low, high = (problem.r, *problem.ends)
-    each = len(with_itself) // len(r)
-    if each > 1:
-        r, low, high = (v.repeat_interleave(each, 0) for v in (r, low, high))
+    each = len(with_itself) // len(problem.t)
+    r, low, high = (v.repeat_interleave(each, 0) for v in (problem.r, *problem.ends))
     # The fits of a search are with a line; one row alone would be compiled for anew.
     judged = _judged if kind == "with_line" and len(r) > 1 else _judged.eager
     return judged(with_columns, with_itself, r, low, high, kind, state, tolerance)

@@ -122,7 +122,6 @@ class Candidates:
         """
         return [ranked(row, int(row.argmax())) for row in self.tried(sets, allowed, leaving=leaving)]
 
-    @pages_kept()
     def tried(self, sets: Sequence[Sequence[int]], allowed: Tensor, *, leaving: bool = False) -> Tensor:
         """(S, M) the criterion of each set with each map among `allowed` (S, M); -inf for the others.
 
