@@ -14,7 +14,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 
-# Each intermediate value goes into the loop that uses it, however much it reads: a window's taps are never kept.
+# With these at no limit, each intermediate value goes into the loop that uses it, however much it reads.
 _ONE_LOOP = ("realize_reads_threshold", "realize_acc_reads_threshold", "realize_opcount_threshold")
 _NO_LIMIT = 10_000
 
@@ -74,13 +74,16 @@ class Fused(Generic[P, R]):
 
     Args:
         function: without side effects; its tensors may come in any size.
+        one_loop: compute each value anew in every loop that uses it, so that none is ever kept, such as a window's
+            taps. Where many values are used twice, compiling takes minutes.
 
     Attributes:
         eager: the function itself.
     """
 
-    def __init__(self, function: Callable[P, R]) -> None:
+    def __init__(self, function: Callable[P, R], *, one_loop: bool = False) -> None:
         self.eager = function
+        self._limits = _ONE_LOOP if one_loop else ()
         self._compiled: Callable[P, R] | None = None
         self._failed = False
 
@@ -103,5 +106,5 @@ class Fused(Generic[P, R]):
     def _compile(self) -> Callable[P, R]:
         from torch._inductor import config
 
-        options: dict[str, Any] = {name: _NO_LIMIT for name in _ONE_LOOP if hasattr(config, name)}
+        options: dict[str, Any] = {name: _NO_LIMIT for name in self._limits if hasattr(config, name)}
         return torch.compile(self.eager, dynamic=True, options=options)

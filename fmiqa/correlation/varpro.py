@@ -186,7 +186,7 @@ def refine(
     shape = beta.shape
     beta, tau = _bounded(*problem.ends, kind, beta, tau)
     # Every start is a row of its own: one that has tried nothing yet, and is better anywhere.
-    state = _State.at(*(v.reshape(-1, 1) for v in (beta, tau)))
+    state = _State.at(*(v.reshape(-1, 1).clone() for v in (beta, tau)))
     for _ in range(1 + min(steps, _TOGETHER)):
         state = _advance(problem, kind, state, tolerance)
     value, promise, beta, tau = (v.view(shape) for v in (state.gain, state.promise, state.beta, state.tau))
@@ -248,9 +248,11 @@ def _advance(problem: Problem, kind: Kind, state: _State, tolerance: float) -> _
     """
     shape = len(problem.t), -1
     products = _products(problem, state.next_beta.view(shape), state.next_tau.view(shape))
-    with_columns, with_itself = (v.view(-1, 1, 6, 3) for v in products)
-    each = len(with_itself) // len(problem.t)
-    r, low, high = (v.repeat_interleave(each, 0) for v in (problem.r, *problem.ends))
+    each = len(state.beta) // len(problem.t)
+    sums = [v.view(-1, 1, 6, 3) for v in products]
+    sides = [v.repeat_interleave(each, 0) for v in (problem.r, *problem.ends)]
+    # Copies, since for a view its base would be compiled for too.
+    with_columns, with_itself, r, low, high = (v.clone() for v in (*sums, *sides))
     # The fits of a search are with a line; one row alone would be compiled for anew.
     judged = _judged if kind == "with_line" and len(r) > 1 else _judged.eager
     return judged(with_columns, with_itself, r, low, high, kind, state, tolerance)

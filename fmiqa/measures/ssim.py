@@ -17,6 +17,7 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -228,14 +229,14 @@ class SSIM:
         return [w / sum(weights) for w in weights]
 
 
-@Fused
+@partial(Fused, one_loop=True)
 def _down(test: Tensor, shift: Tensor, maps: Tensor, taps: list[float]) -> tuple[Tensor, Tensor, Tensor]:
     """Columns under the window: of the shifted test maps, of their squares, of their squared difference."""
     x = test - shift
     return _blur(x, taps, -2), _blur(x * x, taps, -2), _blur((x - maps).square(), taps, -2)
 
 
-@Fused
+@partial(Fused, one_loop=True)
 def _alike(
     columns: tuple[Tensor, Tensor, Tensor],
     shift: Tensor,
