@@ -15,7 +15,7 @@ from fmiqa.io import load_tensors, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.pooling import Pool, pool_scores
 
-__all__ = ["COMPUTATION", "ScoreMatrix"]
+__all__ = ["COMPUTATION", "ScoreMatrix", "differing_computation", "sources_of"]
 
 COMPUTATION = ("network", "weights_sha256", "stage", "viewing", "precision", "measure")
 """The options that map scores depend on, beside the images."""
@@ -151,3 +151,28 @@ class ScoreMatrix:
             f"ScoreMatrix({len(self)} images of {len(set(self.groups))} references x {len(self.maps)} maps"
             f"{', ' + source if source else ''})"
         )
+
+
+def sources_of(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of each score matrix behind a joined one or a result, by source name (`""` for a single one)."""
+    return options.get("sources") or {"": dict(options)}
+
+
+def differing_computation(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What map scores depend on where two score matrices or results say otherwise of it.
+
+    Args:
+        one: the options of a score matrix or the source of a result, joined ones too.
+        other: those of another.
+
+    Returns:
+        Name of the option, with the source before it if it has a name, and both values. What one of them does not
+        say is not among them.
+    """
+    ours, theirs = sources_of(one), sources_of(other)
+    return [
+        (f"{source} {key}".strip(), options[key], theirs[source][key])
+        for source, options in ours.items()
+        for key in COMPUTATION
+        if key in options and key in theirs.get(source, {}) and options[key] != theirs[source][key]
+    ]

@@ -22,7 +22,6 @@ from fmiqa.cli.results import (
     judging,
     load_scores,
     recorded_extractors,
-    sources_of,
 )
 from fmiqa.comparing import compare
 from fmiqa.correlation import Form
@@ -32,7 +31,7 @@ from fmiqa.measures import get_measure
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.peers import PEERS, peer_scores
 from fmiqa.pooling import pool_scores
-from fmiqa.scores import ScoreMatrix
+from fmiqa.scores import ScoreMatrix, sources_of
 from fmiqa.selection import Selection
 from fmiqa.tables import text_table
 

@@ -17,7 +17,7 @@ from fmiqa.errors import InputError, WeightsError
 from fmiqa.features import FeatureExtractor
 from fmiqa.maps import MapIndex
 from fmiqa.metrics import SelectedFeatureIQM
-from fmiqa.scores import COMPUTATION, ScoreMatrix
+from fmiqa.scores import ScoreMatrix, differing_computation, sources_of
 from fmiqa.selection import Selection
 from fmiqa.viewing import Viewing
 
@@ -30,7 +30,6 @@ __all__ = [
     "judging",
     "load_scores",
     "recorded_extractors",
-    "sources_of",
 ]
 
 
@@ -49,11 +48,6 @@ def load_scores(given: Sequence[str], args: argparse.Namespace) -> ScoreMatrix:
     if twice is not None:
         args.parser.error(f"two score matrices go by the name {twice!r}; give names: NAME={files[0][1]} NAME=...")
     return ScoreMatrix.concat({name: ScoreMatrix.load(path) for name, (_, path) in zip(names, files, strict=True)})
-
-
-def sources_of(source: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The options of each score matrix behind a result, by source name (`""` for a single one)."""
-    return source.get("sources") or {"": dict(source)}
 
 
 def recorded_extractors(
@@ -99,12 +93,9 @@ def check_same_computation(chosen: Selection | SelectedFeatureIQM, scores: Score
             f"{what} needs the score matrices {wanted}, these are {given}; "
             "give each as NAME=FILE, by the name it had when the maps were chosen"
         )
-    theirs, ours = sources_of(chosen.source), sources_of(scores.options)
     differing = [
-        f"{key}: {theirs[name][key]!r} there, {ours[name][key]!r} in the score matrix"
-        for name in theirs
-        for key in COMPUTATION
-        if key in theirs[name] and key in ours.get(name, {}) and theirs[name][key] != ours[name][key]
+        f"{option}: {theirs!r} there, {ours!r} in the score matrix"
+        for option, theirs, ours in differing_computation(chosen.source, scores.options)
     ]
     if differing:
         raise InputError(

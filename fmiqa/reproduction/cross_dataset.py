@@ -19,7 +19,7 @@ from fmiqa.maps import MapIndex
 from fmiqa.plotting import ORANGE, axes
 from fmiqa.pooling import Pool
 from fmiqa.reproduction.result import mean_and_error
-from fmiqa.scores import COMPUTATION, ScoreMatrix
+from fmiqa.scores import COMPUTATION, ScoreMatrix, differing_computation, sources_of
 from fmiqa.selection import cross_validate, forward_select
 from fmiqa.tables import html_table, markdown_table, text_table
 
@@ -277,12 +277,9 @@ def _check_same(matrices: Mapping[str, ScoreMatrix]) -> None:
     for other, scores in matrices.items():
         if scores.maps != first.maps:
             raise InputError(f"{other} has other maps ({scores.maps!r}) than {name} ({first.maps!r})")
-        ours, theirs = _computation(scores), _computation(first)
         differing = [
-            f"{part or 'network'} {key}: {theirs[part][key]!r} of {name}, {ours[part][key]!r} of {other}"
-            for part in ours
-            for key in COMPUTATION
-            if key in ours[part] and key in theirs.get(part, {}) and ours[part][key] != theirs[part][key]
+            f"{option}: {ours!r} of {name}, {theirs!r} of {other}"
+            for option, ours, theirs in differing_computation(first.options, scores.options)
         ]
         if differing:
             raise InputError(
@@ -293,8 +290,8 @@ def _check_same(matrices: Mapping[str, ScoreMatrix]) -> None:
 
 def _computation(scores: ScoreMatrix) -> dict[str, dict[str, Any]]:
     """What map scores depend on beside the images, by source (`""` for a single one)."""
-    sources = scores.options.get("sources") or {"": scores.options}
-    return {source: {k: options[k] for k in COMPUTATION if k in options} for source, options in sources.items()}
+    sources = sources_of(scores.options).items()
+    return {source: {k: options[k] for k in COMPUTATION if k in options} for source, options in sources}
 
 
 def _shared(groups: Sequence[Sequence[str]]) -> Tensor:
