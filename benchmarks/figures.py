@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 from common import RESULTS
+from measuring import MIB
 from score_matrix import WITHOUT_SSIM
 
 from fmiqa.io import write_whole
@@ -23,8 +24,6 @@ from fmiqa.plotting import BLUE, GREEN, GREY, ORANGE, SKY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-MIB = 2**20
 
 
 def main() -> None:

@@ -33,7 +33,8 @@ with pages_kept():
     faults()
     with pages_kept():
         faults()
-    within = faults()
+    # A small block may fall into the freed one now and then, and the next is of fresh pages: not three times.
+    within = min(faults() for _ in range(3))
 more = held() - start
 print(json.dumps({"outside": outside, "within": within, "more": more, "after": faults(5, 2**26)}))
 """
@@ -52,10 +53,9 @@ def run(**environment: str) -> dict[str, int]:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
 def test_no_fresh_pages_until_the_outermost_ends_and_memory_goes_back_after() -> None:
     found = run(THP_MEM_ALLOC_ENABLE="0")
-    if found["outside"] < 9 * BLOCK:
+    if found["outside"] < 5 * BLOCK:
         pytest.skip("this system hands out larger pages")
-    # A small block may fall into the freed one now and then, and the next comes from fresh pages.
-    assert found["within"] < 3 * BLOCK
+    assert found["within"] < BLOCK // 10
     assert found["more"] < 2**24
     # Once is 4 blocks; kept, the other four times would take none.
     assert found["after"] > 19 * BLOCK

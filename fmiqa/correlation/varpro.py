@@ -249,10 +249,9 @@ def _advance(problem: Problem, kind: Kind, state: _State, tolerance: float) -> _
     shape = len(problem.t), -1
     products = _products(problem, state.next_beta.view(shape), state.next_tau.view(shape))
     each = len(state.beta) // len(problem.t)
-    sums = [v.view(-1, 1, 6, 3) for v in products]
-    sides = [v.repeat_interleave(each, 0) for v in (problem.r, *problem.ends)]
+    sides = (v.repeat_interleave(each, 0) for v in (problem.r, *problem.ends))
     # Copies, since for a view its base would be compiled for too.
-    with_columns, with_itself, r, low, high = (v.clone() for v in (*sums, *sides))
+    with_columns, with_itself, r, low, high = (v.clone() for v in (*products, *sides))
     # The fits of a search are with a line; one row alone would be compiled for anew.
     judged = _judged if kind == "with_line" and len(r) > 1 else _judged.eager
     return judged(with_columns, with_itself, r, low, high, kind, state, tolerance)
@@ -311,7 +310,7 @@ def _sigmoid(problem: Problem, beta: Tensor, tau: Tensor) -> Tensor:
 
 
 def _products(problem: Problem, beta: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean products of the sigmoid's family with 1, t and y, and with its first three: (P, S, 6, 3) each."""
+    """Mean products of the sigmoid's family with 1, t and y, and with its first three: (P S, 1, 6, 3) each."""
     z = (problem.t.unsqueeze(1) - tau.unsqueeze(-1)) * beta.unsqueeze(-1)
     # The sigmoid s, its first derivatives by log beta and by shift, and its second ones, side by side.
     columns = z.new_empty(*z.shape[:2], 6, z.shape[-1])
@@ -322,10 +321,9 @@ def _products(problem: Problem, beta: Tensor, tau: Tensor) -> tuple[Tensor, Tens
     torch.addcmul(d2, s, d2, value=-2, out=d22)
     torch.mul(d22, z, out=d12)
     torch.addcmul(d1, d12, z, out=d11)
-    problems, starts, points = z.shape
-    with_columns = torch.bmm(columns.flatten(1, 2), problem.basis).view(problems, starts, 6, 3)
+    with_columns = torch.bmm(columns.flatten(1, 2), problem.basis).view(-1, 1, 6, 3)
     flat = columns.flatten(0, 1)
-    with_itself = torch.bmm(flat, flat[:, :3].transpose(1, 2)).view(problems, starts, 6, 3) / points
+    with_itself = torch.bmm(flat, flat[:, :3].transpose(1, 2)).unsqueeze(1) / z.shape[-1]
     return with_columns, with_itself
 
 

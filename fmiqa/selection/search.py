@@ -211,7 +211,7 @@ class _State:
         own = c.columns(candidate, problem)
         group = torch.zeros_like(candidate) if c.pool == "mean" else c._layer[candidate]
         sign = -1 if leaving else 1
-        shared = c.pool == "mean" and len(self._total) == 1
+        shared = c.pool == "mean" and len(self._total) == 1  # one set: its total is not copied for each row
         row = (slice(1), 0) if shared else (problem, group)
         count = self._count[row][:, None]
         mean = torch.add(self._total[row], own, alpha=sign, out=own).div_(count + sign)
