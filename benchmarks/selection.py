@@ -26,7 +26,6 @@ from scipy.optimize import curve_fit
 import fmiqa
 from fmiqa import MapIndex, ScoreMatrix
 from fmiqa.fusing import fusing
-from fmiqa.pages import pages_kept
 from fmiqa.selection.criteria import Objective
 from fmiqa.selection.search import Candidates
 from fmiqa.tables import text_table
@@ -145,15 +144,14 @@ def loop_plcc(x: Array, y: Array) -> float:
 
 
 def shortest(function: Callable[[], object], repeats: int, device: str) -> float:
-    """Seconds of the fastest of some calls, after one that warms up, with memory pages kept as in a selection."""
+    """Seconds of the fastest of some calls, after one that warms up."""
     seconds = []
-    with pages_kept():
-        for _ in range(repeats + 1):
-            start = time.perf_counter()
-            function()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        function()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
     return min(seconds[1:])
 
 

@@ -19,7 +19,6 @@ from fmiqa.networks import NETWORKS, Layer, Stage, blank_network, conv_filters, 
 from fmiqa.precision import Precision, reduced
 from fmiqa.viewing import Viewing
 from fmiqa.weights import StateDict, download, fingerprint, fit_state, read_state, seeded_state
-from fmiqa.winograd import convolve_winograd, suits_winograd
 
 __all__ = ["FeatureExtractor", "Operation", "run_node"]
 
@@ -35,8 +34,7 @@ _MOST_PLANS = 64
 class FeatureExtractor(nn.Module):
     """A network cut to its convolutional layers, with the input normalisation inside.
 
-    The network is copied, frozen and in evaluation mode; nothing of the given module is changed. On CPUs, where no
-    gradient is asked for, 3 x 3 convolutions of many channels run by `fmiqa.winograd`: rounded otherwise, no more.
+    The network is copied, frozen and in evaluation mode; nothing of the given module is changed.
 
     Args:
         model: `"alexnet"` (1152 maps), `"vgg11"`, `"vgg13"`, `"vgg16"` (4224), `"vgg19"`,
@@ -382,8 +380,6 @@ def run_node(
     module = network.get_submodule(str(node.target))
     if filters is not None:
         return conv_filters(module, args[0], filters)
-    if isinstance(module, nn.Conv2d) and suits_winograd(module, *args):
-        return convolve_winograd(module, *args)
     return module(*args, **kwargs)
 
 

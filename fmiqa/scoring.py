@@ -23,7 +23,6 @@ from fmiqa.features import FeatureExtractor
 from fmiqa.fusing import ahead, fusing
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Measure
-from fmiqa.pages import pages_kept
 from fmiqa.parts import Parts, SampleSource
 from fmiqa.scores import ScoreMatrix
 from fmiqa.tiling import Tiling
@@ -130,8 +129,7 @@ def score_matrix(
     mine = share([number for number in range(len(run.plan)) if number not in finished])
     done = sum(len(run.plan[number]) for number in finished)
     total = done + sum(len(run.plan[number]) for number in mine)
-    kept = pages_kept() if home.type == "cpu" else contextlib.nullcontext()
-    with kept, _bar(progress and is_first(), total, done) as bar:
+    with _bar(progress and is_first(), total, done) as bar:
         for number, part in run.compute(mine):
             parts.add(number, part)
             bar.update(len(part["rows"]))

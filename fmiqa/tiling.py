@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, fx, nn
 
 from fmiqa.errors import InputError
-from fmiqa.pages import give_back
 
 if TYPE_CHECKING:
     from fmiqa.comparison import MapScorer
@@ -102,7 +101,6 @@ class Tiling:
                     )
                     x, y = (maps[..., seen[0], seen[1]] for maps in (x, y))
                     totals[layer] += count * self._scorer.compare(layer, x, measure.prepare(y)).double().cpu()
-                give_back()  # the next tile, of another size, would not fit in what this one leaves
         parts = []
         for layer, (_, h, w) in self._shapes.items():
             parts.append(totals[layer] / ((h - self._window + 1) * (w - self._window + 1)))

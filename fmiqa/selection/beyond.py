@@ -18,7 +18,6 @@ from torch import Tensor
 from fmiqa.correlation import Form
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap
-from fmiqa.pages import pages_kept
 from fmiqa.pooling import Pool
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection.criteria import Criterion
@@ -262,7 +261,6 @@ def _not_worse_than_forward(problem: Problem, found: _Found, tol: float, **optio
     return problem.selection(plain, steps, **options)
 
 
-@pages_kept()
 def _float(problem: Problem, tol: float, bar: Any) -> _Found:
     c, allowed = problem.candidates, problem.allowed.clone()
     chosen, steps = list(problem.start), list[Step]()
@@ -299,7 +297,6 @@ def _float(problem: Problem, tol: float, bar: Any) -> _Found:
     return found
 
 
-@pages_kept()
 def _eliminate(problem: Problem, chosen: list[int], steps: list[Step], min_maps: int, tol: float, bar: Any) -> _Found:
     c = problem.candidates
     value = highest = float(c.value([chosen])) if chosen else 0.0
@@ -324,7 +321,6 @@ def _eliminate(problem: Problem, chosen: list[int], steps: list[Step], min_maps:
     return _Found(value, chosen, steps)
 
 
-@pages_kept()
 def _beam(problem: Problem, width: int, tol: float, bar: Any) -> _Found:
     c = problem.candidates
     found = _Found(float(c.value([problem.start])), problem.start, [])

@@ -18,7 +18,6 @@ from torch import Tensor
 from fmiqa.distributed import largest, share
 from fmiqa.fusing import ahead, is_fusing
 from fmiqa.maps import MapIndex
-from fmiqa.pages import pages_kept
 from fmiqa.pooling import Pool, pool_scores
 from fmiqa.selection.criteria import Objective
 
@@ -223,7 +222,6 @@ class _State:
         return ((self._log_sum[problem] - self._logs[problem, group] + mean.log()) / present).exp()
 
 
-@pages_kept()
 def climb(
     candidates: Candidates,
     sets: Sequence[Sequence[int]],
