@@ -2,7 +2,9 @@
 
 A window of some pixels reaches a few positions of the first layer, some more of the next. The network is run once on
 the whole image and its values are kept; then, for many changed windows in one batch, each operation runs on the part of
-its input that has changed and as much around it as its kernel sees, taken from what was kept.
+its input that has changed and as much around it as its kernel sees. What goes from operation to operation is the change
+itself, new value less kept one: a convolution or an average of no change is exactly 0, and so is what a maximum or a
+function of single positions makes of it, so that a window changes nothing beyond its reach, on any processor.
 """
 
 from __future__ import annotations
@@ -69,8 +71,8 @@ class Replay:
                 f"{', '.join(obstacles)} of this network is not known to be local; leave local=None to run whole images"
             )
         self.local = not obstacles if local is None else local
-        self._kept: dict[str, Tensor] = {}  # (H, W, C) of each node that is an output, or joined with others
-        self._padded: dict[str, Tensor] = {}  # (H, W, C) the input of each convolution or pooling, with its padding
+        self._kept: dict[str, Tensor] = {}  # (H, W, C) the value of each node
+        self._padded: dict[str, Tensor] = {}  # (H, W, C) the input of each maximum pooling, with its padding
         self._largest = 0
         with torch.inference_mode(), strict_float32(extractor.device):
             if self.local:
@@ -88,7 +90,8 @@ class Replay:
             lefts: (W,) the windows' first columns.
 
         Returns:
-            (W, M) the mean of a map with the new pixels less that without.
+            (W, M) the mean of a map with the new pixels less that without; where runs are `local`, exactly 0 if the
+            window reaches no position of the map.
         """
         patches = (patches.to(self.image) - self.extractor.mean) / self.extractor.std
         with strict_float32(self.extractor.device):
@@ -125,18 +128,15 @@ class Replay:
     def _keep(self) -> None:
         network = self.extractor.network
         values: dict[str, Tensor] = {}
-        for node, outputs, filters in self._nodes:
+        for node, _, filters in self._nodes:
             own = {i.name: values[i.name].clone() for i in node.all_input_nodes}  # some nodes write in place
             value = run_node(network, node, own, filters, self.image)
             values[node.name] = value
-            if outputs:
-                self._kept[node.name] = _channels_last(value)
+            self._kept[node.name] = _channels_last(value)
             window = _window(network, node)
-            if window is not None:
+            if window is not None and not window.is_linear:
                 before = values[node.all_input_nodes[0].name]
                 self._padded[node.name] = _channels_last(window.pad(before, value.shape[-2:]))
-            elif len(node.all_input_nodes) > 1:
-                self._kept.update((i.name, _channels_last(values[i.name])) for i in node.all_input_nodes)
 
     def _locally(self, patches: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
         network, samples = self.extractor.network, patches.shape[1]
@@ -144,88 +144,98 @@ class Replay:
         changes = []
         for node, outputs, filters in self._nodes:
             before = [found[i.name] for i in node.all_input_nodes]
-            window = _window(network, node)
+            window, kept = _window(network, node), self._kept[node.name]
             if node.op == "placeholder":
-                region = _Region(tops, lefts, _channels_last_batch(patches.flatten(0, 1)))
+                old = _part(kept, tops, lefts, *patches.shape[-2:])
+                region = _Region(tops, lefts, (patches.permute(0, 1, 3, 4, 2) - old[:, None]).flatten(0, 1))
             elif window is not None:
                 region = self._through(node, window, before[0], filters)
             else:
-                if len(before) > 1:
-                    before = self._joined(node, before)
-                names = [i.name for i in node.all_input_nodes]
-                values = {n: b.values.permute(0, 3, 1, 2).clone() for n, b in zip(names, before, strict=True)}
-                result = run_node(network, node, values, None, self.image)
-                region = before[0]._replace(values=_channels_last_batch(result))
+                region = self._pointwise(node, before)
             found[node.name] = region
-            self._largest = max(self._largest, region.values[0].numel())
+            self._largest = max(self._largest, region.change[0].numel())
             for layer, channels in outputs:
-                kept = self._kept[node.name]
-                new, old = region.values, region.of(kept)
-                if channels is not None:
-                    new, old = new[..., channels], old[..., channels]
+                change = region.change if channels is None else region.change[..., channels]
                 if layer.rectify:
-                    new, old = new.relu(), old.relu()
-                moved = new.unflatten(0, (-1, samples)).mean(1) - old
+                    old = region.of(kept if channels is None else kept[..., channels])
+                    change = (old + change).relu() - old.relu()
+                moved = change.unflatten(0, (-1, samples)).mean(1)
                 changes.append(moved.sum((1, 2)) / (kept.shape[0] * kept.shape[1]))
         return torch.cat(changes, 1)
 
     def _through(self, node: fx.Node, window: _Window, before: _Region, filters: list[int] | None) -> _Region:
         """A convolution or pooling, where the region before it reaches."""
-        padded = self._padded[node.name]
-        spans, starts = [], []
+        kept = self._kept[node.name]
+        counts, spans, starts = [], [], []
         for axis, start in enumerate((before.top, before.left)):
-            size, step, reach = before.values.shape[1 + axis], window.stride[axis], window.reach(axis)
-            count = (padded.shape[axis] - reach - 1) // step + 1
-            touched = min((size - 1 + reach) // step + 1, count)
+            size, step, reach = before.change.shape[1 + axis], window.stride[axis], window.reach(axis)
+            touched = min((size - 1 + reach) // step + 1, kept.shape[axis])
             first = -torch.div(reach - window.padding[axis] - start, step, rounding_mode="floor")
-            starts.append(first.clamp(0, count - touched))
+            counts.append(touched)
+            starts.append(first.clamp(0, kept.shape[axis] - touched))
             spans.append((touched - 1) * step + reach + 1)
+        to = starts[0], starts[1]
+        top, left = to[0] * window.stride[0], to[1] * window.stride[1]
         shifted = before._replace(top=before.top + window.padding[0], left=before.left + window.padding[1])
-        crop = shifted.widened(padded, starts[0] * window.stride[0], starts[1] * window.stride[1], *spans)
-        self._largest = max(self._largest, crop[0].numel())
-        values = window.run(crop.permute(0, 3, 1, 2), filters)
-        return _Region(starts[0], starts[1], _channels_last_batch(values))
+        change = shifted.widened(top, left, spans[0], spans[1])
+        self._largest = max(self._largest, change[0].numel())
+        if window.is_linear:
+            return _Region(*to, _channels_last_batch(window.run(change.permute(0, 3, 1, 2), filters)))
+        padded = shifted.repeated(_part(self._padded[node.name], top, left, spans[0], spans[1]))
+        values = _channels_last_batch(window.run((padded + change).permute(0, 3, 1, 2), filters))
+        return _Region(*to, values - shifted.repeated(_part(kept, *to, counts[0], counts[1])))
 
-    def _joined(self, node: fx.Node, before: list[_Region]) -> list[_Region]:
-        """Regions of several inputs of one size, each made as wide as all of them together."""
+    def _pointwise(self, node: fx.Node, before: list[_Region]) -> _Region:
+        """An operation that takes each position by itself."""
+        if len(before) > 1:
+            before = self._joined(before, self._kept[node.name].shape)
+        values = {
+            i.name: (b.of(self._kept[i.name]) + b.change).permute(0, 3, 1, 2)
+            for i, b in zip(node.all_input_nodes, before, strict=True)
+        }
+        result = _channels_last_batch(run_node(self.extractor.network, node, values, None, self.image))
+        region = before[0]
+        touched = torch.stack([(b.change != 0).any(-1, keepdim=True) for b in before]).any(0)
+        return region._replace(change=torch.where(touched, result - region.of(self._kept[node.name]), 0.0))
+
+    def _joined(self, before: list[_Region], size: torch.Size) -> list[_Region]:
+        """Regions of several inputs of one size (H, W, ...), each made as wide as all of them together."""
         top = torch.stack([b.top for b in before]).amin(0)
         left = torch.stack([b.left for b in before]).amin(0)
-        height = max(int((b.top - top).max()) + b.values.shape[1] for b in before)
-        width = max(int((b.left - left).max()) + b.values.shape[2] for b in before)
-        kept = [self._kept[i.name] for i in node.all_input_nodes]
-        height, width = min(height, kept[0].shape[0]), min(width, kept[0].shape[1])
-        top, left = top.clamp(max=kept[0].shape[0] - height), left.clamp(max=kept[0].shape[1] - width)
-        return [_Region(top, left, b.widened(k, top, left, height, width)) for b, k in zip(before, kept, strict=True)]
+        height = min(size[0], max(int((b.top - top).max()) + b.change.shape[1] for b in before))
+        width = min(size[1], max(int((b.left - left).max()) + b.change.shape[2] for b in before))
+        top, left = top.clamp(max=size[0] - height), left.clamp(max=size[1] - width)
+        return [_Region(top, left, b.widened(top, left, height, width)) for b in before]
 
 
 class _Region(NamedTuple):
-    """A part of some map that has changed: of W windows, S samples each."""
+    """The part of some map that W windows change, S samples each."""
 
     top: Tensor  # (W,)
     left: Tensor  # (W,)
-    values: Tensor  # (W S, h, w, C)
+    change: Tensor  # (W S, h, w, C) new values less those kept
 
     def of(self, kept: Tensor) -> Tensor:
-        """(W, h, w, C) the same part of what was kept, (H, W, C)."""
-        height, width = self.values.shape[1:3]
-        return kept[_along(self.top, height)[:, :, None], _along(self.left, width)[:, None, :]]
+        """(W S, h, w, C) the same part of what was kept, (H, W, C)."""
+        return self.repeated(_part(kept, self.top, self.left, *self.change.shape[1:3]))
 
-    def widened(self, kept: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
-        """(W S, height, width, C) another part: changed where this region is, as kept elsewhere."""
-        rows, columns = _along(top, height), _along(left, width)
-        context = kept[rows[:, :, None], columns[:, None, :]]
-        samples = len(self.values) // len(context)
-        rows, columns = rows - self.top[:, None], columns - self.left[:, None]
-        tall, wide = self.values.shape[1:3]
-        changed = ((rows >= 0) & (rows < tall))[:, :, None] & ((columns >= 0) & (columns < wide))[:, None, :]
-        rows, columns = (v.clamp(0, n - 1).repeat_interleave(samples, 0) for v, n in ((rows, tall), (columns, wide)))
-        number = torch.arange(len(self.values), device=kept.device)[:, None, None]
-        moved = self.values[number, rows[:, :, None], columns[:, None, :]].unflatten(0, (-1, samples))
-        return torch.where(changed[:, None, :, :, None], moved, context[:, None]).flatten(0, 1)
+    def repeated(self, parts: Tensor) -> Tensor:
+        """(W S, ...) one part a window, once for each sample."""
+        return parts.repeat_interleave(len(self.change) // len(parts), 0)
+
+    def widened(self, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+        """(W S, height, width, C) the change in another part of the map, 0 where this region is not."""
+        rows, columns = _along(top, height) - self.top[:, None], _along(left, width) - self.left[:, None]
+        tall, wide = self.change.shape[1:3]
+        inside = ((rows >= 0) & (rows < tall))[:, :, None] & ((columns >= 0) & (columns < wide))[:, None, :]
+        rows, columns = (self.repeated(v.clamp(0, n - 1)) for v, n in ((rows, tall), (columns, wide)))
+        number = torch.arange(len(self.change), device=self.change.device)[:, None, None]
+        moved = self.change[number, rows[:, :, None], columns[:, None, :]]
+        return torch.where(self.repeated(inside)[..., None], moved, 0.0)
 
 
 class _Window(NamedTuple):
-    """A convolution or pooling: what it sees along rows and columns, and itself without padding."""
+    """A convolution or pooling: what it sees along rows and columns, and itself without padding and bias."""
 
     module: nn.Module
     kernel: tuple[int, int]
@@ -233,25 +243,29 @@ class _Window(NamedTuple):
     padding: tuple[int, int]
     dilation: tuple[int, int]
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the change of its output is itself of the change of its input."""
+        return not isinstance(self.module, nn.MaxPool2d)
+
     def reach(self, axis: int) -> int:
         return self.dilation[axis] * (self.kernel[axis] - 1)
 
     def pad(self, value: Tensor, after: torch.Size) -> Tensor:
-        """The input with its padding, cut or filled up to what the output of size `after` was made from."""
-        fill = -torch.inf if isinstance(self.module, nn.MaxPool2d) else 0.0
+        """A maximum pooling's input, padded, cut or filled up to what the output of size `after` was made from."""
         ends = []
         for axis in (1, 0):
             needed = (after[axis] - 1) * self.stride[axis] + self.reach(axis) + 1
             ends += [self.padding[axis], needed - self.padding[axis] - value.shape[2 + axis]]
-        return F.pad(value, ends, value=fill)
+        return F.pad(value, ends, value=-torch.inf)
 
     def run(self, x: Tensor, filters: list[int] | None) -> Tensor:
         if isinstance(self.module, nn.Conv2d):
-            weight, bias, groups = self.module.weight, self.module.bias, self.module.groups
+            weight, groups = self.module.weight, self.module.groups
             if filters is None or groups > 1:
-                maps = F.conv2d(x, weight, bias, self.stride, 0, self.dilation, groups)
+                maps = F.conv2d(x, weight, None, self.stride, 0, self.dilation, groups)
                 return maps if filters is None else maps[:, filters]
-            return F.conv2d(x, weight[filters], None if bias is None else bias[filters], self.stride, 0, self.dilation)
+            return F.conv2d(x, weight[filters], None, self.stride, 0, self.dilation)
         if isinstance(self.module, nn.MaxPool2d):
             return F.max_pool2d(x, self.kernel, self.stride, 0, self.dilation)
         return F.avg_pool2d(x, self.kernel, self.stride)
@@ -284,6 +298,11 @@ def _is_local(network: fx.GraphModule, node: fx.Node) -> bool:
 
 def _along(start: Tensor, count: int) -> Tensor:
     return start[:, None] + torch.arange(count, device=start.device)
+
+
+def _part(kept: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+    """(W, height, width, C) a part of (H, W, C) for each window."""
+    return kept[_along(top, height)[:, :, None], _along(left, width)[:, None, :]]
 
 
 def _channels_last(value: Tensor) -> Tensor:

@@ -57,6 +57,41 @@ def test_dilated_strided_grouped_and_lopsided_windows() -> None:
     torch.testing.assert_close(local, whole, **CLOSE)
 
 
+class Branches(nn.Module):
+    """Convolutions, poolings, pointwise functions and joined branches, and one map that looks at one patch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.one, self.other = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1)
+        self.average, self.maximum = nn.AvgPool2d(2), nn.MaxPool2d(3, stride=1)
+        self.eye = nn.Conv2d(16, 1, (22, 26))
+        with torch.no_grad():
+            kept = self.eye.weight[:, :, 9:12, 11:14].clone()
+            self.eye.weight.zero_()[:, :, 9:12, 11:14] = kept
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.sigmoid(self.norm(self.stem(x)))
+        x = torch.cat([torch.relu(self.one(x)), nn.functional.silu(self.other(x))], 1)
+        out: Tensor = self.eye(self.maximum(self.average(x)))
+        return out
+
+
+@pytest.mark.parametrize("stage", ["relu", "conv"])
+def test_a_window_beyond_the_reach_changes_nothing_at_all(stage: str, device: str) -> None:
+    torch.manual_seed(0)
+    extractor = FeatureExtractor(Branches(), weights=None, stage=stage).to(device)  # type: ignore[arg-type]
+    replay = Replay(extractor, torch.rand(3, 48, 56, device=device), MapIndex(["eye:0"]), local=True)
+    # Rows 9 to 11 of maxima over 3 of averages over 2: pixels 18 to 27, and 2 more each way for two convolutions.
+    tops, lefts = (v.flatten().to(device) for v in torch.meshgrid(torch.arange(43), torch.arange(51), indexing="ij"))
+    patches = torch.rand(len(tops), 3, 3, 6, 6, device=device)
+    change = replay.mean_change(patches, tops, lefts)[:, 0]
+    reached = (tops + 5 >= 18 - 2) & (tops <= 27 + 2) & (lefts + 5 >= 22 - 2) & (lefts <= 31 + 2)
+    assert (change[~reached] == 0).all()  # products of 0 throughout, whatever the order of the sums
+    if stage == "conv":
+        assert (change[reached] != 0).float().mean() > 0.95  # at the rim, a maximum may pass a change over
+
+
 class Centred(nn.Module):
     """Each position depends on all of the map."""
 
