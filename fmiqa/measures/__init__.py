@@ -49,6 +49,11 @@ _KINDS = (
 MEASURES: dict[str, Callable[..., Measure]] = {kind.name: kind for kind in _KINDS}
 """The measures that names and saved options stand for."""
 
+_OF_IMAGES = {  # metrics that a feature map cannot have, and what it lacks
+    "vsnr": "grey values on a display at a distance",
+    "de_ab": "the three channels of an sRGB image",
+}
+
 
 def get_measure(measure: str | dict[str, Any] | Measure | Callable[[Tensor, Tensor], Tensor]) -> Measure:
     """A measure by its name, by its saved options, or as it is.
@@ -78,6 +83,11 @@ def get_measure(measure: str | dict[str, Any] | Measure | Callable[[Tensor, Tens
         raise InputError(
             f"the measure is the function {function}, which no saved result holds: pass "
             f"measure=fmiqa.measures.Custom({str(function).rpartition('.')[2]}, higher_is_better={rising})"
+        )
+    if str(name).lower() in _OF_IMAGES:
+        raise InputError(
+            f"{name} compares {_OF_IMAGES[str(name).lower()]}, which single feature maps are not; as a metric of whole "
+            "images it is one of fmiqa.peers (fmiqa evaluate --peers)"
         )
     if name not in MEASURES:
         raise InputError(f"no measure {name!r}: there are {', '.join(MEASURES)}, or pass a Measure of your own")

@@ -267,6 +267,12 @@ def test_names_and_their_errors() -> None:
         assert get_measure(name).name == name
     with pytest.raises(InputError, match=r"no measure 'lpips': there are ssim, ms-ssim, mse"):
         get_measure("lpips")
+    for name, lacking in (
+        ("VSNR", "grey values on a display at a distance"),
+        ("dE_ab", "the three channels of an sRGB"),
+    ):
+        with pytest.raises(InputError, match=f"{name} compares {lacking}.*one of fmiqa.peers"):
+            get_measure(name)
     with pytest.raises(InputError, match=r"measure psnr with {'bins': 3}: .*bins"):
         get_measure({"name": "psnr", "bins": 3})
     with pytest.raises(InputError, match=r"measure piq with no options: .*metric"):
