@@ -36,7 +36,7 @@ def evaluate(
     Args:
         metrics: one metric, or name -> metric.
         data: any map-style data set of `Sample`s.
-        peers: classical metrics to put beside them, names of `fmiqa.peers.PEERS` (needs the package piq).
+        peers: classical metrics to put beside them, names of `fmiqa.peers.PEERS` (most need the package piq).
         baseline: compare all others with this one only; all pairs by default.
         resamples: of the bootstrap over references.
         seed: of the bootstrap.

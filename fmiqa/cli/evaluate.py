@@ -6,7 +6,6 @@ import argparse
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.util import find_spec
 from typing import Any, get_args
 
 from torch import Tensor
@@ -26,10 +25,9 @@ from fmiqa.cli.results import (
 from fmiqa.comparing import compare
 from fmiqa.correlation import Form
 from fmiqa.datasets import IQADataset
-from fmiqa.errors import InputError
 from fmiqa.measures import get_measure
 from fmiqa.metrics import SelectedFeatureIQM
-from fmiqa.peers import PEERS, peer_scores
+from fmiqa.peers import PEERS, check_peers, peer_scores
 from fmiqa.pooling import pool_scores
 from fmiqa.scores import ScoreMatrix, sources_of
 from fmiqa.selection import Selection
@@ -83,8 +81,7 @@ def run(args: argparse.Namespace) -> None:
     check_data_options(args)
     if args.matrix and (args.save_matrix or args.peers):
         args.parser.error(f"{'--save-matrix' if args.save_matrix else '--peers'}: only with a data set")
-    if args.peers and not find_spec("piq"):
-        raise InputError("--peers needs the package piq: pip install 'fmiqa[peers]'")
+    check_peers(args.peers or ())
     chosen = Selection.load(args.selection) if args.selection else SelectedFeatureIQM.load(args.metric)
     what = args.selection or args.metric
     # A metric file says what its map scores depend on, not on which images its maps were chosen, nor how.

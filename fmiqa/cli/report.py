@@ -13,7 +13,7 @@ from fmiqa.cli.output import add_output_options, print_result, wants_progress
 from fmiqa.cli.results import check_same_computation, load_scores, recorded_extractors
 from fmiqa.comparing import compare
 from fmiqa.errors import InputError
-from fmiqa.peers import PEERS, peer_scores
+from fmiqa.peers import PEERS, check_peers, peer_scores
 from fmiqa.selection import Selection, Validation
 
 _EXAMPLES = """\
@@ -56,8 +56,7 @@ def run(args: argparse.Namespace) -> None:
     check_data_options(args)
     if not find_spec("matplotlib"):
         raise InputError("a report needs the package matplotlib: pip install 'fmiqa[plot]'")
-    if args.peers and not find_spec("piq"):
-        raise InputError("--peers needs the package piq: pip install 'fmiqa[peers]'")
+    check_peers(args.peers or ())
     from fmiqa.report import check_report, write_report
     from fmiqa.visualize import map_cards
 

@@ -15,6 +15,7 @@ from fmiqa.measures.custom import Custom
 from fmiqa.measures.deepsim import DeepSimSSIM
 from fmiqa.measures.gradient import GMS, GMSD
 from fmiqa.measures.histogram import HistogramIntersection
+from fmiqa.measures.m_svd import MSVD
 from fmiqa.measures.ms_ssim import MSSSIM
 from fmiqa.measures.mse import MSE
 from fmiqa.measures.psnr import PSNR
@@ -29,6 +30,7 @@ __all__ = [
     "Correlation",
     "GMS",
     "GMSD",
+    "MSVD",
     "DeepSimSSIM",
     "HistogramIntersection",
     "PyramidIntersection",
@@ -40,19 +42,26 @@ __all__ = [
     "get_measure",
 ]
 
-_KINDS = (SSIM, MSSSIM, MSE, PSNR, Correlation, GMS, GMSD, DeepSimSSIM, HistogramIntersection, PyramidIntersection, Piq)
+_KINDS = (
+    SSIM, MSSSIM, MSE, PSNR, Correlation, GMS, GMSD, MSVD, DeepSimSSIM, HistogramIntersection, PyramidIntersection, Piq
+)  # fmt: skip
 
 MEASURES: dict[str, Callable[..., Measure]] = {kind.name: kind for kind in _KINDS}
 """The measures that names and saved options stand for."""
+
+_OF_IMAGES = {  # metrics that a feature map cannot have, and what it lacks
+    "vsnr": "grey values on a display at a distance",
+    "de_ab": "the three channels of an sRGB image",
+}
 
 
 def get_measure(measure: str | dict[str, Any] | Measure | Callable[[Tensor, Tensor], Tensor]) -> Measure:
     """A measure by its name, by its saved options, or as it is.
 
     Args:
-        measure: `"ssim"`, `"ms-ssim"`, `"mse"`, `"psnr"`, `"correlation"`, `"gms"`, `"gmsd"`, `"deepsim"`,
-            `"histogram"` or `"pyramid"`; `{"name": "piq", "metric": "VIF"}`; the dict that `options()` gave; or a
-            `Measure`.
+        measure: `"ssim"`, `"ms-ssim"`, `"mse"`, `"psnr"`, `"correlation"`, `"gms"`, `"gmsd"`, `"m-svd"`,
+            `"deepsim"`, `"histogram"` or `"pyramid"`; `{"name": "piq", "metric": "VIF"}`; the dict that `options()`
+            gave; or a `Measure`.
 
     Raises:
         InputError: no measure of that name, options that it does not have; a function whose direction is not said
@@ -74,6 +83,11 @@ def get_measure(measure: str | dict[str, Any] | Measure | Callable[[Tensor, Tens
         raise InputError(
             f"the measure is the function {function}, which no saved result holds: pass "
             f"measure=fmiqa.measures.Custom({str(function).rpartition('.')[2]}, higher_is_better={rising})"
+        )
+    if str(name).lower() in _OF_IMAGES:
+        raise InputError(
+            f"{name} compares {_OF_IMAGES[str(name).lower()]}, which single feature maps are not; as a metric of whole "
+            "images it is one of fmiqa.peers (fmiqa evaluate --peers)"
         )
     if name not in MEASURES:
         raise InputError(f"no measure {name!r}: there are {', '.join(MEASURES)}, or pass a Measure of your own")

@@ -12,10 +12,10 @@ import torch
 from scipy.stats import kendalltau, spearmanr
 
 from fmiqa import MapIndex, ScoreMatrix, Selection, cli, compare
-from fmiqa.cli import evaluate
 from fmiqa.cli.results import claim
 from fmiqa.datasets import CSVDataset
-from fmiqa.peers import peer_scores
+from fmiqa.peers import PEERS, peer_scores
+from fmiqa.peers import scores as peers_by_name
 
 DataOptions = Callable[..., list[str]]
 
@@ -177,10 +177,41 @@ def test_evaluate_puts_peers_beside(
     assert "\nPSNR  " in capsys.readouterr().out
 
 
+def test_evaluate_puts_the_librarys_own_peers_beside(
+    study: Path,
+    data_options: DataOptions,
+    selection_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(peers_by_name, "find_spec", lambda _: None)  # they need no package
+    given = [word for word in data_options() if word not in ("--layers", "conv1", "conv2")]
+    names = ["VSNR", "M-SVD", "dE_ab"]
+    command = ["evaluate", "--selection", str(selection_file), *given, "--peers", *names, "--resamples", "0"]
+    assert cli.main([*command, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["results"]
+    data = CSVDataset(study / "scores.csv", reference_id="reference_id", image_name="name")
+    expected = peer_scores(data, names)
+    assert [row["name"] for row in rows] == ["selected maps", "all maps", *names]
+    for row, name in zip(rows[2:], names, strict=True):
+        assert row["srocc"] == pytest.approx(spearmanr(expected[name], data.targets).statistic, abs=1e-12)
+    assert cli.main(command) == 0
+    table = capsys.readouterr().out
+    assert all(f"\n{name}  " in table for name in names)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_help_names_all_peers(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    assert ", ".join(PEERS) in " ".join(capsys.readouterr().out.split())
+
+
 def test_peers_without_their_package_are_refused_before_any_work(
     selection_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(evaluate, "find_spec", lambda _: None)
+    monkeypatch.setattr(peers_by_name, "find_spec", lambda _: None)
     assert cli.main(["evaluate", "--selection", str(selection_file), "--demo", "--peers", "SSIM"]) == 1
     assert "fmiqa[peers]" in capsys.readouterr().err
 

@@ -19,6 +19,7 @@ from fmiqa.measures import (
     MEASURES,
     MSE,
     MSSSIM,
+    MSVD,
     PSNR,
     SSIM,
     Correlation,
@@ -43,6 +44,7 @@ OWN: list[Any] = [
     GMS(data_range="reference"),
     GMSD(),
     GMSD(data_range="pair"),
+    MSVD(4),
     DeepSimSSIM(),
     DeepSimSSIM("lowest"),
     HistogramIntersection(),
@@ -50,7 +52,7 @@ OWN: list[Any] = [
     HistogramIntersection(data_range=4.0),
 ]
 CLASSICAL = [Piq(metric) for metric in ("VIF", "FSIM", "IW-SSIM", "HaarPSI", "GMSD", "DSS", "SR-SIM")]
-ALL = [*OWN, *CLASSICAL]
+ALL = [*OWN, MSVD(), *CLASSICAL]
 
 
 def best(measure: Any) -> float:
@@ -202,6 +204,8 @@ def test_small_maps_are_refused(measure: Any) -> None:
 def test_gradients(measure: Any) -> None:
     if isinstance(measure, SSIM | MSSSIM):
         measure = type(measure)(data_range=measure.data_range, window=3)
+    if isinstance(measure, MSVD):
+        measure = MSVD(3)
     generator = torch.Generator().manual_seed(3)
     test, reference = (torch.rand(1, 2, 6, 7, dtype=torch.float64, generator=generator) for _ in range(2))
     assert torch.autograd.gradcheck(measure, (test.requires_grad_(), reference.requires_grad_()))
@@ -263,6 +267,12 @@ def test_names_and_their_errors() -> None:
         assert get_measure(name).name == name
     with pytest.raises(InputError, match=r"no measure 'lpips': there are ssim, ms-ssim, mse"):
         get_measure("lpips")
+    for name, lacking in (
+        ("VSNR", "grey values on a display at a distance"),
+        ("dE_ab", "the three channels of an sRGB"),
+    ):
+        with pytest.raises(InputError, match=f"{name} compares {lacking}.*one of fmiqa.peers"):
+            get_measure(name)
     with pytest.raises(InputError, match=r"measure psnr with {'bins': 3}: .*bins"):
         get_measure({"name": "psnr", "bins": 3})
     with pytest.raises(InputError, match=r"measure piq with no options: .*metric"):
