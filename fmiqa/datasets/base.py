@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data._utils.collate import default_collate_fn_map  # the way that torch documents for own types
 
+from fmiqa.datasets.folders import file_key
 from fmiqa.datasets.images import image_size, read_image
 from fmiqa.errors import DatasetError, InputError
 
@@ -332,7 +333,8 @@ def _problems(records: Sequence[Record], places: Sequence[str] | None) -> list[s
     ]
     any_typed = any(r.distortion is not None for r in records)
     seen: dict[str, int] = {}
-    ids: dict[Path, str] = {}
+    keys = {path: file_key(path) for path in users}
+    ids: dict[Hashable, str] = {}
     for i, r in enumerate(records):
         place = f"{places[i]}: " if places else ""
         reference, distorted = headers[r.reference], headers[r.distorted]
@@ -350,10 +352,11 @@ def _problems(records: Sequence[Record], places: Sequence[str] | None) -> list[s
         if r.name in seen:
             before = f"in {places[seen[r.name]]}" if places else f"as record {seen[r.name]}"
             problems.append(f"{place}{r.name} stands twice (first {before}); names must be unique")
-        if ids.setdefault(r.reference, r.reference_id) != r.reference_id:
+        key = keys[r.reference]
+        if ids.setdefault(key, r.reference_id) != r.reference_id:
             problems.append(
                 f"{place}{r.name} has its reference {r.reference} under the id {r.reference_id!r}, "
-                f"others under {ids[r.reference]!r}; one file needs one id, or folds would share it"
+                f"others under {ids[key]!r}; one file needs one id, or folds would share it"
             )
         seen.setdefault(r.name, i)
     return problems

@@ -57,7 +57,7 @@ def test_a_batch_is_a_copy(files: ImageDataset) -> None:
     assert files[0].reference.max() == 0
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers(files: ImageDataset, context: str) -> None:
     loader = DataLoader(files, batch_size=3, num_workers=1, multiprocessing_context=context)
     batches = list(loader)
