@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,8 @@ from fmiqa.cli import options
 from fmiqa.cli.output import add_output_options, print_result, wants_progress
 from fmiqa.cli.results import recorded_extractors
 from fmiqa.datasets import read_image
+from fmiqa.datasets.folders import file_key
+from fmiqa.datasets.table import Row, read_rows
 from fmiqa.errors import DatasetError, InputError
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.selection import Selection
@@ -26,7 +27,8 @@ examples:
   fmiqa score --selection selected.json --weights alexnet.pth --reference reference.png test.png
   fmiqa score --selection joined.json --weights alexnet=a.pth --weights vgg16=v.pth --reference ref.png test.png
 
-A pairs table has a header line and the columns reference and distorted; its paths start at its folder.
+A pairs table is a CSV table as `fmiqa matrix --csv` takes it, with the columns reference and distorted; its paths start
+at its folder.
 Prints a line an image, name and quality with a tab between: higher = better, with SSIM at most 1."""
 
 
@@ -84,9 +86,10 @@ def _metric(args: argparse.Namespace) -> SelectedFeatureIQM:
 @torch.inference_mode()
 def _qualities(metric: SelectedFeatureIQM, pairs: list[tuple[str, str]]) -> Iterator[float]:
     """One image at a time, since sizes may differ; neighbours that share a reference share its side."""
-    for reference, group in itertools.groupby(pairs, key=lambda pair: pair[0]):
-        prepared = metric.prepare(read_image(reference)[None].to(metric.device))
-        for _, test in group:
+    for _, group in itertools.groupby(pairs, key=lambda pair: file_key(pair[0])):
+        same = list(group)
+        prepared = metric.prepare(read_image(same[0][0])[None].to(metric.device))
+        for reference, test in same:
             try:
                 yield metric(read_image(test)[None].to(metric.device), prepared).item()
             except InputError as error:
@@ -95,16 +98,12 @@ def _qualities(metric: SelectedFeatureIQM, pairs: list[tuple[str, str]]) -> Iter
 
 def _pairs(path: str) -> list[tuple[str, str]]:
     table = Path(path)
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-        reader = csv.DictReader(text.splitlines())
-        there = reader.fieldnames or []
-        if not {"reference", "distorted"} <= set(there):
-            raise DatasetError(f"{path} needs the columns reference and distorted; it has {', '.join(there) or 'none'}")
-        rows = [(reader.line_num, row["reference"], row["distorted"]) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path} is not a CSV table in UTF-8 ({error})") from error
-    empty = [f"line {line}: a pair needs a reference and a test image" for line, *names in rows if not all(names)]
-    if empty or not rows:
-        raise DatasetError(f"{path} cannot be used:", empty or ["there are no pairs"])
-    return [(str(table.parent / reference), str(table.parent / test)) for _, reference, test in rows]
+    problems: list[str] = []
+    pairs = []
+    for line, cells in read_rows(table, ("reference", "distorted"), problems):
+        row = Row(cells)
+        pairs.append((str(table.parent / row.path("reference")), str(table.parent / row.path("distorted"))))
+        problems += [f"{table.name}, line {line}: {problem}" for problem in row.problems]
+    if problems or not pairs:
+        raise DatasetError(f"{path} cannot be used:", problems or ["there are no pairs"])
+    return pairs

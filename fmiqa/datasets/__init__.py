@@ -1,6 +1,6 @@
 """Data sets of scored image pairs; the scores always rise with quality."""
 
-from fmiqa.datasets.base import ImageDataset, IQADataset, Record, Sample
+from fmiqa.datasets.base import Batch, ImageDataset, IQADataset, Record, Sample, collate
 from fmiqa.datasets.catalogue import CATALOGUE, CatalogueEntry
 from fmiqa.datasets.cidgd import CIDGD
 from fmiqa.datasets.cidiq import CIDIQ
@@ -15,6 +15,7 @@ from fmiqa.datasets.tid2008 import TID2008
 from fmiqa.datasets.tid2013 import TID2013
 
 __all__ = [
+    "Batch",
     "CATALOGUE",
     "CIDGD",
     "CIDIQ",
@@ -31,5 +32,6 @@ __all__ = [
     "Sample",
     "TID2008",
     "TID2013",
+    "collate",
     "read_image",
 ]

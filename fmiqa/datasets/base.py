@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torch.utils.data._utils.collate import default_collate_fn_map  # the way that torch documents for own types
 
+from fmiqa.datasets.folders import file_key
 from fmiqa.datasets.images import image_size, read_image
 from fmiqa.errors import DatasetError, InputError
 
-__all__ = ["IQADataset", "ImageDataset", "Record", "Sample"]
+__all__ = ["Batch", "IQADataset", "ImageDataset", "Record", "Sample", "collate"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,70 @@ class Sample:
     score_std: float | None = None
 
 
+class Batch(NamedTuple):
+    """Several scored image pairs of one size, as a `torch.utils.data.DataLoader` gives them.
+
+    Args:
+        reference: (N, 3, H, W) uint8, RGB.
+        distorted: (N, 3, H, W) uint8, RGB.
+        score: (N,) float64, subjective scores, higher = better.
+        reference_id: the names of the references.
+        name: the names of the distorted images.
+        distortion: distortion types; None where an image has none.
+        level: distortion levels; None where an image has none.
+        score_std: standard deviations of the scores over observers; None where they are not known.
+    """
+
+    reference: Tensor
+    distorted: Tensor
+    score: Tensor
+    reference_id: list[str]
+    name: list[str]
+    distortion: list[str | None]
+    level: list[int | None]
+    score_std: list[float | None]
+
+
+def collate(samples: Sequence[Sample], *, collate_fn_map: object = None) -> Batch:
+    """Samples as one batch. A `torch.utils.data.DataLoader` does this by default.
+
+    Args:
+        samples: pairs of images, all of one size.
+        collate_fn_map: not used; torch gives it.
+
+    Raises:
+        InputError: images of different sizes.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> from fmiqa.datasets import Demo
+        >>> batch = next(iter(DataLoader(Demo(references=1, size=96), batch_size=4)))
+        >>> batch.distorted.shape, batch.score.shape, batch.name[0]
+        (torch.Size([4, 3, 96, 96]), torch.Size([4]), 'scene01_white_noise_1')
+    """
+    first = samples[0]
+    for sample in samples:
+        if not sample.reference.shape == sample.distorted.shape == first.reference.shape:
+            raise InputError(
+                f"one batch has images of one size: {first.name} is {_size(first.reference.shape)}, "
+                f"{sample.name} is {_size(sample.distorted.shape)}; give the DataLoader batch_size=None "
+                "(single samples), collate_fn=list (lists of samples), or a data set that crops them to one size"
+            )
+    return Batch(
+        reference=torch.stack([s.reference for s in samples]),
+        distorted=torch.stack([s.distorted for s in samples]),
+        score=torch.tensor([s.score for s in samples], dtype=torch.float64),
+        reference_id=[s.reference_id for s in samples],
+        name=[s.name for s in samples],
+        distortion=[s.distortion for s in samples],
+        level=[s.level for s in samples],
+        score_std=[s.score_std for s in samples],
+    )
+
+
+default_collate_fn_map[Sample] = collate
+
+
 class IQADataset(Dataset[Sample]):
     """A scored set of image pairs: `len(data)`, `data[i]`, and what is known of it without its images.
 
@@ -115,7 +181,13 @@ class IQADataset(Dataset[Sample]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Sample:
-        position = operator.index(index)
+        try:
+            position = operator.index(index)
+        except TypeError as error:
+            raise TypeError(
+                f"an item of {self.name} has a whole number, got {index!r}; "
+                "torch.utils.data.Subset(data, indices) takes several"
+            ) from error
         if not -len(self) <= position < len(self):
             raise IndexError(f"{self.name} has {len(self)} images, there is no item {position}")
         return self._sample(position % len(self))
@@ -242,9 +314,10 @@ class ImageDataset(IQADataset):
         )
 
     def _reference(self, path: Path) -> Tensor:
-        if self._last_reference is None or self._last_reference[0] != path:
-            self._last_reference = (path, read_image(path))
-        return self._last_reference[1]
+        last = self._last_reference  # read once: another thread may replace it
+        if last is None or last[0] != path:
+            last = self._last_reference = (path, read_image(path))
+        return last[1]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last_reference": None}
@@ -260,7 +333,8 @@ def _problems(records: Sequence[Record], places: Sequence[str] | None) -> list[s
     ]
     any_typed = any(r.distortion is not None for r in records)
     seen: dict[str, int] = {}
-    ids: dict[Path, str] = {}
+    keys = {path: file_key(path) for path in users}
+    ids: dict[Hashable, str] = {}
     for i, r in enumerate(records):
         place = f"{places[i]}: " if places else ""
         reference, distorted = headers[r.reference], headers[r.distorted]
@@ -278,10 +352,11 @@ def _problems(records: Sequence[Record], places: Sequence[str] | None) -> list[s
         if r.name in seen:
             before = f"in {places[seen[r.name]]}" if places else f"as record {seen[r.name]}"
             problems.append(f"{place}{r.name} stands twice (first {before}); names must be unique")
-        if ids.setdefault(r.reference, r.reference_id) != r.reference_id:
+        key = keys[r.reference]
+        if ids.setdefault(key, r.reference_id) != r.reference_id:
             problems.append(
                 f"{place}{r.name} has its reference {r.reference} under the id {r.reference_id!r}, "
-                f"others under {ids[r.reference]!r}; one file needs one id, or folds would share it"
+                f"others under {ids[key]!r}; one file needs one id, or folds would share it"
             )
         seen.setdefault(r.name, i)
     return problems
@@ -303,8 +378,8 @@ def _decoding_problem(path: Path) -> str | None:
     return None
 
 
-def _size(size: tuple[int, int]) -> str:
-    height, width = size
+def _size(size: Sequence[int]) -> str:
+    height, width = size[-2:]
     return f"{width}x{height} (width x height)"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from fmiqa.datasets.base import Record
 from fmiqa.datasets.folders import Folder
 from fmiqa.datasets.published import Found, PublishedDataset, Whole
-from fmiqa.datasets.table import Row, deviation, whole_number
+from fmiqa.datasets.table import Row, deviation, read_text, whole_number
 from fmiqa.datasets.xlsx import read_sheet
 from fmiqa.errors import DatasetError
 
@@ -129,9 +129,6 @@ def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _read_csv(table: Path) -> list[tuple[int, list[str]]]:
-    try:
-        lines = table.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{table} is not UTF-8 text; save it as 'CSV UTF-8'") from error
+    lines = read_text(table).splitlines()
     separator = max(",;\t", key=lambda mark: max((line.count(mark) for line in lines), default=0))
     return list(enumerate(csv.reader(lines, delimiter=separator), start=1))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import posixpath
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import torch
 
 from fmiqa.datasets.base import ImageDataset, Record
+from fmiqa.datasets.folders import file_key
 from fmiqa.datasets.table import Row, deviation, finite, read_rows, whole_number
 
 __all__ = ["CSVDataset"]
@@ -18,8 +20,8 @@ __all__ = ["CSVDataset"]
 class CSVDataset(ImageDataset):
     """A data set described by a CSV table with a header line, one scored image a row.
 
-    UTF-8, with or without byte order mark; separated by comma, semicolon, tab or bar; cells may be quoted;
-    numbers have a decimal point. Columns that are not named here are ignored.
+    UTF-8, or UTF-16 with a byte order mark; separated by comma, semicolon, tab or bar; cells may be quoted;
+    numbers have a decimal point; paths have slashes of either kind. Columns that are not named here are ignored.
 
     Args:
         csv: the table's file.
@@ -31,8 +33,9 @@ class CSVDataset(ImageDataset):
         score: column of the subjective scores.
         higher_is_better: False for scores that rise with damage (DMOS): they are negated, and the record
             keeps the published one as `raw_score`.
-        reference_id: column of the groups for folds; by default the reference's path without its suffix.
-        image_name: column of the images' names; by default the distorted image's path as written.
+        reference_id: column of the groups for folds; by default the reference's path without its suffix, as it is
+            first written: one file under several paths (`./a.png`, `sub/../a.png`, a link) is one group.
+        image_name: column of the images' names; by default the distorted image's path as it is first written.
         distortion: column of distortion types.
         level: column of distortion levels, whole numbers; cells may be empty.
         score_std: column of the scores' standard deviations; cells may be empty.
@@ -95,18 +98,31 @@ class CSVDataset(ImageDataset):
         records: list[Record] = []
         places: list[str] = []
         given: list[list[float]] = []
-        for line, cells in read_rows(table, columns + rated, problems, delimiter=delimiter, prefix=prefix):
+        ids: dict[Hashable, str] = {}
+        names: dict[Hashable, str] = {}
+        rows = read_rows(
+            table,
+            columns + rated,
+            problems,
+            delimiter=delimiter,
+            prefix=prefix,
+            advice=". Name yours, as in CSVDataset(file, score='mos') or --csv FILE --score mos",
+        )
+        for line, cells in rows:
             row = Row(cells)
             reference_path, distorted_path = row.path(reference), row.path(distorted)
             raw = row.number(score)
+            reference_file, distorted_file = references / reference_path, images / distorted_path
+            group = ids.setdefault(file_key(reference_file), str(reference_path.parent / reference_path.stem))
+            # Links to one image may be images of their own, with scores of their own; spellings of one path may not.
+            spelling = posixpath.normpath(distorted_path).casefold()
+            image = names.setdefault((file_key(distorted_file), spelling), str(distorted_path))
             record = Record(
-                reference=references / reference_path,
-                distorted=images / distorted_path,
+                reference=reference_file,
+                distorted=distorted_file,
                 score=sign * raw,
-                reference_id=row.text(reference_id)
-                if reference_id
-                else str(reference_path.parent / reference_path.stem),
-                name=row.text(image_name) if image_name else str(distorted_path),
+                reference_id=row.text(reference_id) if reference_id else group,
+                name=row.text(image_name) if image_name else image,
                 distortion=row.text(distortion) if distortion else None,
                 level=row.optional(level, whole_number, "a whole number"),
                 score_std=row.optional(score_std, deviation, "a number from 0"),

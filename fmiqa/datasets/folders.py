@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Hashable
 from pathlib import Path
 
-__all__ = ["Folder"]
+__all__ = ["Folder", "file_key"]
+
+
+def file_key(path: str | os.PathLike[str]) -> Hashable:
+    """Equal for all paths to one file: through links, "..", and other letter case where the file system ignores it.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp())
+        >>> _ = (path / "a.png").write_bytes(b""), (path / "link.png").symlink_to(path / "a.png")
+        >>> file_key(path / "link.png") == file_key(path / "a.png") != file_key(path)
+        True
+    """
+    try:
+        status = os.stat(path)
+    except OSError:  # there is no such file: only its name can be compared
+        return os.path.realpath(path)
+    return status.st_dev, status.st_ino
 
 
 class Folder:

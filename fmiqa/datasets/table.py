@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from fmiqa.errors import DatasetError
+from fmiqa.errors import DatasetError, InputError
 
-__all__ = ["Row", "deviation", "finite", "read_lines", "read_rows", "whole_number"]
+__all__ = ["Row", "deviation", "finite", "read_lines", "read_rows", "read_text", "whole_number"]
 
 T = TypeVar("T")
 
@@ -23,50 +25,69 @@ def read_rows(
     *,
     delimiter: str | None = None,
     prefix: str | None = None,
+    advice: str = "",
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a CSV table with a header line.
+    """The rows of a CSV table with a header line, which is the first line that is not blank.
 
     Args:
-        table: its file.
+        table: its file; a first line such as "sep=;", which spreadsheets write and read, is allowed.
         columns: those that must be there, once each.
         problems: joined by rows of another length than the header.
         delimiter: what separates the cells; by default found from the header line.
         prefix: with which one column must begin at least, no two of them alike.
+        advice: what to do where columns are missing.
 
     Yields:
-        Line number and cells by column, blanks around them removed; blank rows are left out.
+        Number of the row's first line and cells by column, blanks around them removed; blank rows are left out.
 
     Raises:
-        DatasetError: the table cannot be read or is none, or columns are missing.
+        DatasetError: the table cannot be read or is none, columns are missing, or a quote is not closed.
+        InputError: a delimiter that is not a single character.
+    """
+    text = read_text(table)
+    first = re.match(r'\s*"?sep=(.)"?[ \t]*(?:\r\n|\r|\n|$)', text, re.IGNORECASE)
+    if first is not None:
+        delimiter = first[1] if delimiter is None else delimiter
+        text = "\n" * len(first[0].splitlines()) + text[first.end() :]
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        raise InputError(f"delimiter is a single character such as ';', got {delimiter!r}")
+    if delimiter is None:
+        delimiter = _sniff(text.lstrip(), columns)
+    rows = _rows(table, text, delimiter)
+    _, header = next(rows, (0, []))
+    _check_header(table, header, columns, prefix, advice)
+    for line, cells in rows:
+        if len(cells) == len(header):
+            yield line, dict(zip(header, cells, strict=True))
+        else:
+            problems.append(
+                f"{table.name}, line {line}: {len(cells)} cells, the header has {len(header)}; "
+                f"quote cells that hold {delimiter!r}, write decimals with a point"
+            )
+
+
+def read_text(table: Path) -> str:
+    """The text of a table in UTF-8, or in UTF-16 with a byte order mark, as spreadsheets save it.
+
+    Raises:
+        DatasetError: no such file, or text in another encoding.
     """
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        content = table.read_bytes()
     except OSError as error:
         raise DatasetError(f"cannot read the table {table}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{table} is not UTF-8 text; save it as 'CSV UTF-8'") from error
-    lines = text.splitlines(keepends=True)
-    if delimiter is None:
-        delimiter = _sniff(lines[0] if lines else "", columns)
-    reader = csv.reader(lines, delimiter=delimiter)
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
-        header = [column.strip() for column in next(reader, [])]
-        _check_header(table, header, columns, prefix)
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue  # blank rows, as spreadsheets leave them
-            if len(cells) == len(header):
-                yield (
-                    reader.line_num,
-                    {column: cell.strip() for column, cell in zip(header, cells, strict=True)},
-                )
-            else:
-                problems.append(
-                    f"{table.name}, line {reader.line_num}: {len(cells)} cells, the header has "
-                    f"{len(header)}; quote cells that hold {delimiter!r}, write decimals with a point"
-                )
-    except csv.Error as error:
-        raise DatasetError(f"{table}, line {reader.line_num}: not a CSV table ({error})") from error
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = 1 + content.count(b"\n", 0, error.start)
+        raise DatasetError(
+            f"{table}, line {line}: not UTF-8 text (byte 0x{content[error.start]:02x}); save it as 'CSV UTF-8'"
+        ) from error
+    if "\0" in text:
+        line = 1 + text.count("\n", 0, text.index("\0"))
+        raise DatasetError(f"{table}, line {line}: not UTF-8 text (it holds null characters); save it as 'CSV UTF-8'")
+    return text
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
@@ -113,7 +134,7 @@ class Row:
 def finite(text: str) -> float:
     """A finite number; ValueError otherwise."""
     value = float(text)
-    if not math.isfinite(value):
+    if not math.isfinite(value) or "_" in text:  # Python's own 1_000
         raise ValueError
     return value
 
@@ -134,24 +155,46 @@ def whole_number(text: str) -> int:
     return int(value)
 
 
-def _sniff(header: str, columns: Sequence[str]) -> str:
+def _rows(table: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Number of the first line and cells of each row that is not blank, blanks around the cells removed."""
+    end = "\x04"
+    # An open quote takes in all that follows, and the reader says nothing of it: then the last row is not this one.
+    lines = io.StringIO(f"{text}\n{end}", newline="")
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    line, cells = 1, [""]
+    try:
+        while True:
+            line = reader.line_num + 1
+            cells = next(reader, [])
+            if lines.tell() == len(text) + 1 + len(end):  # nothing is left
+                break
+            if any(cell.strip() for cell in cells):  # not a blank row, as spreadsheets leave them
+                yield line, [cell.strip() for cell in cells]
+    except csv.Error as error:
+        raise DatasetError(f"{table}, line {line}: not a CSV table ({error})") from error
+    if cells != [end]:
+        raise DatasetError(f"{table}, line {line}: a quoted cell is not closed; add the missing quote")
+
+
+def _sniff(text: str, columns: Sequence[str]) -> str:
     """The separator under which the header line holds most of the asked columns, then most columns."""
 
     def rank(delimiter: str) -> tuple[int, int]:
-        found = [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter), [])]
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+        try:
+            found = [cell.strip() for cell in next(reader, [])]
+        except csv.Error:
+            return 0, 0
         return len(set(found) & set(columns)), len(found)
 
     return max(",;\t|", key=rank)
 
 
-def _check_header(table: Path, header: Sequence[str], columns: Sequence[str], prefix: str | None) -> None:
+def _check_header(table: Path, header: Sequence[str], columns: Sequence[str], prefix: str | None, advice: str) -> None:
     there = ", ".join(header) if header else "none, the file is empty"
     missing = [column for column in columns if column not in header]
     if missing:
-        raise DatasetError(
-            f"{table} has no column {', '.join(map(repr, missing))}; columns there are: {there}. "
-            "Name yours, as in CSVDataset(file, score='mos')"
-        )
+        raise DatasetError(f"{table} has no column {', '.join(map(repr, missing))}; columns there are: {there}{advice}")
     begun = [] if prefix is None else list(dict.fromkeys(column for column in header if column.startswith(prefix)))
     if prefix is not None and not begun:
         raise DatasetError(f"{table} has no column that begins with {prefix!r}; columns there are: {there}")

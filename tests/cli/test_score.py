@@ -53,6 +53,32 @@ def test_score_takes_a_table_of_pairs_and_a_selection(
     assert json.loads(capsys.readouterr().out)["images"] == by_metric
 
 
+def test_pairs_are_read_as_any_other_table(
+    study: Path, metric_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("my references", "distorted"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "my references" / "a b.png").write_bytes((study / "references" / "scene02.png").read_bytes())
+    for level in (1, 2):
+        image = study / "distorted" / f"scene02_jpeg_{level}.png"
+        (tmp_path / "distorted" / f"{level}.png").write_bytes(image.read_bytes())
+    rows = ["distorted ; note; reference", r"distorted\1.png; ;my references\a b.png", ""]
+    rows.append('"./distorted/2.png";"one; two" ; distorted/../my references/a b.png ')
+    table = tmp_path / "pairs.csv"
+    printed = []
+    for text, encoding in [
+        ("\n".join(rows), "utf-8"),
+        ("\r\n".join(["", *rows, ""]), "utf-8-sig"),
+        ("sep=;\r\n" + "\r\n".join(rows), "utf-16"),
+        ("\n".join(rows).replace("one; two", "one, two").replace(";", "\t"), "utf-8"),
+    ]:
+        table.write_bytes(text.encode(encoding))
+        assert cli.main(["score", "--metric", str(metric_file), "--pairs", str(table)]) == 0
+        printed.append(capsys.readouterr().out)
+    assert len(printed[0].splitlines()) == 2
+    assert set(printed) == {printed[0]}
+
+
 def test_score_names_the_pair_that_does_not_match(
     pair: tuple[str, list[str]], metric_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,10 +95,13 @@ def test_score_names_the_pair_that_does_not_match(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a,b\nx,y\n", "columns reference and distorted"),
+        (b"a,b\nx,y\n", "no column 'reference', 'distorted'; columns there are: a, b"),
         (b"reference,distorted\nr.png,\n", "line 2"),
         (b"reference,distorted\n", "no pairs"),
-        (b"\x89PNG\r\n\xff\xfe", "not a CSV table"),
+        (b"reference,distorted\nr.png,t.png,3\nr.png\n", "line 2: 3 cells, the header has 2"),
+        (b"reference,distorted\nr.png,t.png,3\nr.png\n", "line 3: 1 cells, the header has 2"),
+        (b"reference,reference,distorted\nr.png,s.png,t.png\n", "two columns named 'reference'"),
+        (b"\x89PNG\r\n\xff\xfe", "line 1: not UTF-8 text"),
     ],
 )
 def test_a_bad_table_of_pairs_is_explained(

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fmiqa.datasets import CSVDataset
-from fmiqa.errors import DatasetError
+from fmiqa.datasets import CSVDataset, ImageDataset, Record
+from fmiqa.errors import DatasetError, InputError
 
 
 @pytest.fixture
@@ -210,10 +210,11 @@ def test_a_decimal_comma_in_a_comma_table_shifts_the_cells(folder: Path) -> None
 def test_tables_that_cannot_be_read(folder: Path) -> None:
     with pytest.raises(DatasetError, match=r"cannot read the table .*nowhere.csv: No such file"):
         CSVDataset(folder / "nowhere.csv")
-    with pytest.raises(DatasetError, match="not UTF-8 text"):
-        CSVDataset(table(folder, PLAIN.replace("a1", "ä1"), "latin-1"))
-    with pytest.raises(DatasetError, match="not UTF-8 text"):
-        CSVDataset(table(folder, PLAIN, "utf-16"))
+    latin = table(folder, PLAIN.replace("a2", "ä2"), "latin-1")
+    with pytest.raises(DatasetError, match=r"study.csv, line 3: not UTF-8 text \(byte 0xe4\); save it as 'CSV UTF-8'"):
+        CSVDataset(latin)
+    with pytest.raises(DatasetError, match=r"line 1: not UTF-8 text \(it holds null characters\)"):
+        CSVDataset(table(folder, PLAIN, "utf-16-le"))  # without a byte order mark
     with pytest.raises(DatasetError, match="the file is empty"):
         CSVDataset(table(folder, ""))
     assert problems(table(folder, "reference,distorted,score\n")) == ("there are no scored images",)
@@ -245,3 +246,80 @@ def test_a_real_experiment(shared: Path) -> None:
     assert data.ratings.shape == (100, 10)
     assert torch.allclose(data.ratings.mean(1), data.targets, atol=1e-4)  # the table has four decimals
     data.check()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("head", ["", "sep=;\r\n", '"sep=;"\n', "\n\n"])
+def test_what_spreadsheets_save(folder: Path, encoding: str, head: str) -> None:
+    text = head + 'reference; distorted;score ;\r\na.png ; "b, the second.png" ; 3 ;\r\n;;;\r\n\r\nb.png;b1.png;4;\r\n'
+    data = CSVDataset(table(folder, text, encoding))
+    assert data.names == ["b, the second.png", "b1.png"]
+    assert data.targets.tolist() == [3, 4]
+
+
+def test_line_separators_of_unicode_are_text(folder: Path) -> None:
+    text = "reference,distorted,score,note\na.png,a1.png,1,x\u2028y\x0bz\na.png,a2.png,2,\n"
+    assert CSVDataset(table(folder, text), distortion=None).targets.tolist() == [1, 2]
+
+
+def test_a_row_is_named_by_its_first_line(folder: Path) -> None:
+    text = 'reference,distorted,score,note\na.png,a1.png,1,"two\nlines"\na.png,a2.png,"x\ny",\n'
+    (line,) = problems(table(folder, text))
+    assert "study.csv, line 4: column 'score' holds 'x\\ny'" in line
+
+
+@pytest.mark.parametrize("row", ['a.png,a2.png,2,"open', '"a.png,a2.png,2,open'])
+def test_an_open_quote_does_not_take_in_the_rest(folder: Path, row: str) -> None:
+    text = f"reference,distorted,score,note\na.png,a1.png,1,\n{row}\nb.png,b1.png,3,\n"
+    with pytest.raises(DatasetError, match=r"study.csv, line 3: a quoted cell is not closed"):
+        CSVDataset(table(folder, text))
+
+
+@pytest.mark.parametrize("number", ["nan", "NaN", "inf", "-Infinity", "1_000", "3,5", "1.000,5", "0x10", "--"])
+def test_scores_that_are_no_numbers(folder: Path, number: str) -> None:
+    (line,) = problems(table(folder, f"reference;distorted;score\na.png;a1.png;1\na.png;a2.png;{number}\n"))
+    assert f"study.csv, line 3: column 'score' holds '{number}', expected a finite number" in line
+    assert ("with a point" in line) == (number == "3,5")
+
+
+@pytest.mark.parametrize("delimiter", [";;", "", '"', "\n"])
+def test_delimiters_that_cannot_be(folder: Path, delimiter: str) -> None:
+    with pytest.raises(InputError, match="delimiter is a single character such as ';', got"):
+        CSVDataset(table(folder, PLAIN), delimiter=delimiter)
+
+
+def test_one_reference_under_several_paths_is_one_group(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "link.png").symlink_to(folder / "a.png")
+    (folder / "far").symlink_to(folder)
+    (folder / "hard.png").hardlink_to(folder / "a.png")
+    paths = ["a.png", "./a.png", "sub/../a.png", "sub\\..\\a.png", "link.png", "far/a.png", "hard.png"]
+    paths += [str(folder / "a.png"), "b.png"]
+    for i in range(len(paths)):
+        Image.new("L", (8, 6), i).save(folder / f"t{i}.png")
+    text = "".join(f"{path},t{i}.png,1\n" for i, path in enumerate(paths))
+    data = CSVDataset(table(folder, "reference,distorted,score\n" + text))
+    assert data.reference_ids == ["a"] * 8 + ["b"]
+    ids = table(folder, "reference,distorted,score,group\na.png,t1.png,1,x\nlink.png,t2.png,1,y\n")
+    (line,) = problems(ids, reference_id="group")
+    assert "line 3" in line
+    assert "'y', others under 'x'; one file needs one id" in line
+
+
+def test_one_image_under_two_spellings_is_listed_twice(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    text = "reference,distorted,score\na.png,a1.png,1\na.png,sub/../a1.png,2\n"
+    (line,) = problems(table(folder, text))
+    assert "line 3: a1.png stands twice (first in study.csv, line 2)" in line
+    (folder / "again.png").symlink_to(folder / "a1.png")  # a repetition of an image may have a score of its own
+    assert len(CSVDataset(table(folder, text.replace("sub/../a1", "again")))) == 2
+
+
+def test_records_with_two_ids_for_one_file(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    records = [
+        Record(folder / "a.png", folder / "a1.png", 1.0, "a", "a1"),
+        Record(folder / "sub" / ".." / "a.png", folder / "a2.png", 1.0, "other", "a2"),
+    ]
+    with pytest.raises(DatasetError, match="one file needs one id"):
+        ImageDataset(records, name="Study")
