@@ -7,7 +7,8 @@ the best of each is refined on its bins, the better of the two by damped Gauss-N
 themselves. What comes out is a local maximum of the fit, nearly always the global one that `fit_logistic` finds,
 and never above it.
 
-Points carry weights, so that folds, bootstrap samples and subsamples of the same images are rows of one batch.
+Points carry weights, so that folds, bootstrap samples and subsamples of the same images are rows of one batch. All
+rows climb together: sums over points are taken portion by portion, what follows from the sums for all rows at once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fmiqa.fusing import Fused, is_fusing
+from fmiqa.correlation.portions import by_portions
+from fmiqa.fusing import Fused
 
 __all__ = ["quick_share", "weighted_pearson"]
 
@@ -29,7 +31,7 @@ _WIDTHS = ((1.0, 3), (0.5, 5), (0.25, 9), (0.12, 17), (0.05, 33))  # (share of t
 _GRID_STEPS = 6
 _POLISH_STEPS = 4
 _ROUNDS = 3
-_ROWS = {True: 2**20, False: 2**17}  # points in a portion of rows; where every loop is eager, what a cache holds
+_POINTS = 2**20  # of the rows that climb together
 _STEEPEST = 1e6
 
 
@@ -63,7 +65,7 @@ def quick_share(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
     Returns:
         (P,): R^2 from 0 to 1; NaN where x or y is constant, or not finite, over the points that count.
     """
-    rows = max(1, _ROWS[is_fusing()] // x.shape[1])
+    rows = max(1, _POINTS // x.shape[1])
     w = torch.ones_like(y[:1]) if weights is None else weights
     parts = []
     for start in range(0, len(x), rows):
@@ -74,26 +76,41 @@ def quick_share(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
 
 def weighted_pearson(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
     """(P,) Pearson correlation of each row, shapes as in `quick_share`; NaN where a row has no variance."""
-    w = torch.ones_like(y[:1]) if weights is None else weights
-    w = w / w.sum(-1, keepdim=True)
-    return (w * _standard.eager(x, w)[0] * _standard.eager(y, w)[0]).sum(-1)
+
+    def pearson(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        w = w / w.sum(-1, keepdim=True)
+        return (w * _standard(x, w)[0] * _standard(y, w)[0]).sum(-1)
+
+    return by_portions(pearson, x, y, torch.ones_like(y[:1]) if weights is None else weights)
 
 
 def _share(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
-    w = w / w.sum(-1, keepdim=True)
-    t, spread = _standard(x, w)
-    y, spread_y = _standard.eager(y, w)  # one row mostly, whose size of 1 would be compiled for
-    known = (spread > 0) & (spread_y > 0) & t.isfinite().all(-1)
-    t = torch.where(known[:, None], t, 0.0)
-    wy = w * y
-    r = (t * wy).sum(-1)
-    beta, tau = _starts(*_binned(t, w, wy), r)
+    y, w = (y, w) if len(y) >= len(w) else (y.expand_as(w), w)
+    wy, spread_y, w = by_portions(_targets, y, w)
+    t, r, known = by_portions(_scores, x, w, wy)
+    known = known & (spread_y > 0)
+    beta, tau = _starts(*by_portions(_binned, t, w, wy), r)
     one, other = (_look(t, w, wy, r, beta[:, k], tau[:, k]) for k in (0, 1))
     share = _climb(t, w, wy, r, _better(one, other), _POLISH_STEPS).share
     return torch.where(known, (r * r + share).clamp(max=1), torch.nan)
 
 
+def _targets(y: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights times standardised y, the (R,) deviation of y, and weights of sum 1."""
+    w = w / w.sum(-1, keepdim=True)
+    y, spread = _standard(y, w)
+    return w * y, spread, w.expand_as(y)
+
+
 @Fused
+def _scores(x: Tensor, w: Tensor, wy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Standardised x, the (R,) mean of x y, and whether x is finite and not constant; 0 where it is not."""
+    t, spread = _standard(x, w)
+    known = (spread > 0) & t.isfinite().all(-1)
+    t = torch.where(known[:, None], t, 0.0)
+    return t, (t * wy).sum(-1), known
+
+
 def _standard(values: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of weighted mean 0 and mean square 1, and (R,) their deviation; points of weight 0 are put at 0."""
     counted = w > 0
@@ -142,7 +159,8 @@ def _starts(mean: Tensor, mass: Tensor, mass_y: Tensor, r: Tensor) -> tuple[Tens
     """(R, 2) slopes and centres of the best curves over bins: of those even in the range, and in the mass."""
     even, local = _even_grid(mean, mass), _local_grid(mean, mass)
     beta, tau = (torch.cat(v, 1) for v in zip(even, local, strict=True))
-    sums = _grid(mean.float(), mass.float(), mass_y.float(), beta.float(), tau.float())
+    rows = (v.float() for v in (mean, mass, mass_y, beta, tau))
+    sums = by_portions(_grid, *rows, points=beta.shape[1] * _BINS)
     s, st, sy, ss = (v.double() for v in sums)
     share = _ratio(s, st, sy, ss, r[:, None])[0]
     own, rest = share[:, : even[0].shape[1]], share[:, even[0].shape[1] :]
@@ -235,11 +253,15 @@ def _look(t: Tensor, w: Tensor, wy: Tensor, r: Tensor, beta: Tensor, tau: Tensor
     return _advance(t, w, wy, r, _Climb(nowhere, beta, tau, damping, to_beta, to_tau, _Sums(*sums)))
 
 
-@Fused
 def _advance(t: Tensor, w: Tensor, wy: Tensor, r: Tensor, old: _Climb) -> _Climb:
     """Take the step where it leads uphill; where it does not, stay and aim again with more damping."""
     beta, tau = (old.beta * old.to_beta.exp()).clamp(1e-3, _STEEPEST), old.tau + old.to_tau
-    new = _sums(t, w, wy, beta, tau)
+    return _judged(by_portions(_sums, t, w, wy, beta, tau), r, beta, tau, old)
+
+
+@Fused
+def _judged(new: _Sums, r: Tensor, beta: Tensor, tau: Tensor, old: _Climb) -> _Climb:
+    """The climb after a step that was tried: all that is not a sum over points."""
     better = _ratio(new.s, new.st, new.sy, new.ss, r)[0] > old.share
     at = _Sums(*(torch.where(better, b, a) for a, b in zip(old.at, new, strict=True)))
     beta, tau = torch.where(better, beta, old.beta), torch.where(better, tau, old.tau)
@@ -248,6 +270,7 @@ def _advance(t: Tensor, w: Tensor, wy: Tensor, r: Tensor, old: _Climb) -> _Climb
     return _Climb(share, beta, tau, damping, to_beta, to_tau, at)
 
 
+@Fused
 def _sums(t: Tensor, w: Tensor, wy: Tensor, beta: Tensor, tau: Tensor) -> _Sums:
     s = ((t - tau[:, None]) * beta[:, None]).sigmoid()
     d = s - s * s

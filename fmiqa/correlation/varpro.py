@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fmiqa.correlation.portions import by_portions
 from fmiqa.fusing import Fused
 
 __all__ = ["Kind", "Problem", "gain", "linear_part", "refine", "standardise", "tied_slope", "twins"]
@@ -129,9 +130,9 @@ def gain(problem: Problem, kind: Kind, beta: Tensor, tau: Tensor) -> Tensor:
     share.
     """
     beta = _oriented(beta, tau)
-    s = _sigmoid(problem, beta, tau)
-    with_columns = torch.matmul(s, problem.basis).unsqueeze(-2)
-    with_itself = torch.linalg.vecdot(s, s)[..., None, None] / s.shape[-1]
+    with_columns, with_itself = by_portions(
+        _own_products, problem.t, problem.basis, beta, tau, points=beta.shape[1] * problem.t.shape[1]
+    )
     top, gram = _project(problem.r, kind, with_columns, with_itself, _tie(*problem.ends, kind, beta, tau)[..., :1])
     return _safe_ratio(top[..., 0], gram[..., 0, 0], with_itself[..., 0, 0], kind)[0]
 
@@ -247,7 +248,9 @@ def _advance(problem: Problem, kind: Kind, state: _State, tolerance: float) -> _
     The rows of the state are the starts of each problem, one after another.
     """
     shape = len(problem.t), -1
-    products = _products(problem, state.next_beta.view(shape), state.next_tau.view(shape))
+    beta, tau = state.next_beta.view(shape), state.next_tau.view(shape)
+    points = beta.shape[1] * problem.t.shape[1]
+    products = by_portions(_products, problem.t, problem.basis, beta, tau, points=points)
     each = len(state.beta) // len(problem.t)
     sides = (v.repeat_interleave(each, 0) for v in (problem.r, *problem.ends))
     # Copies, since for a view its base would be compiled for too.
@@ -309,9 +312,15 @@ def _sigmoid(problem: Problem, beta: Tensor, tau: Tensor) -> Tensor:
     return ((problem.t.unsqueeze(1) - tau.unsqueeze(-1)) * beta.unsqueeze(-1)).sigmoid_()
 
 
-def _products(problem: Problem, beta: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+def _own_products(t: Tensor, basis: Tensor, beta: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean products of the sigmoid with 1, t and y, and with itself: (P, S, 1, 3) and (P, S, 1, 1)."""
+    s = ((t.unsqueeze(1) - tau.unsqueeze(-1)) * beta.unsqueeze(-1)).sigmoid_()
+    return torch.matmul(s, basis).unsqueeze(-2), torch.linalg.vecdot(s, s)[..., None, None] / s.shape[-1]
+
+
+def _products(t: Tensor, basis: Tensor, beta: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
     """Mean products of the sigmoid's family with 1, t and y, and with its first three: (P S, 1, 6, 3) each."""
-    z = (problem.t.unsqueeze(1) - tau.unsqueeze(-1)) * beta.unsqueeze(-1)
+    z = (t.unsqueeze(1) - tau.unsqueeze(-1)) * beta.unsqueeze(-1)
     # The sigmoid s, its first derivatives by log beta and by shift, and its second ones, side by side.
     columns = z.new_empty(*z.shape[:2], 6, z.shape[-1])
     s, d1, d2, d11, d12, d22 = columns.unbind(-2)
@@ -321,7 +330,7 @@ def _products(problem: Problem, beta: Tensor, tau: Tensor) -> tuple[Tensor, Tens
     torch.addcmul(d2, s, d2, value=-2, out=d22)
     torch.mul(d22, z, out=d12)
     torch.addcmul(d1, d12, z, out=d11)
-    with_columns = torch.bmm(columns.flatten(1, 2), problem.basis).view(-1, 1, 6, 3)
+    with_columns = torch.bmm(columns.flatten(1, 2), basis).view(-1, 1, 6, 3)
     flat = columns.flatten(0, 1)
     with_itself = torch.bmm(flat, flat[:, :3].transpose(1, 2)).unsqueeze(1) / z.shape[-1]
     return with_columns, with_itself

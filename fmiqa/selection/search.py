@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fmiqa.correlation.portions import by_portions
 from fmiqa.distributed import largest, share
 from fmiqa.fusing import ahead, is_fusing
 from fmiqa.maps import MapIndex
@@ -24,8 +25,7 @@ from fmiqa.selection.criteria import Objective
 __all__ = ["Best", "Candidates", "Path", "climb", "ranked"]
 
 _CONFIRMED = 8  # candidates of a step whose fit is searched globally
-# Points of a portion of rows, which processes are dealt: what a core's cache holds where loops are eager.
-_POINTS = {"eager": 2**17, "compiled": 2**19, "gpu": 2**24}
+_POINTS = {"eager": 2**18, "compiled": 2**19, "gpu": 2**24}  # of a portion of rows, which processes are dealt
 _COPIED = 2**28  # map scores up to which they are laid out anew, a map together
 _COMPILING_PAYS = 2e7  # points of a step: it takes longer eagerly than a step's share of compiling
 
@@ -164,7 +164,8 @@ class Candidates:
         for start in share(range(0, len(problem), rows)):
             p, m = problem[start : start + rows], candidate[start : start + rows]
             y, counts = (v if len(v) == 1 else v[p] for v in (self.targets, self.counts))
-            value[start : start + rows] = criterion(state.joined(p, m, leaving=leaving), y, counts)
+            x = by_portions(lambda *row: state.joined(*row, leaving=leaving), p, m, points=self.targets.shape[1])
+            value[start : start + rows] = criterion(x, y, counts)
         return largest(value)
 
 
