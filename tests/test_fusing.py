@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
-from fmiqa.correlation.quick import quick_share
+from fmiqa.selection.criteria import Objective
 from fmiqa.fusing import Fused, ahead, fusing, is_fusing
 from fmiqa.measures import SSIM
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fmiqa.correlation.logistic import Form, fit_logistic
+from fmiqa.correlation.logistic import STEEPNESS, Form, fit_logistic
 from fmiqa.correlation.pairs import pair
 
 __all__ = ["krocc", "plcc", "rmse", "srocc"]
@@ -19,7 +19,14 @@ _PORTION = 2**20
 """Scores that go through the rank computations at once; they need some ten 8-byte temporaries for each."""
 
 
-def plcc(x: Tensor, y: Tensor, *, fit: Form | None = "logistic5", monotone: bool = False) -> Tensor:
+def plcc(
+    x: Tensor,
+    y: Tensor,
+    *,
+    fit: Form | None = "logistic5",
+    monotone: bool = False,
+    steepness: float | None = STEEPNESS,
+) -> Tensor:
     """Pearson linear correlation coefficient, by default after a logistic fit of the scores to `y`.
 
     Args:
@@ -27,6 +34,7 @@ def plcc(x: Tensor, y: Tensor, *, fit: Form | None = "logistic5", monotone: bool
         y: (..., N) subjective scores, leading dimensions broadcast against those of `x`.
         fit: the logistic form, `"logistic5"` or `"logistic4"`; None for the raw correlation.
         monotone: bound the fit to keep its direction, see `fit_logistic`.
+        steepness: the bound of the fit's slope, see `fit_logistic`.
 
     Returns:
         (...), with a fit from 0 to 1: the direction is lost (see `srocc`). Without one from -1 to 1, and
@@ -43,13 +51,20 @@ def plcc(x: Tensor, y: Tensor, *, fit: Form | None = "logistic5", monotone: bool
         1.0
     """
     if fit is not None:
-        return fit_logistic(x, y, form=fit, monotone=monotone).plcc
+        return fit_logistic(x, y, form=fit, monotone=monotone, steepness=steepness).plcc
     pairs = pair(x, y, minimum=2, what="plcc", dtype=_computing_dtype(x))
     result = _pearson(_unit(pairs.x)[pairs.x_row], _unit(pairs.y)[pairs.y_row])
     return pairs.unflatten(_masked(result, pairs.informative()))
 
 
-def rmse(x: Tensor, y: Tensor, *, fit: Form | None = "logistic5", monotone: bool = False) -> Tensor:
+def rmse(
+    x: Tensor,
+    y: Tensor,
+    *,
+    fit: Form | None = "logistic5",
+    monotone: bool = False,
+    steepness: float | None = STEEPNESS,
+) -> Tensor:
     """Root of the mean squared difference between the fitted scores and `y`, in units of `y`.
 
     Args:
@@ -57,6 +72,7 @@ def rmse(x: Tensor, y: Tensor, *, fit: Form | None = "logistic5", monotone: bool
         y: (..., N) subjective scores, leading dimensions broadcast against those of `x`.
         fit: the logistic form; None to compare `x` with `y` as they are.
         monotone: bound the fit to keep its direction, see `fit_logistic`.
+        steepness: the bound of the fit's slope, see `fit_logistic`.
 
     Returns:
         (...), the mean taken over N, not over degrees of freedom. NaN for columns without information;
@@ -70,7 +86,7 @@ def rmse(x: Tensor, y: Tensor, *, fit: Form | None = "logistic5", monotone: bool
         tensor(1.4142)
     """
     if fit is not None:
-        return fit_logistic(x, y, form=fit, monotone=monotone).rmse
+        return fit_logistic(x, y, form=fit, monotone=monotone, steepness=steepness).rmse
     pairs = pair(x, y, minimum=1, what="rmse", dtype=_computing_dtype(x))
     good = (pairs.x.isfinite().all(-1))[pairs.x_row] & (pairs.y.isfinite().all(-1))[pairs.y_row]
     difference = torch.where(good[:, None], pairs.x[pairs.x_row] - pairs.y[pairs.y_row], 1.0)

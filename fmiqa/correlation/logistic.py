@@ -15,9 +15,8 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import torch
 from torch import Tensor
 
-from fmiqa.correlation.pairs import Pairs, pair
-from fmiqa.correlation.starts import search
-from fmiqa.correlation.varpro import Kind, Problem, linear_part, refine, standardise, tied_slope
+from fmiqa.correlation.curves import Curves, Kind, Problems, best_curves, linear_part, tied_slope
+from fmiqa.correlation.pairs import pair
 from fmiqa.errors import InputError
 
 __all__ = ["Form", "LogisticFit", "fit_logistic"]
@@ -25,10 +24,10 @@ __all__ = ["Form", "LogisticFit", "fit_logistic"]
 Form = Literal["logistic5", "logistic4"]
 _PARAMETERS = {"logistic5": 5, "logistic4": 4}
 _TIED: tuple[Kind, Kind] = ("flat_ends", "flat_middle")
-_STEPS = 60
-_TOLERANCE = 1e-10
-_MEMORY = 2**24
-"""Bytes that the largest temporary tensor of a portion of the problems may take."""
+_CONVERGED = 1e-6  # of the variance of y: the next step promises no more
+_POINTS = 2**20  # of the problems that are fitted together
+STEEPNESS = 10.0
+"""The default bound of the slope; see `fit_logistic`."""
 
 
 @dataclass(frozen=True)
@@ -128,15 +127,17 @@ def fit_logistic(
     *,
     form: Form = "logistic5",
     monotone: bool = False,
-    starts: Tensor | None = None,
+    steepness: float | None = STEEPNESS,
     dtype: torch.dtype = torch.float64,
 ) -> LogisticFit:
     """Fit logistic curves from objective scores to subjective scores, all problems at once.
 
-    Every problem is searched globally (a grid of curves, cubics, all step functions) and refined by Newton's
-    method with the linear parameters eliminated, so that no start has to be chosen. Problems do not influence
-    one another. Curves that are best in a limit (a step, a cubic) are given with finite parameters close to
-    it.
+    Every problem is searched from the best of many starts, with the linear parameters eliminated, so that no start
+    has to be chosen. Problems do not influence one another. Curves that are best in a limit (a cubic) are given with
+    finite parameters close to it.
+
+    The slope of the sigmoid is bounded. Without a bound the best curve is often a step between two images: it explains
+    these images and no others, and it looks like a fault in a plot.
 
     A problem whose x or y is constant or holds NaN or infinite values gets NaN parameters, plcc and rmse, and
     `converged` False; it raises nothing and leaves the others alone.
@@ -152,16 +153,16 @@ def fit_logistic(
         form: `"logistic5"` (default) or `"logistic4"`, see `LogisticFit`.
         monotone: keep the curve from changing direction between the lowest and the highest x (of
             `"logistic5"`; the other form cannot). Rising and falling curves are both allowed.
-        starts: (..., S, 5) or (..., S, 4) parameters to start from instead of the global search, such as
-            those of an earlier fit with `.unsqueeze(-2)`; only slope and centre are read. Faster, but no
-            longer global.
+        steepness: the largest slope of the sigmoid, as a multiple of 1 / the standard deviation of x: the curve takes
+            at least 4.4 / steepness deviations to rise from a tenth to nine tenths. None sets no bound; the fit is then
+            a local optimum as scipy's `curve_fit` finds them, and narrow steps may be missed.
         dtype: what is computed in; float32 is for devices without float64 and finds R^2 to about 1e-4.
 
     Returns:
         The fit, on the device of `x`; `plcc` and `rmse` in the floating dtype of the input.
 
     Raises:
-        InputError: shapes that do not broadcast, too few points, an unknown form, or ill-shaped starts.
+        InputError: shapes that do not broadcast, too few points, an unknown form, or a steepness that is not above 0.
 
     Example:
         >>> x = torch.rand(3, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -176,34 +177,26 @@ def fit_logistic(
     problems, points = len(good), x.shape[-1]
     result = torch.full((problems, _PARAMETERS[form] + 2), torch.nan, dtype=dtype, device=x.device)
     converged = torch.zeros(problems, dtype=torch.bool, device=x.device)
-    warm = None if starts is None else _checked_starts(starts, form, pairs)
-    size = _MEMORY // (8 * points * 24)
-    for numbers, x_rows, y_rows in pairs.chunks(good.nonzero().squeeze(-1), size):
-        warm_rows = None if warm is None else warm[numbers]
-        result[numbers], converged[numbers] = _fit_rows(x_rows, y_rows, form, monotone, warm_rows)
+    bound = _checked_steepness(steepness)
+    for numbers, x_rows, y_rows in pairs.chunks(good.nonzero().squeeze(-1), _POINTS // points):
+        result[numbers], converged[numbers] = _fit_rows(x_rows, y_rows, form, monotone, bound)
     converged &= result[:, -1].isfinite()
     parameters = result[:, :-2].reshape(*pairs.shape, _PARAMETERS[form])
     plcc, rmse = (pairs.unflatten(result[:, i]) for i in (-2, -1))
     return LogisticFit(form, parameters, plcc, rmse, converged.reshape(pairs.shape))
 
 
-def _fit_rows(x: Tensor, y: Tensor, form: Form, monotone: bool, starts: Tensor | None) -> tuple[Tensor, Tensor]:
+def _fit_rows(x: Tensor, y: Tensor, form: Form, monotone: bool, steepest: float | None) -> tuple[Tensor, Tensor]:
     """(P, 5 + 2) or (P, 4 + 2) parameters, plcc and rmse, and (P,) converged."""
-    t, x_mean, x_deviation = standardise(x)
-    y_unit, y_mean, y_deviation = standardise(y)
-    t, y_unit = torch.broadcast_tensors(t, y_unit)
-    t, order = t.sort(dim=-1, stable=True)
-    problem = Problem.of(t, y_unit.gather(-1, order))
-    warm = None
-    if starts is not None:
-        warm = (starts[..., 0] * x_deviation, (starts[..., 1] - x_mean) / x_deviation)
-
+    problems = Problems.of(x, y)
+    x_mean, x_deviation = _moments(x)
+    y_mean, y_deviation = _moments(y)
     if form == "logistic4":
-        curve = _best_curve(problem, "alone", warm)
+        curve = _best_curve(problems, "alone", steepest)
     else:
-        curve = _best_curve(problem, "with_line", warm)
+        curve = _best_curve(problems, "with_line", steepest)
         if monotone:
-            curve = _without_turns(problem, curve, warm)
+            curve = _without_turns(problems, curve, steepest)
     b2, b3 = curve.beta / x_deviation, x_mean + x_deviation * curve.tau
     level, line, amplitude = (part * y_deviation for part in (curve.level, curve.line, curve.amplitude))
     parameters: tuple[Tensor, ...]
@@ -216,6 +209,14 @@ def _fit_rows(x: Tensor, y: Tensor, form: Form, monotone: bool, starts: Tensor |
     residual = ((y - _evaluate(form, parameters, x)) / y_deviation).square().mean(-1, keepdim=True).clamp(max=1)
     plcc, rmse = (1 - residual).sqrt(), residual.sqrt() * y_deviation
     return torch.cat((*torch.broadcast_tensors(*parameters), plcc, rmse), dim=-1), curve.done.squeeze(-1)
+
+
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """(P, 1) mean and deviation, of rows of any offset and size."""
+    mean = rows.mean(-1, keepdim=True)
+    mean = mean + (rows - mean).mean(-1, keepdim=True)
+    size = (rows - mean).abs().amax(-1, keepdim=True)
+    return mean, ((rows - mean) / size).square().mean(-1, keepdim=True).sqrt() * size
 
 
 def _evaluate(form: Form, b: Sequence[Tensor], x: Tensor) -> Tensor:
@@ -236,52 +237,44 @@ class _Curve(NamedTuple):
     done: Tensor
 
 
-def _best_curve(problem: Problem, kind: Kind, starts: tuple[Tensor, Tensor] | None) -> _Curve:
+def _best_curve(problems: Problems, kind: Kind, steepest: float | None) -> _Curve:
     """The best local maximum that the starts lead to."""
-    beta, tau = search(problem, kind) if starts is None else starts
-    beta, tau, share, done = refine(problem, kind, beta, tau, steps=_STEPS, tolerance=_TOLERANCE)
-    best = share.argmax(dim=1, keepdim=True)
-    beta, tau, share, done = (part.gather(1, best) for part in (beta, tau, share, done))
-    if kind == "with_line":
-        share = share + problem.r.square()
-    return _Curve(*linear_part(problem, kind, beta, tau), beta, tau, share, done)
+    return _curve(problems, kind, best_curves(problems, kind, steepest=steepest, thorough=True).best())
 
 
-def _without_turns(problem: Problem, free: _Curve, starts: tuple[Tensor, Tensor] | None) -> _Curve:
+def _curve(problems: Problems, kind: Kind, at: Curves) -> _Curve:
+    """One curve a problem, (P, 1), with its linear part."""
+    share = at.share + problems.r.square()[:, None] if kind == "with_line" else at.share
+    return _Curve(*linear_part(problems, kind, at.beta, at.tau), at.beta, at.tau, share, at.promise < _CONVERGED)
+
+
+def _without_turns(problems: Problems, free: _Curve, steepest: float | None) -> _Curve:
     """The best curves whose derivative keeps its sign over the data; `free` are the best without that bound.
 
     The derivative is linear in s (1 - s), so it keeps its sign if it does where the sigmoid is flattest and
     where it is steepest. A best curve that must obey either is a local maximum of the free gain that happens
     to keep its sign, or it has a vanishing slope in one of those places, which ties its line to its sigmoid.
     """
-    turning = (~_keeps_direction(problem, free)).squeeze(1).nonzero().squeeze(-1)
+    turning = (~_keeps_direction(problems, free)).squeeze(1).nonzero().squeeze(-1)
     if len(turning) == 0:
         return free
-    part = problem.rows(turning)
-    if starts is not None:
-        starts = (starts[0][turning], starts[1][turning])
-    zero = torch.zeros_like(part.r)
-    best = _Curve(zero, part.r, zero, zero + 1, zero, part.r.square(), torch.ones_like(zero, dtype=torch.bool))
-    if starts is None:
-        # A curve that is good under one bound is a good start under the others.
-        found = [search(part, kind) for kind in ("with_line", *_TIED)]
-        starts = (torch.cat([each[0] for each in found], dim=1), torch.cat([each[1] for each in found], dim=1))
-    beta, tau, gain, done = refine(part, "with_line", *starts, steps=_STEPS, tolerance=_TOLERANCE)
-    for i in range(beta.shape[1]):
-        one = slice(i, i + 1)
-        line = linear_part(part, "with_line", beta[:, one], tau[:, one])
-        share = part.r.square() + gain[:, one]
-        local = _Curve(*line, beta[:, one], tau[:, one], share, done[:, one])
-        best = _better(best, local, _keeps_direction(part, local))
-    for kind in _TIED:
-        tied = _best_curve(part, kind, starts)
-        best = _better(best, tied, torch.ones_like(tied.done))
+    part = problems.rows(turning)
+    r = part.r[:, None]
+    zero = torch.zeros_like(r)
+    best = _Curve(zero, r, zero, zero + 1, zero, r.square(), torch.ones_like(zero, dtype=torch.bool))
+    kinds: tuple[Kind, ...] = ("with_line", *_TIED)
+    for kind in kinds:
+        found = best_curves(part, kind, steepest=steepest, thorough=True)
+        for column in zip(*(v.split(1, 1) for v in found), strict=True):
+            local = _curve(part, kind, Curves(*column))
+            tied = torch.ones_like(local.done) if kind in _TIED else _keeps_direction(part, local)
+            best = _better(best, local, tied)
     return _Curve(*(whole.index_copy(0, turning, new) for whole, new in zip(free, best, strict=True)))
 
 
-def _keeps_direction(problem: Problem, curve: _Curve) -> Tensor:
+def _keeps_direction(problems: Problems, curve: _Curve) -> Tensor:
     flattest, steepest = (
-        curve.line + curve.amplitude * tied_slope(problem, kind, curve.beta, curve.tau) for kind in _TIED
+        curve.line + curve.amplitude * tied_slope(problems, kind, curve.beta, curve.tau) for kind in _TIED
     )
     return flattest * steepest >= 0
 
@@ -297,19 +290,7 @@ def _checked_form(form: object) -> Form:
     return cast(Form, form)
 
 
-def _checked_starts(starts: Tensor, form: Form, pairs: Pairs) -> Tensor:
-    """(P, S, 2) slope and centre in the units of x."""
-    wanted = _PARAMETERS[form]
-    try:
-        if starts.ndim < 2 or starts.shape[-1] != wanted or starts.shape[-2] == 0:
-            raise RuntimeError
-        starts = starts.to(pairs.x.dtype).expand(*pairs.shape, *starts.shape[-2:])
-    except RuntimeError:
-        raise InputError(
-            f"starts must be parameters of shape (..., S, {wanted}) that broadcast against problems of shape "
-            f"{tuple(pairs.shape)}, got {tuple(starts.shape)}"
-        ) from None
-    flat = starts.reshape(-1, *starts.shape[-2:])
-    if form == "logistic5":
-        return torch.stack((flat[..., 1].abs(), flat[..., 2]), dim=-1)
-    return torch.stack((1 / flat[..., 3].abs(), flat[..., 2]), dim=-1)
+def _checked_steepness(steepness: float | None) -> float | None:
+    if steepness is not None and not steepness > 0:
+        raise InputError(f"steepness is a slope above 0, or None for no bound, got {steepness!r}")
+    return steepness

@@ -54,4 +54,4 @@ def by_portions(function: Callable[..., T], *rows: Tensor, points: int | None = 
     if isinstance(parts[0], Tensor):
         return torch.cat(parts)
     whole = tuple(torch.cat(part) for part in zip(*parts, strict=True))
-    return type(parts[0])._make(whole) if hasattr(parts[0], "_make") else whole  # type: ignore[union-attr]
+    return type(parts[0])._make(whole) if hasattr(parts[0], "_make") else whole

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fmiqa.correlation import Form, krocc, plcc, srocc
-from fmiqa.correlation.quick import quick_share, weighted_pearson
+from fmiqa.correlation.curves import Problems, best_curves, weighted_pearson
+from fmiqa.correlation.logistic import STEEPNESS
 from fmiqa.errors import InputError
 
 __all__ = ["Criterion", "Objective"]
@@ -57,7 +58,7 @@ class Objective:
             starts here, so that the value may lie a little under that of `exact`.
         """
         if not self.quick_is_exact:
-            value = quick_share(x, y, counts).sqrt()
+            value = _fitted(x, y, counts, thorough=False)
         elif self.criterion == "plcc" and self.fit is None:
             value = weighted_pearson(x, y, counts)
         else:
@@ -68,6 +69,8 @@ class Objective:
         """As `quick`, by the coefficients that the library reports."""
         if bool((counts == 1).all()):
             return self._reported(x, y)
+        if not self.quick_is_exact:
+            return _fitted(x, y, counts, thorough=True).nan_to_num(nan=-math.inf)
         value = x.new_empty(len(x))
         rows = torch.cat([y.expand(len(x), -1), counts.expand(len(x), -1)], 1)
         kinds, member = rows.unique(dim=0, return_inverse=True)
@@ -84,5 +87,12 @@ class Objective:
         elif self.criterion == "krocc":
             value = krocc(x, y)
         else:
-            value = plcc(x, y, fit=self.fit, monotone=self.monotone)
+            value = plcc(x, y, fit=self.fit, monotone=self.monotone, steepness=STEEPNESS)
         return value.nan_to_num(nan=-math.inf)
+
+
+def _fitted(x: Tensor, y: Tensor, counts: Tensor, *, thorough: bool) -> Tensor:
+    """(P,) PLCC after the five-parameter logistic; NaN where a row has no information."""
+    problems = Problems.of(x, y, counts)
+    share = best_curves(problems, "with_line", steepest=STEEPNESS, thorough=thorough).best().share[:, 0]
+    return torch.where(problems.known, (problems.r.square() + share).clamp(max=1), torch.nan).sqrt()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fmiqa.correlation import Form, fit_logistic
-from fmiqa.correlation.quick import weighted_pearson
+from fmiqa.correlation.curves import weighted_pearson
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.pooling import Pool, check_pool

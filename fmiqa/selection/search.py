@@ -99,7 +99,7 @@ class Candidates:
     def columns(self, positions: Tensor, problem: Tensor | int) -> Tensor:
         """(R, n) scores of maps on the images of their problems, one for each or one for all."""
         if self.images is None:
-            return self._by_map[positions].double()
+            return self._by_map.index_select(0, positions).double()
         images = self.images[0 if self.problems == 1 else problem]
         if images.ndim == 1:
             return self._by_map[positions][:, images].double()

@@ -1,4 +1,4 @@
-"""The quick logistic search against the global one, and its weights against repeated points."""
+"""The quick search of the logistic against the thorough one, and its weights against repeated points."""
 
 from __future__ import annotations
 
@@ -7,7 +7,23 @@ import torch
 from torch import Tensor
 
 import fmiqa
-from fmiqa.correlation.quick import quick_share, weighted_pearson
+from fmiqa.correlation.curves import Problems, best_curves, weighted_pearson
+from fmiqa.correlation.logistic import STEEPNESS
+
+
+def share(x: Tensor, y: Tensor, weights: Tensor | None = None, *, thorough: bool = False) -> Tensor:
+    """(P,) R^2, NaN where there is no information."""
+    rows = Problems.of(x, y, weights)
+    found = best_curves(rows, "with_line", steepest=STEEPNESS, thorough=thorough).best().share[:, 0]
+    return torch.where(rows.known, rows.r.square() + found, torch.nan)
+
+
+def quick_share(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+    return share(x, y, weights)
+
+
+def thorough_share(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+    return share(x, y, weights, thorough=True)
 
 
 def problems(count: int = 24, points: int = 300, strength: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -23,13 +39,19 @@ def problems(count: int = 24, points: int = 300, strength: float = 1.0) -> tuple
     return x, y
 
 
-def test_never_above_the_global_fit_and_hardly_below() -> None:
+def test_never_above_the_thorough_fit_and_hardly_below() -> None:
     x, y = problems()
     quick, best = quick_share(x, y[None]).sqrt(), fmiqa.plcc(x, y)
-    assert bool((quick <= best + 1e-9).all())
-    # What a narrow step somewhere among 300 noisy points is worth; such maxima may be missed.
-    assert float((best - quick).max()) < 5e-3
-    assert float((best - quick).median()) < 5e-4
+    # Both are local optima, and a thorough climb stops within 1e-6 of one.
+    assert bool((quick <= best + 1e-6).all())
+    assert float((best - quick).max()) < 5e-3  # another optimum, bent by a few of 300 noisy points
+    assert float((best - quick).median()) < 1e-5
+
+
+def test_the_thorough_share_is_that_of_the_reported_fit() -> None:
+    x, y = problems()
+    # The reported one is of the residuals of the curve that its parameters draw, rounded at an offset of 1e3.
+    torch.testing.assert_close(thorough_share(x, y[None]).sqrt(), fmiqa.plcc(x, y), atol=1e-9, rtol=0)
 
 
 def test_above_the_straight_line() -> None:
@@ -37,15 +59,15 @@ def test_above_the_straight_line() -> None:
     assert bool((quick_share(x, y[None]).sqrt() >= fmiqa.plcc(x, y, fit=None).abs() - 1e-12).all())
 
 
-@pytest.mark.parametrize("function", [quick_share, weighted_pearson])
+@pytest.mark.parametrize("function", [quick_share, thorough_share, weighted_pearson])
 def test_weights_are_repetitions(function) -> None:
     x, y = problems(8, 120)
     counts = torch.arange(120) % 4
     images = torch.arange(120).repeat_interleave(counts)
     weighted = function(x, y[None], counts[None].double())
-    # The bins, and so the starts, differ a little, and each search may end a little under the same global maximum
-    # (here in R^2). Where nothing is searched only the order of the sums differs.
-    atol = 1e-2 if function is quick_share else 1e-12
+    # Only the order of the sums differs. float32 moves the quick search by 1e-7 a step, and a climb that has not come
+    # to rest in its few steps carries that on.
+    atol = 1e-4 if function is quick_share else 1e-6 if function is thorough_share else 1e-12
     torch.testing.assert_close(weighted, function(x[:, images], y[None, images]), atol=atol, rtol=0)
 
 
