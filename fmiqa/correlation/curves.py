@@ -36,7 +36,7 @@ _BEYOND = 0.25  # centres that far outside the data, in ranges: the one-sided cu
 _WIDTHS = ((1.0, 3), (0.5, 5), (0.25, 9), (0.12, 17), (0.05, 33))  # (share of the mass, number of centres)
 _FAMILIES = (*([_CENTRES] * len(_SLOPES)), *(number for _, number in _WIDTHS))  # starts of one slope or width
 _LOCAL = sum(number for _, number in _WIDTHS)
-_THOROUGH = ((5, 4), (6, 2), (12, 2))  # (Newton's steps, climbs that are kept after them)
+_THOROUGH = ((3, 4), (5, 2), (6, 2))  # (Newton's steps, climbs that are kept after them)
 _ROUNDS = 3  # in which bins come to lie half even in the range, half in the mass
 
 # Flatter than this over the whole range, a sigmoid beside a line is a cubic to some 1e-6 of the variance, and
@@ -375,7 +375,7 @@ def _climb(p: Problems, kind: Kind, bound: float, state: _Climb, steps: int, *, 
     for _ in range(steps):
         signed = _oriented(state.next_beta, state.next_tau)
         found = by_portions(_with_second if newton else _sums, p.t, p.w, p.wy, signed, state.next_tau, points=points)
-        sums = _Sums(*found[:15], second=found[15:])
+        sums = _Sums._make([*found[:15], found[15:]])
         state = _judged(sums, r, low, high, signed, state, kind, bound)
     return state
 
@@ -563,6 +563,5 @@ def _tie(low: Tensor, high: Tensor, kind: Kind, beta: Tensor, tau: Tensor) -> tu
     k = g * (1 - 6 * g)
     # Inside the range the steepest place is the centre itself and moves with it.
     fixed = (place != 0).to(z.dtype)
-    return tuple(
-        beta * v for v in (g, g + h * z, h * fixed, g + 3 * h * z + k * z * z, (2 * h + k * z) * fixed, k * fixed)
-    )
+    family = (g, g + h * z, h, g + 3 * h * z + k * z * z, 2 * h + k * z, k * fixed)
+    return tuple(beta * v for v in family)
