@@ -260,7 +260,7 @@ class _Run:
         if (height, width) not in self._footprint:
             extractor = self.scorer.extractor
             layers = [c * h * w for c, h, w in extractor.layer_shapes(height, width, self.scorer.asked).values()]
-            item = torch.empty(0, dtype=extractor.dtype).element_size()
+            item = max(4, extractor.dtype.itemsize)  # maps are compared in float32 at least
             # A layer, the next one, a convolution's workspace, and the moments of a few channels.
             size = 4 * max([*layers, 3 * height * width]) * item
             fixed = 3 * sum(layers) * item

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fmiqa.errors import InputError
 from fmiqa.measures.base import check_maps, check_pair
+from fmiqa.precision import at_least_float32
 
 __all__ = ["Custom"]
 
@@ -23,7 +24,7 @@ class Custom:
     name, not its code: to go on from them, pass the same `Custom` again.
 
     Args:
-        function: `(N, C, H, W), (N, C, H, W) -> (N, C)` of test and reference maps.
+        function: `(N, C, H, W), (N, C, H, W) -> (N, C)` of test and reference maps, in float32 or float64.
         higher_is_better: whether a higher value means more alike.
         value_range: the least and the greatest value there can be.
         whole_layers: whether a map's value depends on the layer's other maps.
@@ -83,13 +84,13 @@ class Custom:
         return self.compare(test, self.prepare(reference))
 
     def prepare(self, reference: Tensor) -> Tensor:
-        """The reference maps as they are.
+        """The reference maps, those in half precision widened to float32.
 
         Raises:
             InputError: not (N, C, H, W).
         """
         check_maps(self._label, reference)
-        return reference
+        return at_least_float32(reference)
 
     def compare(self, test: Tensor, prepared: Tensor) -> Tensor:
         """The function's values of test maps (N, C, H, W) and reference maps of N images or of one.
@@ -99,7 +100,7 @@ class Custom:
         """
         check_maps(self._label, test)
         check_pair(self._label, test.shape, prepared.shape)
-        values = self.function(test, prepared.expand_as(test))
+        values = self.function(at_least_float32(test), prepared.expand_as(test))
         if not isinstance(values, Tensor) or values.shape != test.shape[:2]:
             given = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise InputError(
