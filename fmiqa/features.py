@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
+import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple, get_args
@@ -18,7 +20,16 @@ from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.networks import NETWORKS, Layer, Stage, blank_network, conv_filters, keep_layers, layer_nodes, trace_layers
 from fmiqa.precision import Precision, WideBuffers, at_least_float32, reduced
 from fmiqa.viewing import Viewing
-from fmiqa.weights import Identity, StateDict, download, fit_state, read_state, seeded_state, shared_names
+from fmiqa.weights import (
+    Identity,
+    StateDict,
+    download,
+    fingerprint,
+    fit_state,
+    read_state,
+    seeded_state,
+    shared_names,
+)
 
 __all__ = ["FeatureExtractor", "Operation", "run_node"]
 
@@ -133,7 +144,16 @@ class FeatureExtractor(WideBuffers):
         Every access reads all weights. Of an extractor that `keep` cut, it is that of the whole network as long as the
         weights that were kept are unchanged, and that of the kept ones afterwards. `.double()` changes nothing.
         """
-        return self._identity.now(self.network.state_dict())
+        state = self.network.state_dict()
+        # Replicas of nn.DataParallel hold their parameters as plain attributes.
+        hidden = {name for name in self._identity.dtypes if name not in state} if _is_replica(self) else ()
+        return self._identity.now({**state, **{name: attrgetter(name)(self.network) for name in hidden}})
+
+    @property
+    def constants(self) -> dict[str, Tensor]:
+        """Tensors of the network that its state dict leaves out (buffers that are not persistent)."""
+        saved = self.network.state_dict()
+        return {name: value for name, value in self.network.named_buffers() if name not in saved}
 
     @property
     def normalization(self) -> dict[str, list[float]] | None:
@@ -141,6 +161,18 @@ class FeatureExtractor(WideBuffers):
         used = {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist()}
         usual = {"mean": torch.tensor(IMAGENET_MEAN).tolist(), "std": torch.tensor(IMAGENET_STD).tolist()}
         return None if used == usual else used
+
+    @property
+    def operations_sha256(self) -> str:
+        """Fingerprint of what the network does with its weights: operations, their options, constants beside them."""
+        place = {node: f"%{i}" for i, node in enumerate(self.network.graph.nodes)}  # names differ when unpickled
+        lines = []
+        for node in self.network.graph.nodes:
+            target, given = node.target, fx.node.map_arg((node.args, node.kwargs), place.get)
+            module = self.network.get_submodule(str(target)) if node.op == "call_module" else None
+            lines.append(f"{node.op} {getattr(target, '__name__', target)} {module} {given}")
+        text = re.sub(r" at 0x[0-9a-f]+", "", "\n".join(lines))
+        return hashlib.sha256(f"{text}\n{fingerprint(self.constants)}".encode()).hexdigest()
 
     def forward(self, images: Tensor, maps: Iterable[FeatureMap | str] | None = None) -> dict[str, Tensor]:
         """Feature maps by layer.
@@ -244,14 +276,29 @@ class FeatureExtractor(WideBuffers):
         other._identity = Identity.of(other.network.state_dict(), whole=self.weights_sha256)
         return other
 
-    def _recorded_as(self, weights_sha256: str) -> None:
-        """Take the present weights for the kept part of a network that was saved with this fingerprint."""
+    def recorded(
+        self, weights_sha256: str, *, normalization: Mapping[str, list[float]] | None, constants: StateDict
+    ) -> None:
+        """Be the kept part of a network that was saved with this fingerprint, normalisation and constants.
+
+        Raises:
+            WeightsError: constants that the network does not have.
+        """
+        for name, values in (normalization or {}).items():
+            getattr(self, name).copy_(torch.tensor(values).view(1, 3, 1, 1))
+        for name, value in (fit_state(constants, self.constants) if constants else {}).items():  # 0.1 saved none
+            owner, _, attribute = name.rpartition(".")
+            setattr(self.network.get_submodule(owner), attribute, value.detach().clone())
+        self._take_for(weights_sha256)
+
+    def _take_for(self, weights_sha256: str) -> None:
         self._identity = Identity.of(self.network.state_dict(), whole=weights_sha256)
 
     def _any_weight(self) -> Tensor:
-        for parameter in self.network.parameters():
-            return parameter
-        # Replicas of nn.DataParallel have no parameters: their modules hold plain tensors.
+        if not _is_replica(self):
+            for parameter in self.network.parameters():
+                return parameter
+        # Replicas have no parameters: their modules hold plain tensors.
         first = next(iter(self._layers.values()))
         return self.network.get_submodule(first.path).weight  # type: ignore[return-value]
 
@@ -300,13 +347,18 @@ class FeatureExtractor(WideBuffers):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         recorded = state.pop("weights_sha256", None)  # as an attribute, in pickles of version 0.1
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         if recorded is not None:
-            self._recorded_as(recorded)
+            self._take_for(recorded)
 
     def extra_repr(self) -> str:
         """Shown by repr()."""
         return f"{self.network_name}, {len(self.maps)} maps, stage={self.stage!r}, weights {self.weights_sha256[:12]}"
+
+
+def _is_replica(module: nn.Module) -> bool:
+    """Whether nn.DataParallel made this module for one call on one of several devices."""
+    return getattr(module, "_is_replica", False)
 
 
 def check_images(images: Tensor, what: str = "images") -> None:

@@ -194,9 +194,10 @@ class SelectedFeatureIQM(WideBuffers):
         tensors: dict[str, Tensor] = {}
         sources = []
         for number, (source, scorer) in enumerate(zip(self.sources, map(_scorer, self.scorers), strict=True)):
-            state = scorer.extractor.network.state_dict()
+            constants = scorer.extractor.constants
+            state = {**scorer.extractor.network.state_dict(), **constants}
             tensors |= {f"{number}.{name}": value for name, value in state.items()}
-            sources.append({"source": source, **scorer.options()})
+            sources.append({"source": source, **scorer.options(), "constants": list(constants)})
         header = {
             "class": type(self).__name__,
             "maps": [str(m) for m in self.maps],
@@ -241,6 +242,7 @@ class SelectedFeatureIQM(WideBuffers):
                     )
                 prefix = f"{number}."
                 state = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+                constants = {name: state.pop(name) for name in part.get("constants", ())}
                 viewing = Viewing(**part["viewing"])
                 extractor = FeatureExtractor(
                     network,
@@ -250,9 +252,7 @@ class SelectedFeatureIQM(WideBuffers):
                     viewing=viewing,
                     precision=part.get("precision", "float32"),
                 )
-                extractor._recorded_as(part["weights_sha256"])
-                for name, values in (part.get("normalization") or {}).items():
-                    getattr(extractor, name).copy_(torch.tensor(values).view(1, 3, 1, 1))
+                extractor.recorded(part["weights_sha256"], normalization=part.get("normalization"), constants=constants)
                 models[part["source"]] = extractor
             kind = AllFeatureIQM if header["class"] == "AllFeatureIQM" else SelectedFeatureIQM
             metric = kind.__new__(kind)

@@ -81,7 +81,7 @@ class WideBuffers(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WideBuffers:
         wide = {name: value for name, value in self._buffers.items() if value is not None}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, value in wide.items():
             given = getattr(self, name)
             if given.itemsize < 4 <= value.itemsize:  # float16 would round them for good

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from types import CellType, FunctionType, MethodType
 from typing import Any, ClassVar
 
-from torch import Tensor
+import numpy as np
+from torch import Tensor, nn
 
 from fmiqa.errors import InputError
 from fmiqa.measures.base import check_maps, check_pair
 from fmiqa.precision import at_least_float32
+from fmiqa.weights import fingerprint
 
 __all__ = ["Custom"]
 
@@ -68,6 +73,11 @@ class Custom:
             "whole_layers": self.whole_layers,
         }
 
+    @property
+    def parameters_sha256(self) -> str:
+        """Fingerprint of what the function holds: arguments bound to it, variables it closes over, weights."""
+        return hashlib.sha256(repr(_held(self.function, set())).encode()).hexdigest()
+
     def __call__(self, test: Tensor, reference: Tensor) -> Tensor:
         """The function's value of each pair of maps.
 
@@ -114,3 +124,39 @@ class Custom:
         function = self.function
         own = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
         return self.label or own
+
+
+def _held(value: Any, above: set[int]) -> Any:
+    """What a function or an object holds, as text and numbers whose `repr` is the same in every process."""
+    if isinstance(value, int | float | complex | str | bytes | type(None)):
+        return value
+    if id(value) in above:
+        return "..."
+    above = above | {id(value)}
+
+    def inside(values: Iterable[Any]) -> list[Any]:
+        return [_held(item, above) for item in values]
+
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, Tensor):
+        return [kind, fingerprint({"": value})]
+    if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+        return [kind, str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
+    if isinstance(value, nn.Module):
+        return [kind, repr(value), fingerprint(value.state_dict())]
+    if isinstance(value, list | tuple):
+        return [kind, inside(value)]
+    if isinstance(value, set | frozenset):
+        return [kind, sorted(map(repr, inside(value)))]
+    if isinstance(value, dict):
+        return [kind, [inside(item) for item in value.items()]]
+    if isinstance(value, partial):
+        return [kind, inside((value.func, value.args, value.keywords))]
+    if isinstance(value, MethodType):
+        return [kind, inside((value.__self__, value.__func__))]
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
+        return [kind, value.__qualname__, inside((value.__defaults__, value.__kwdefaults__, cells))]
+    if isinstance(value, type) or not hasattr(value, "__dict__"):
+        return [kind, getattr(value, "__qualname__", None)]
+    return [kind, inside([vars(value)])]
