@@ -106,7 +106,7 @@ class FeatureExtractor(WideBuffers):
             raise InputError(f"stage is 'relu' (after the ReLU) or 'conv' (before it), got {stage!r}")
         if not isinstance(model, str | nn.Module):
             raise InputError(f"model is one of {', '.join(NETWORKS)} or an nn.Module, got {type(model).__name__}")
-        self.stage: Stage = stage
+        self._stage: Stage = stage
         self.viewing = viewing
         self.precision: Precision = precision
         module = blank_network(model) if isinstance(model, str) else model
@@ -126,6 +126,11 @@ class FeatureExtractor(WideBuffers):
     def layers(self) -> list[str]:
         """The layers' names, in the order they run."""
         return list(self._layers)
+
+    @property
+    def stage(self) -> Stage:
+        """Where the maps are taken; it cannot be changed later."""
+        return self._stage
 
     @property
     def device(self) -> torch.device:
@@ -346,7 +351,9 @@ class FeatureExtractor(WideBuffers):
         return {**self.__dict__, "_plans": {}}  # nodes get other names when the network is unpickled
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        recorded = state.pop("weights_sha256", None)  # as an attribute, in pickles of version 0.1
+        recorded = state.pop("weights_sha256", None)  # these two are attributes in pickles of version 0.1
+        if "stage" in state:
+            state["_stage"] = state.pop("stage")
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         if recorded is not None:
             self._take_for(recorded)
