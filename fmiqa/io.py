@@ -41,7 +41,13 @@ def save_tensors(
     path: str | os.PathLike[str], kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
 ) -> None:
     """Save tensors and a JSON header in one safetensors file that says what it holds (`kind`)."""
-    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    flat: dict[str, Tensor] = {}
+    stored: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        memory = value.untyped_storage().data_ptr()
+        flat[name] = value.clone() if memory in stored else value  # safetensors refuses tensors that share memory
+        stored.add(memory)
     write_whole(path, save(flat, {"kind": kind, "header": json.dumps(header)}))
 
 
