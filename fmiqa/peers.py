@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fmiqa.errors import InputError
 from fmiqa.parts import SampleSource
+from fmiqa.progress import progress_bar
 
 __all__ = ["PEERS", "peer_scores"]
 
@@ -60,10 +61,9 @@ def peer_scores(
         import piq
     except ImportError as error:
         raise InputError("peer metrics need the package piq: pip install 'fmiqa[peers]'") from error
-    from tqdm import tqdm
 
     found: dict[str, list[float]] = {name: [] for name in names}
-    for i in tqdm(range(len(data)), desc="peers", unit="image", disable=not progress):
+    for i in progress_bar(range(len(data)), show=progress, desc="peers", unit="image"):
         sample = data[i]
         test, reference = (image[None].to(device).float() / 255 for image in (sample.distorted, sample.reference))
         for name in names:
