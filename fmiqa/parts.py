@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from fmiqa.datasets.base import Sample
 from fmiqa.distributed import from_first
 from fmiqa.errors import FileFormatError, ResumeError
-from fmiqa.io import load_json, load_tensors, save_json, save_tensors
+from fmiqa.io import is_special, load_json, load_tensors, save_json, save_tensors
 
 __all__ = ["Kept", "Parts", "SampleSource", "open_folder", "refuse_other"]
 
@@ -113,12 +113,12 @@ def _whole(kind: type[K], path: Path) -> K | None:
 
 
 class Parts:
-    """Finished parts of a run: on disk beside the result if there is one, in memory otherwise."""
+    """Finished parts of a run: on disk beside the result if that is a regular file, in memory otherwise."""
 
     def __init__(self, save: str | os.PathLike[str] | None, plan: list[list[int]]) -> None:
         self.done: dict[int, dict[str, Any]] = {}
         self._plan = plan
-        self._folder = None if save is None else Path(f"{os.fspath(save)}.parts")
+        self._folder = None if save is None or is_special(save) else Path(f"{os.fspath(save)}.parts")
 
     def take_up(self, description: dict[str, Any]) -> None:
         """Open the folder and read the parts in it: for one process, before any adds a part.
@@ -129,7 +129,8 @@ class Parts:
         Raises:
             ResumeError: they do not.
         """
-        assert self._folder is not None
+        if self._folder is None:
+            return
         open_folder(self._folder, _RUN, description)
         for number, rows in enumerate(self._plan):
             part = self._read(number, rows, description["maps"])

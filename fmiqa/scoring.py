@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,9 +20,11 @@ from fmiqa.distributed import from_first, gather, is_first, processes_here, shar
 from fmiqa.errors import InputError
 from fmiqa.features import FeatureExtractor
 from fmiqa.fusing import ahead, fusing
+from fmiqa.io import check_output
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Measure
 from fmiqa.parts import Parts, SampleSource
+from fmiqa.progress import progress_bar
 from fmiqa.scores import ScoreMatrix
 from fmiqa.tiling import Tiling
 from fmiqa.weights import fingerprint
@@ -91,7 +92,7 @@ def score_matrix(
 
     Raises:
         InputError: an item that is not a `Sample`, pairs of different size, images too small for a layer; `save`
-            is a folder.
+            cannot be written.
         DatasetError: from the check, naming every damaged file.
         ResumeError: `save` has parts of a run with other options, weights or images.
         WorkerError: another process of the group ended or does not answer.
@@ -105,8 +106,6 @@ def score_matrix(
     """
     if len(data) == 0:
         raise InputError("the data set is empty; there is nothing to score")
-    if save is not None and Path(save).is_dir():
-        raise InputError(f"save is the name of a file to be, {os.fspath(save)} is a folder")
     home = torch.device(device) if device is not None else extractor.device
     if home != extractor.device:
         extractor = copy.deepcopy(extractor).to(home)
@@ -115,6 +114,8 @@ def score_matrix(
     parts = Parts(save, run.plan)
 
     def begin() -> list[int]:
+        if save is not None:
+            check_output(save, beside=".parts/run.json")
         if check and hasattr(data, "check"):
             data.check(progress=progress)
         if save is not None:
@@ -403,6 +404,4 @@ def _default_workers(device: torch.device) -> int:
 
 
 def _bar(progress: bool, total: int, done: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, initial=done, desc="scoring", unit="image", disable=not progress)
+    return progress_bar(show=progress, total=total, initial=done, desc="scoring", unit="image")

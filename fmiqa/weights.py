@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fmiqa.errors import WeightsError
+from fmiqa.io import readable
 
 __all__ = [
     "Identity",
@@ -50,12 +54,13 @@ def read_state(source: str | os.PathLike[str] | StateDict) -> dict[str, Tensor]:
                 "'DEFAULT' for torchvision's, or None for seeded random weights"
             )
         try:
-            if path.suffix == ".safetensors":
-                from safetensors.torch import load_file
+            with readable(path) as name:
+                if path.suffix == ".safetensors":
+                    from safetensors.torch import load_file
 
-                state = load_file(path)
-            else:
-                state = torch.load(path, map_location="cpu", weights_only=True)
+                    state = load_file(name)
+                else:
+                    state = torch.load(name, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise WeightsError(
                 f"{path} is not a plain state dict: it is damaged, or holds objects that could run code "
@@ -192,9 +197,11 @@ def download(name: str) -> dict[str, Tensor]:
     """
     from torchvision.models import get_model_weights
 
+    nowhere = io.StringIO()  # torch announces downloads, and Python may run without standard output and error
     try:
         weights = get_model_weights(name).DEFAULT
-        state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        with redirect_stdout(sys.stdout or nowhere), redirect_stderr(sys.stderr or nowhere):
+            state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except Exception as error:  # URL, socket, proxy, disk, hash: whichever, the remedy is the same
         raise WeightsError(
             f"torchvision's default weights of {name} could not be fetched ({error}). Fetch them where there is "

@@ -22,6 +22,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map  # the way th
 from fmiqa.datasets.folders import file_key
 from fmiqa.datasets.images import image_size, read_image
 from fmiqa.errors import DatasetError, InputError
+from fmiqa.progress import progress_bar
 
 __all__ = ["Batch", "IQADataset", "ImageDataset", "Record", "Sample", "collate"]
 
@@ -296,11 +297,8 @@ class ImageDataset(IQADataset):
         files = list(dict.fromkeys(path for r in self.records for path in (r.reference, r.distorted)))
         with ThreadPoolExecutor() as pool:
             results: Iterable[str | None] = pool.map(_decoding_problem, files)
-            if progress:
-                from tqdm import tqdm
-
-                results = tqdm(results, total=len(files), desc=f"checking {self.name}", unit="file")
-            problems = [problem for problem in results if problem is not None]
+            bar = progress_bar(results, show=progress, total=len(files), desc=f"checking {self.name}", unit="file")
+            problems = [problem for problem in bar if problem is not None]
         if problems:
             raise DatasetError(f"{self.name}: {len(problems)} of {len(files)} image files cannot be used:", problems)
 
