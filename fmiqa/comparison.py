@@ -13,7 +13,7 @@ from fmiqa.errors import InputError
 from fmiqa.features import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Measure, get_measure
-from fmiqa.precision import strict_float32
+from fmiqa.precision import at_least_float32, strict_float32
 
 __all__ = ["MapScorer", "PreparedImages"]
 
@@ -78,10 +78,11 @@ class MapScorer(nn.Module):
             "measure": self.measure.options(),
             "dtype": str(self.extractor.dtype).removeprefix("torch."),
             "precision": self.extractor.precision,
+            "normalization": self.extractor.normalization,
         }
 
     def prepare(self, reference: Tensor) -> PreparedImages:
-        """The reference side, for any number of later calls.
+        """The reference side, for any number of later calls, as the network is now: it does not follow its weights.
 
         Args:
             reference: (N, 3, H, W) or (1, 3, H, W), float in [0, 1] or uint8.
@@ -89,7 +90,7 @@ class MapScorer(nn.Module):
         with strict_float32(self.extractor.device):
             layers = {}
             for layer, maps in self.extractor.features(reference, self.asked):
-                layers[layer] = self._named(layer, self.measure.prepare, maps)
+                layers[layer] = self.prepare_maps(layer, maps)
         return PreparedImages(layers, tuple(reference.shape), self.asked, self.measure.options())
 
     def forward(self, test: Tensor, reference: Tensor | PreparedImages) -> Tensor:
@@ -100,7 +101,7 @@ class MapScorer(nn.Module):
             reference: images of the same size, N of them or one for all; or what `prepare` made of them.
 
         Returns:
-            (N, M), higher = better, columns in the order of `maps`.
+            (N, M), higher = better, columns in the order of `maps`; float32, or float64 of a network in float64.
 
         Raises:
             InputError: sizes that differ, images of another form, too small, or on another device; a reference
@@ -116,13 +117,17 @@ class MapScorer(nn.Module):
             else:
                 other = self.extractor.features(reference, self.asked)
                 for (layer, maps), (_, reference_maps) in zip(walk, other, strict=True):
-                    parts.append(self.compare(layer, maps, self._named(layer, self.measure.prepare, reference_maps)))
+                    parts.append(self.compare(layer, maps, self.prepare_maps(layer, reference_maps)))
             return self.ordered(torch.cat(parts, 1))
 
     def compare(self, layer: str, maps: Tensor, prepared: Any) -> Tensor:
         """(N, C) scores of a layer's test maps against its prepared reference maps, turned so that higher = better."""
-        values: Tensor = self._named(layer, self.measure.compare, maps, prepared)
+        values: Tensor = self._named(layer, self.measure.compare, at_least_float32(maps), prepared)
         return values if self.measure.higher_is_better else -values
+
+    def prepare_maps(self, layer: str, maps: Tensor) -> Any:
+        """What the measure prepares of a layer's reference maps; those in half precision are widened to float32."""
+        return self._named(layer, self.measure.prepare, at_least_float32(maps))
 
     def ordered(self, scores: Tensor) -> Tensor:
         """(N, M) scores in the order of `maps`, of such in the order of `asked`."""

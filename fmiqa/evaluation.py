@@ -14,6 +14,7 @@ from fmiqa.errors import InputError
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.parts import SampleSource
 from fmiqa.peers import peer_scores
+from fmiqa.progress import progress_bar
 
 __all__ = ["evaluate", "metric_scores"]
 
@@ -85,13 +86,11 @@ def _walk(
     metrics: Mapping[str, SelectedFeatureIQM], data: SampleSource, progress: bool
 ) -> tuple[dict[str, Tensor], Tensor, list[str]]:
     """Every metric's scores, the targets and the groups, each image decoded once; a reference's side is kept."""
-    from tqdm import tqdm
-
     found: dict[str, list[float]] = {name: [] for name in metrics}
     targets, groups = [], []
     last: Tensor | None = None
     prepared: dict[str, list[PreparedImages]] = {}
-    for i in tqdm(range(len(data)), desc="scoring", unit="image", disable=not progress):
+    for i in progress_bar(range(len(data)), show=progress, desc="scoring", unit="image"):
         sample = data[i]
         targets.append(float(sample.score))
         groups.append(sample.reference_id)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
+import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple, get_args
@@ -16,9 +18,18 @@ from torch import Tensor, fx, nn
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.networks import NETWORKS, Layer, Stage, blank_network, conv_filters, keep_layers, layer_nodes, trace_layers
-from fmiqa.precision import Precision, reduced
+from fmiqa.precision import Precision, WideBuffers, at_least_float32, reduced
 from fmiqa.viewing import Viewing
-from fmiqa.weights import StateDict, download, fingerprint, fit_state, read_state, seeded_state
+from fmiqa.weights import (
+    Identity,
+    StateDict,
+    download,
+    fingerprint,
+    fit_state,
+    read_state,
+    seeded_state,
+    shared_names,
+)
 
 __all__ = ["FeatureExtractor", "Operation", "run_node"]
 
@@ -31,7 +42,7 @@ _LOWEST, _HIGHEST = -0.5, 1.5
 _MOST_PLANS = 64
 
 
-class FeatureExtractor(nn.Module):
+class FeatureExtractor(WideBuffers):
     """A network cut to its convolutional layers, with the input normalisation inside.
 
     The network is copied, frozen and in evaluation mode; nothing of the given module is changed.
@@ -52,10 +63,13 @@ class FeatureExtractor(nn.Module):
             `"bfloat16"`; maps are compared in float32 all the same. Recorded with every result.
         seed: of the random weights when `weights` is None.
 
+    `.half()`, `.bfloat16()` and `.double()` make the network compute in that type, whatever the type of the images, and
+    feature maps come in it. The measures widen maps of half precision to float32, and the normalisation of the
+    images stays in float32.
+
     Attributes:
         maps: every feature map, a `MapIndex`, in the order the layers run.
         network_name: `"alexnet"`, ..., or the class name of the given module.
-        weights_sha256: fingerprint of the convolutional weights; it travels with every saved result.
 
     Raises:
         InputError: unknown network name, or a module that cannot be traced or has no convolution.
@@ -92,7 +106,7 @@ class FeatureExtractor(nn.Module):
             raise InputError(f"stage is 'relu' (after the ReLU) or 'conv' (before it), got {stage!r}")
         if not isinstance(model, str | nn.Module):
             raise InputError(f"model is one of {', '.join(NETWORKS)} or an nn.Module, got {type(model).__name__}")
-        self.stage: Stage = stage
+        self._stage: Stage = stage
         self.viewing = viewing
         self.precision: Precision = precision
         module = blank_network(model) if isinstance(model, str) else model
@@ -102,7 +116,7 @@ class FeatureExtractor(nn.Module):
         self._plans: dict[MapIndex, _Plan] = {}
         if isinstance(model, str) or not (weights is None or weights == "DEFAULT"):
             self._load(module, weights, seed)
-        self.weights_sha256 = fingerprint(self.network.state_dict())
+        self._identity = Identity.of(self.network.state_dict())
         for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             constant = torch.tensor(value).view(1, 3, 1, 1)  # of float32 also for wider networks, as .double() has it
             self.register_buffer(name, constant.to(self.device, self.dtype), persistent=False)
@@ -114,14 +128,56 @@ class FeatureExtractor(nn.Module):
         return list(self._layers)
 
     @property
+    def stage(self) -> Stage:
+        """Where the maps are taken; it cannot be changed later."""
+        return self._stage
+
+    @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return next(self.network.parameters()).device
+        return self._any_weight().device
 
     @property
     def dtype(self) -> torch.dtype:
         """What the network computes in; `.double()` makes it float64."""
-        return next(self.network.parameters()).dtype
+        return self._any_weight().dtype
+
+    @property
+    def weights_sha256(self) -> str:
+        """Fingerprint of the convolutional weights as they are now; it travels with every saved result.
+
+        Every access reads all weights. Of an extractor that `keep` cut, it is that of the whole network as long as the
+        weights that were kept are unchanged, and that of the kept ones afterwards. `.double()` changes nothing.
+        """
+        state = self.network.state_dict()
+        # Replicas of nn.DataParallel hold their parameters as plain attributes.
+        hidden = {name for name in self._identity.dtypes if name not in state} if _is_replica(self) else ()
+        return self._identity.now({**state, **{name: attrgetter(name)(self.network) for name in hidden}})
+
+    @property
+    def constants(self) -> dict[str, Tensor]:
+        """Tensors of the network that its state dict leaves out (buffers that are not persistent)."""
+        saved = self.network.state_dict()
+        return {name: value for name, value in self.network.named_buffers() if name not in saved}
+
+    @property
+    def normalization(self) -> dict[str, list[float]] | None:
+        """The mean and deviation taken off the images, as JSON can hold them, where they are not ImageNet's."""
+        used = {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist()}
+        usual = {"mean": torch.tensor(IMAGENET_MEAN).tolist(), "std": torch.tensor(IMAGENET_STD).tolist()}
+        return None if used == usual else used
+
+    @property
+    def operations_sha256(self) -> str:
+        """Fingerprint of what the network does with its weights: operations, their options, constants beside them."""
+        place = {node: f"%{i}" for i, node in enumerate(self.network.graph.nodes)}  # names differ when unpickled
+        lines = []
+        for node in self.network.graph.nodes:
+            target, given = node.target, fx.node.map_arg((node.args, node.kwargs), place.get)
+            module = self.network.get_submodule(str(target)) if node.op == "call_module" else None
+            lines.append(f"{node.op} {getattr(target, '__name__', target)} {module} {given}")
+        text = re.sub(r" at 0x[0-9a-f]+", "", "\n".join(lines))
+        return hashlib.sha256(f"{text}\n{fingerprint(self.constants)}".encode()).hexdigest()
 
     def forward(self, images: Tensor, maps: Iterable[FeatureMap | str] | None = None) -> dict[str, Tensor]:
         """Feature maps by layer.
@@ -183,10 +239,11 @@ class FeatureExtractor(nn.Module):
         # Channels last is a fifth faster through CPU convolutions, and the layers' maps inherit it.
         layout = torch.channels_last if images.is_cpu else torch.contiguous_format
         if images.dtype != torch.uint8:
-            return ((self.viewing(images).to(self.dtype) - self.mean) / self.std).contiguous(memory_format=layout)
+            seen = self.viewing(at_least_float32(images)).to(self.mean.dtype)
+            return ((seen - self.mean) / self.std).to(self.dtype).contiguous(memory_format=layout)
         # In the one copy that is made: fresh memory costs more than the arithmetic.
-        images = self.viewing(images.to(self.dtype, memory_format=layout).div_(255))
-        return images.sub_(self.mean).div_(self.std).contiguous(memory_format=layout)
+        images = self.viewing(images.to(self.mean.dtype, memory_format=layout).div_(255))
+        return images.sub_(self.mean).div_(self.std).to(self.dtype).contiguous(memory_format=layout)
 
     def train(self, mode: bool = True) -> FeatureExtractor:
         """Stays in evaluation mode, also inside a model that is being trained."""
@@ -212,7 +269,7 @@ class FeatureExtractor(nn.Module):
         return shapes
 
     def keep(self, layers: Iterable[str]) -> FeatureExtractor:
-        """A copy with these layers and what they need; `weights_sha256` stays that of the whole.
+        """A copy with these layers and what they need; `weights_sha256` stays that of the whole while unchanged.
 
         Raises:
             InputError: no layers, or one that the network does not have.
@@ -221,7 +278,34 @@ class FeatureExtractor(nn.Module):
         other.network, other._layers = keep_layers(other.network, other.network.graph, other._layers, layers)
         other.maps = MapIndex.of_layers({layer.name: layer.channels for layer in other._layers.values()})
         other._plans = {}
+        other._identity = Identity.of(other.network.state_dict(), whole=self.weights_sha256)
         return other
+
+    def recorded(
+        self, weights_sha256: str, *, normalization: Mapping[str, list[float]] | None, constants: StateDict
+    ) -> None:
+        """Be the kept part of a network that was saved with this fingerprint, normalisation and constants.
+
+        Raises:
+            WeightsError: constants that the network does not have.
+        """
+        for name, values in (normalization or {}).items():
+            getattr(self, name).copy_(torch.tensor(values).view(1, 3, 1, 1))
+        for name, value in (fit_state(constants, self.constants) if constants else {}).items():  # 0.1 saved none
+            owner, _, attribute = name.rpartition(".")
+            setattr(self.network.get_submodule(owner), attribute, value.detach().clone())
+        self._take_for(weights_sha256)
+
+    def _take_for(self, weights_sha256: str) -> None:
+        self._identity = Identity.of(self.network.state_dict(), whole=weights_sha256)
+
+    def _any_weight(self) -> Tensor:
+        if not _is_replica(self):
+            for parameter in self.network.parameters():
+                return parameter
+        # Replicas have no parameters: their modules hold plain tensors.
+        first = next(iter(self._layers.values()))
+        return self.network.get_submodule(first.path).weight  # type: ignore[return-value]
 
     def _plan(self, maps: MapIndex) -> _Plan:
         if maps not in self._plans:
@@ -244,18 +328,44 @@ class FeatureExtractor(nn.Module):
             state = seeded_state(self.network, seed)
         else:
             given = download(self.network_name) if weights == "DEFAULT" else read_state(weights)
-            unneeded = set(module.state_dict()) - set(expected)
-            constants = {k: v for k, v in expected.items() if k not in module.state_dict()}  # found by the tracer
-            state = fit_state(given, expected, ignored=unneeded, defaults=constants)
-        self.network.load_state_dict({k: v.detach().clone() for k, v in state.items()}, assign=True)
+            whole = module.state_dict()
+            constants = {k: v for k, v in expected.items() if k not in whole}  # found by the tracer
+            state = fit_state(
+                given, expected, ignored=set(whole) - set(expected), defaults=constants, shared=shared_names(whole)
+            )
+        parameters = dict(self.network.named_parameters(remove_duplicate=False))
+        copies: dict[str, Tensor] = {
+            name: nn.Parameter(value.detach().clone(), requires_grad=False)
+            if name in parameters
+            else value.detach().clone()
+            for name, value in state.items()
+        }
+        for first, *others in shared_names(expected):  # these go on sharing: they are one object
+            for name in others:
+                if type(copies[name]) is type(copies[first]) and torch.equal(copies[name], copies[first]):
+                    copies[name] = copies[first]
+        self.network.load_state_dict(copies, assign=True)
         self.network.requires_grad_(False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_plans": {}}  # nodes get other names when the network is unpickled
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        recorded = state.pop("weights_sha256", None)  # these two are attributes in pickles of version 0.1
+        if "stage" in state:
+            state["_stage"] = state.pop("stage")
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if recorded is not None:
+            self._take_for(recorded)
+
     def extra_repr(self) -> str:
         """Shown by repr()."""
         return f"{self.network_name}, {len(self.maps)} maps, stage={self.stage!r}, weights {self.weights_sha256[:12]}"
+
+
+def _is_replica(module: nn.Module) -> bool:
+    """Whether nn.DataParallel made this module for one call on one of several devices."""
+    return getattr(module, "_is_replica", False)
 
 
 def check_images(images: Tensor, what: str = "images") -> None:

@@ -19,6 +19,7 @@ from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Custom, Measure
 from fmiqa.networks import NETWORKS
 from fmiqa.pooling import Pool, pool_scores
+from fmiqa.precision import WideBuffers
 from fmiqa.selection.result import Selection
 from fmiqa.viewing import Viewing
 
@@ -30,7 +31,7 @@ Model = FeatureExtractor | nn.Module | str
 MeasureLike = str | dict[str, Any] | Measure
 
 
-class SelectedFeatureIQM(nn.Module):
+class SelectedFeatureIQM(WideBuffers):
     """Quality of test images against their references, seen through chosen feature maps.
 
     Differentiable in the images, batched, and no heavier than its maps: each network is cut after the
@@ -170,7 +171,9 @@ class SelectedFeatureIQM(nn.Module):
             reference: images of the same size, N of them or one for all; or what `prepare` gave.
 
         Returns:
-            (N,): with SSIM at most 1, and 1 for an image and itself; with a `fit`, on the scale of the scores.
+            (N,): with SSIM at most 1, and 1 for an image and itself; with a `fit`, on the scale of the scores. float32,
+            also of networks in half precision (`.half()`, `.bfloat16()`), whose maps are compared in float32; float64
+            of networks in float64.
 
         Raises:
             InputError: sizes that differ, images of another form, too small, or on another device.
@@ -191,9 +194,10 @@ class SelectedFeatureIQM(nn.Module):
         tensors: dict[str, Tensor] = {}
         sources = []
         for number, (source, scorer) in enumerate(zip(self.sources, map(_scorer, self.scorers), strict=True)):
-            state = scorer.extractor.network.state_dict()
+            constants = scorer.extractor.constants
+            state = {**scorer.extractor.network.state_dict(), **constants}
             tensors |= {f"{number}.{name}": value for name, value in state.items()}
-            sources.append({"source": source, **scorer.options()})
+            sources.append({"source": source, **scorer.options(), "constants": list(constants)})
         header = {
             "class": type(self).__name__,
             "maps": [str(m) for m in self.maps],
@@ -238,6 +242,7 @@ class SelectedFeatureIQM(nn.Module):
                     )
                 prefix = f"{number}."
                 state = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+                constants = {name: state.pop(name) for name in part.get("constants", ())}
                 viewing = Viewing(**part["viewing"])
                 extractor = FeatureExtractor(
                     network,
@@ -247,7 +252,7 @@ class SelectedFeatureIQM(nn.Module):
                     viewing=viewing,
                     precision=part.get("precision", "float32"),
                 )
-                extractor.weights_sha256 = part["weights_sha256"]
+                extractor.recorded(part["weights_sha256"], normalization=part.get("normalization"), constants=constants)
                 models[part["source"]] = extractor
             kind = AllFeatureIQM if header["class"] == "AllFeatureIQM" else SelectedFeatureIQM
             metric = kind.__new__(kind)
@@ -341,6 +346,7 @@ def _refuse_other(extractor: FeatureExtractor, options: Mapping[str, Any], sourc
         "stage": extractor.stage,
         "viewing": extractor.viewing.options(),
         "precision": extractor.precision,
+        "normalization": extractor.normalization,
     }
     differing = [f"{k}: {options[k]!r} there, {own[k]!r} here" for k in own if options.get(k, own[k]) != own[k]]
     if differing:

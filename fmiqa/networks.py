@@ -67,7 +67,7 @@ def trace_layers(
     Raises:
         InputError: the network cannot be traced, has no `nn.Conv2d`, or lacks a layer of `keep`.
     """
-    model = copy.deepcopy(model).eval().requires_grad_(False)
+    model = _copied(model).eval().requires_grad_(False)
     names = _field_names(model)
     head = _classifier(model)
     try:
@@ -124,6 +124,12 @@ def keep_layers(
     graph.output_node().args = (ends,)
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
     return fx.GraphModule(model, graph), layers  # holds only the modules that the graph still names
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A deep copy, also of modules that hold computed tensors, as pruned ones do."""
+    held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    return copy.deepcopy(model, {id(value): value.detach().clone() for value in held if not value.is_leaf})
 
 
 class _Tracer(fx.Tracer):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from fmiqa.datasets.base import Sample
 from fmiqa.distributed import from_first
 from fmiqa.errors import FileFormatError, ResumeError
-from fmiqa.io import load_json, load_tensors, save_json, save_tensors
+from fmiqa.io import is_special, load_json, load_tensors, save_json, save_tensors
 
 __all__ = ["Kept", "Parts", "SampleSource", "open_folder", "refuse_other"]
 
@@ -46,9 +46,12 @@ def open_folder(folder: Path, kind: str, description: Mapping[str, Any]) -> None
 
 
 def refuse_other(path: str | os.PathLike[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise `ResumeError` where what was saved describes itself otherwise than this run."""
+    """Raise `ResumeError` where what was saved describes itself otherwise than this run.
+
+    What it does not say, since an earlier version saved it, is not compared.
+    """
     now = json.loads(json.dumps(now))
-    differing = [f"other {k}: then {before.get(k)!r}, now {v!r}" for k, v in now.items() if before.get(k) != v]
+    differing = [f"other {k}: then {before[k]!r}, now {v!r}" for k, v in now.items() if k in before and before[k] != v]
     if differing:
         raise ResumeError(
             f"{os.fspath(path)} is of a run with other options than this one ({'; '.join(differing)}); call with the "
@@ -110,12 +113,12 @@ def _whole(kind: type[K], path: Path) -> K | None:
 
 
 class Parts:
-    """Finished parts of a run: on disk beside the result if there is one, in memory otherwise."""
+    """Finished parts of a run: on disk beside the result if that is a regular file, in memory otherwise."""
 
     def __init__(self, save: str | os.PathLike[str] | None, plan: list[list[int]]) -> None:
         self.done: dict[int, dict[str, Any]] = {}
         self._plan = plan
-        self._folder = None if save is None else Path(f"{os.fspath(save)}.parts")
+        self._folder = None if save is None or is_special(save) else Path(f"{os.fspath(save)}.parts")
 
     def take_up(self, description: dict[str, Any]) -> None:
         """Open the folder and read the parts in it: for one process, before any adds a part.
@@ -126,21 +129,37 @@ class Parts:
         Raises:
             ResumeError: they do not.
         """
-        assert self._folder is not None
+        if self._folder is None:
+            return
         open_folder(self._folder, _RUN, description)
         for number, rows in enumerate(self._plan):
             part = self._read(number, rows, description["maps"])
             if part is not None:
                 self.done[number] = part
 
-    def refuse_other_items(self, data: SampleSource) -> None:
-        """For data whose items have no names without being decoded: look at one item of each part."""
+    def refuse_other_items(self, look_again: Callable[[list[int]], Iterable[tuple[int, str | None, str]]]) -> None:
+        """Compare the items of finished parts with those there are now.
+
+        Args:
+            look_again: rows -> of some of them the row, the name (None: not looked at) and the digest.
+
+        Raises:
+            ResumeError: an item has another name, or is another image or score under the same name.
+        """
         for number, part in self.done.items():
-            before, now = part["names"][0], data[part["rows"][0]].name
-            if before != now:
+            digests = part.get("digests")  # none in parts of version 0.1
+            for row, name, digest in look_again(part["rows"]):
+                place = part["rows"].index(row)
+                before = part["names"][place]
+                if name not in (None, before):
+                    difference = f"item {row} was {before!r} in part {number}, now it is {name!r}"
+                elif digests and digests[place] != digest:
+                    difference = f"item {row}, {before!r}, has changed since part {number} was finished"
+                else:
+                    continue
                 raise ResumeError(
-                    f"{self._folder} holds finished parts of other images (item {part['rows'][0]} was {before!r} "
-                    f"in part {number}, now it is {now!r}); save under another name, or delete that folder"
+                    f"{self._folder} holds finished parts of other images ({difference}); "
+                    "save under another name, or delete that folder"
                 )
 
     def _read(self, number: int, rows: list[int], maps: int) -> dict[str, Any] | None:

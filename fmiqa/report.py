@@ -16,6 +16,7 @@ import torch
 from fmiqa.comparison_table import Comparison
 from fmiqa.errors import InputError
 from fmiqa.io import write_whole
+from fmiqa.plotting import load_matplotlib, new_figure
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection import Selection, Validation
 from fmiqa.tables import html_table
@@ -101,11 +102,15 @@ def write_report(
         f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{_PAGE}{STYLE}</style>'
     )
     page = f'<!DOCTYPE html><html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>\n'
-    write_whole(path, page.encode())
+    write_whole(path, page.encode(errors="backslashreplace"))  # names of files need not be Unicode
 
 
 def check_report(selection: Selection, scores: ScoreMatrix, validation: Validation | None = None) -> None:
-    """Raise `InputError` unless a selection was made on this score matrix, and a validation repeats its search."""
+    """Raise `InputError` unless a selection was made on this score matrix, and a validation repeats its search.
+
+    The same is raised where matplotlib is not installed.
+    """
+    load_matplotlib()
     if validation is not None:
         check_same_search(selection, validation)
     made, given = (
@@ -139,10 +144,8 @@ def _held_out(validation: Validation) -> str:
 
 
 def _plots(selection: Selection, scores: ScoreMatrix, validation: Validation | None) -> str:
-    from matplotlib.figure import Figure
-
     def figure(height: float = 4.0) -> Figure:
-        return Figure(figsize=(6.4, height), layout="constrained")
+        return new_figure(6.4, height)
 
     drawn: list[tuple[Figure, str]] = []
     first = figure()

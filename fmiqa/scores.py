@@ -17,7 +17,7 @@ from fmiqa.pooling import Pool, pool_scores
 
 __all__ = ["COMPUTATION", "ScoreMatrix", "differing_computation", "sources_of"]
 
-COMPUTATION = ("network", "weights_sha256", "stage", "viewing", "precision", "measure")
+COMPUTATION = ("network", "weights_sha256", "stage", "viewing", "precision", "normalization", "measure")
 """The options that map scores depend on, beside the images."""
 
 _KIND = "fmiqa score matrix 1"

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,11 +20,14 @@ from fmiqa.distributed import from_first, gather, is_first, processes_here, shar
 from fmiqa.errors import InputError
 from fmiqa.features import FeatureExtractor
 from fmiqa.fusing import ahead, fusing
+from fmiqa.io import check_output
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Measure
 from fmiqa.parts import Parts, SampleSource
+from fmiqa.progress import progress_bar
 from fmiqa.scores import ScoreMatrix
 from fmiqa.tiling import Tiling
+from fmiqa.weights import fingerprint
 
 __all__ = ["score_matrix"]
 
@@ -73,9 +75,11 @@ def score_matrix(
         workers: processes that decode images ahead; by default 0 on a CPU, up to 8 on a GPU.
         save: file for the result (safetensors). Finished parts are kept beside it in `<save>.parts`, and
             a run that was stopped goes on from them when called again; a damaged part is computed again. They
-            are removed at the end. Several processes may go on from parts of another number of processes; on
-            several machines, the folder has to be on a file system that they share, or only the first one's
-            parts are found again. The first process writes the file.
+            are removed at the end. Weights, images and scores that have changed meanwhile are refused; items of a
+            data set of your own are compared by its method `digest(index) -> str`, or else by their names.
+            Several processes may go on from parts of another number of processes; on several machines, the folder
+            has to be on a file system that they share, or only the first one's parts are found again. The first
+            process writes the file.
         check: decode every image once before the start, so that a damaged file is found now.
         compile: make one kernel of the measure's inner loop with `torch.compile`; by default where there are so
             many images that the seconds it takes (fewer once torch has cached the kernels) come back. Where it is
@@ -88,9 +92,9 @@ def score_matrix(
 
     Raises:
         InputError: an item that is not a `Sample`, pairs of different size, images too small for a layer; `save`
-            is a folder.
+            cannot be written.
         DatasetError: from the check, naming every damaged file.
-        ResumeError: `save` has parts of a run with other options.
+        ResumeError: `save` has parts of a run with other options, weights or images.
         WorkerError: another process of the group ended or does not answer.
 
     Example:
@@ -102,22 +106,21 @@ def score_matrix(
     """
     if len(data) == 0:
         raise InputError("the data set is empty; there is nothing to score")
-    if save is not None and Path(save).is_dir():
-        raise InputError(f"save is the name of a file to be, {os.fspath(save)} is a folder")
     home = torch.device(device) if device is not None else extractor.device
     if home != extractor.device:
         extractor = copy.deepcopy(extractor).to(home)
     scorer = MapScorer(extractor, maps, measure=measure)
-    run = _Run(scorer, data, home, memory, batch_size, workers, compile)
+    run = _Run(scorer, data, home, memory, batch_size, workers, compile, kept=save is not None)
     parts = Parts(save, run.plan)
 
     def begin() -> list[int]:
+        if save is not None:
+            check_output(save, beside=".parts/run.json")
         if check and hasattr(data, "check"):
             data.check(progress=progress)
         if save is not None:
             parts.take_up(run.describe())
-            if item_names(data) is None:
-                parts.refuse_other_items(data)
+            parts.refuse_other_items(run.look_again)
         return list(parts.done)
 
     def end() -> None:
@@ -161,6 +164,8 @@ class _Run:
         batch_size: int | None,
         workers: int | None,
         compile: bool | None,
+        *,
+        kept: bool,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size is at least 1, got {batch_size}")
@@ -176,17 +181,18 @@ class _Run:
         self._reference: tuple[Tensor, PreparedImages | Tensor] | None = None
         self._compile = compile
         self._footprint: dict[tuple[int, int], _Footprint] = {}
-
-    def options(self) -> dict[str, Any]:
+        self._kept = kept
         dataset = str(getattr(_innermost(self.data), "name", type(self.data).__name__))
-        return {"dataset": dataset, **self.scorer.options()}
+        self.options = {"dataset": dataset, **self.scorer.options()}  # of the weights as they are at the start
 
     def describe(self) -> dict[str, Any]:
         """What finished parts must share with this run to be used again."""
         names = item_names(self.data)
         digest = hashlib.sha256(json.dumps([names, self.plan, [str(m) for m in self.scorer.maps]]).encode())
         return {
-            **self.options(),
+            **self.options,
+            "operations_sha256": self.scorer.extractor.operations_sha256,
+            "measure_sha256": getattr(self.scorer.measure, "parameters_sha256", None),
             "images": len(self.data),
             "maps": len(self.scorer.maps),
             "batch_size": self.batch_size,
@@ -195,6 +201,19 @@ class _Run:
             "compile": self._compile,
             "images_and_maps_sha256": digest.hexdigest(),
         }
+
+    def look_again(self, rows: list[int]) -> list[tuple[int, str | None, str]]:
+        """Row, name (where it is to be compared) and digest of finished items, as far as they cost no decoding.
+
+        Of data that says nothing of its items without decoding them, the first one is decoded.
+        """
+        digests = item_digests(self.data, rows)
+        if digests is not None:
+            return [(row, None, digest) for row, digest in zip(rows, digests, strict=True)]
+        if item_names(self.data) is not None:
+            return []
+        sample = self.data[rows[0]]
+        return [(rows[0], sample.name, _digest(sample))]
 
     @torch.inference_mode()
     def compute(self, numbers: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -213,12 +232,15 @@ class _Run:
         for number in numbers:
             part: dict[str, Any] = {"rows": self.plan[number], "targets": [], "groups": [], "names": []}
             part["distortions"], values = [], []
+            digests = item_digests(self.data, self.plan[number]) if self._kept else []
+            part["digests"] = digests or []
             for batch in self._batches(samples, self.plan[number]):
                 values.append(self._score(batch))
                 part["targets"] += [float(s.score) for s in batch]
                 part["groups"] += [s.reference_id for s in batch]
                 part["names"] += [s.name for s in batch]
                 part["distortions"] += [s.distortion for s in batch]
+                part["digests"] += [_digest(s) for s in batch] if digests is None else []
             yield number, {**part, "values": torch.cat(values)}
 
     def _batches(self, samples: Iterator[object], rows: list[int]) -> Iterator[list[Sample]]:
@@ -260,7 +282,7 @@ class _Run:
         if (height, width) not in self._footprint:
             extractor = self.scorer.extractor
             layers = [c * h * w for c, h, w in extractor.layer_shapes(height, width, self.scorer.asked).values()]
-            item = torch.empty(0, dtype=extractor.dtype).element_size()
+            item = max(4, extractor.dtype.itemsize)  # maps are compared in float32 at least
             # A layer, the next one, a convolution's workspace, and the moments of a few channels.
             size = 4 * max([*layers, 3 * height * width]) * item
             fixed = 3 * sum(layers) * item
@@ -289,7 +311,7 @@ class _Run:
             groups=column("groups"),
             names=column("names"),
             distortions=None if None in distortions else distortions,
-            options=self.options(),
+            options=self.options,
         )
 
 
@@ -301,6 +323,26 @@ def reference_ids(data: object) -> list[str] | None:
 def item_names(data: object) -> list[str] | None:
     """The name of each item without decoding any, where the data set knows it; through `Subset`s."""
     return _known(data, "names", "name")
+
+
+def item_digests(data: object, rows: Sequence[int]) -> list[str] | None:
+    """What tells these items from others of the same names, without decoding any where the data set can; see `digest`.
+
+    A data set in memory is looked at itself; of others that have no `digest(index)`, nothing is known.
+    """
+    if isinstance(data, Subset):
+        return item_digests(data.dataset, [data.indices[row] for row in rows])
+    if isinstance(data, list | tuple):
+        return [_digest(data[row]) for row in rows]
+    known = getattr(data, "digest", None)
+    return None if known is None else [str(known(row)) for row in rows]
+
+
+def _digest(sample: Sample) -> str:
+    described = [float(sample.score), sample.reference_id, sample.distortion]
+    digest = hashlib.sha256(json.dumps(described).encode())
+    digest.update(fingerprint({"reference": sample.reference, "distorted": sample.distorted}).encode())
+    return digest.hexdigest()
 
 
 def _known(data: object, of_all: str, of_one: str) -> list[str] | None:
@@ -362,6 +404,4 @@ def _default_workers(device: torch.device) -> int:
 
 
 def _bar(progress: bool, total: int, done: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, initial=done, desc="scoring", unit="image", disable=not progress)
+    return progress_bar(show=progress, total=total, initial=done, desc="scoring", unit="image")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fmiqa.errors import InputError
+from fmiqa.precision import strict_float32
 
 if TYPE_CHECKING:
     from fmiqa.comparison import MapScorer
@@ -76,14 +77,18 @@ class Tiling:
             raise InputError(f"images this large cannot be scored in tiles: {error}") from error
         self._shapes = scorer.extractor.layer_shapes(height, width, scorer.asked)
         self._step = max(r.stride for r in self._reach.values())
-        item = torch.empty(0, dtype=scorer.extractor.dtype).element_size()
+        item = max(4, scorer.extractor.dtype.itemsize)  # maps are compared in float32 at least
         side = self._side(max(height, width), memory / (_HELD * item))
         self._rows = list(self._spans(height, side, 1))
         self._columns = list(self._spans(width, side, 2))
 
     def __call__(self, test: Tensor, reference: Tensor) -> Tensor:
         """(1, M) as the scorer gives, of test and reference image (1, 3, H, W)."""
-        extractor, measure = self._scorer.extractor, self._scorer.measure
+        with strict_float32(self._scorer.extractor.device):
+            return self._whole(test, reference)
+
+    def _whole(self, test: Tensor, reference: Tensor) -> Tensor:
+        extractor = self._scorer.extractor
         images = [extractor.normalize(image) for image in (test, reference)]
         totals = {layer: torch.zeros(1, shape[0], dtype=torch.float64) for layer, shape in self._shapes.items()}
         for rows in self._rows:
@@ -100,11 +105,15 @@ class Tiling:
                         self._local(layer, columns.start, left, right),
                     )
                     x, y = (maps[..., seen[0], seen[1]] for maps in (x, y))
-                    totals[layer] += count * self._scorer.compare(layer, x, measure.prepare(y)).double().cpu()
+                    totals[layer] += count * self._score(layer, x, y)
         parts = []
         for layer, (_, h, w) in self._shapes.items():
             parts.append(totals[layer] / ((h - self._window + 1) * (w - self._window + 1)))
         return self._scorer.ordered(torch.cat(parts, 1))
+
+    def _score(self, layer: str, test: Tensor, reference: Tensor) -> Tensor:
+        scores = self._scorer.compare(layer, test, self._scorer.prepare_maps(layer, reference))
+        return scores.double().cpu()
 
     def _local(self, layer: str, start: int, first: int, last: int) -> slice:
         """The positions in a tile's map that windows of the whole map cover."""

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from fmiqa.errors import WeightsError
+from fmiqa.io import readable
 
-__all__ = ["StateDict", "download", "fingerprint", "fit_state", "read_state", "seeded_state"]
+__all__ = [
+    "Identity",
+    "StateDict",
+    "download",
+    "fingerprint",
+    "fit_state",
+    "read_state",
+    "seeded_state",
+    "shared_names",
+]
 
 StateDict = Mapping[str, Tensor]
 
@@ -39,12 +54,13 @@ def read_state(source: str | os.PathLike[str] | StateDict) -> dict[str, Tensor]:
                 "'DEFAULT' for torchvision's, or None for seeded random weights"
             )
         try:
-            if path.suffix == ".safetensors":
-                from safetensors.torch import load_file
+            with readable(path) as name:
+                if path.suffix == ".safetensors":
+                    from safetensors.torch import load_file
 
-                state = load_file(path)
-            else:
-                state = torch.load(path, map_location="cpu", weights_only=True)
+                    state = load_file(name)
+                else:
+                    state = torch.load(name, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise WeightsError(
                 f"{path} is not a plain state dict: it is damaged, or holds objects that could run code "
@@ -62,7 +78,12 @@ def read_state(source: str | os.PathLike[str] | StateDict) -> dict[str, Tensor]:
 
 
 def fit_state(
-    state: StateDict, expected: StateDict, *, ignored: Iterable[str] = (), defaults: StateDict | None = None
+    state: StateDict,
+    expected: StateDict,
+    *,
+    ignored: Iterable[str] = (),
+    defaults: StateDict | None = None,
+    shared: Iterable[Sequence[str]] = (),
 ) -> dict[str, Tensor]:
     """The tensors of `state` that `expected` names, checked one by one, on the devices of `expected`.
 
@@ -73,11 +94,18 @@ def fit_state(
             the CPU. Half precision is widened to the dtype expected, double precision is kept.
         ignored: names that may be there and are not needed (the classifier).
         defaults: taken where `state` has none.
+        shared: groups of names that stand for one tensor, of which `state` may have any one; files of layers that
+            share their weights often hold them once.
 
     Raises:
         WeightsError: naming every missing, misshapen and unknown tensor.
     """
-    state = {**(defaults or {}), **_named_as(expected, state)}
+    ignored = list(ignored)
+    state = {**(defaults or {}), **_named_as({*expected, *ignored}, state)}
+    for names in shared:
+        held = [state[name] for name in names if name in state]
+        if held:
+            state = {**{name: held[0] for name in names if name in expected}, **state}
     found = [f"{name} is missing" for name in expected if name not in state]
     found += [
         f"{name} has shape {tuple(state[name].shape)}, expected {tuple(value.shape)}"
@@ -91,11 +119,21 @@ def fit_state(
     return {name: _placed_as(expected[name], state[name]) for name in expected}
 
 
-def _named_as(expected: StateDict, state: StateDict) -> StateDict:
+def shared_names(state: StateDict) -> list[list[str]]:
+    """Groups of names that stand for one tensor, such as the weights of layers that share them."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for name, value in state.items():
+        if not value.is_meta and value.numel():
+            place = value.device, value.data_ptr(), value.dtype, value.shape, value.stride()
+            groups.setdefault(place, []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _named_as(expected: AbstractSet[str], state: StateDict) -> StateDict:
     """The tensors under the names of the network that they fit best."""
     bare = {name.removeprefix("module."): value for name, value in state.items()}
     below = {f"features.{name}": value for name, value in bare.items()}
-    return max((state, bare, below), key=lambda names: len(expected.keys() & names.keys()))
+    return max((state, bare, below), key=lambda names: len(expected & names.keys()))
 
 
 def _placed_as(expected: Tensor, value: Tensor) -> Tensor:
@@ -113,8 +151,42 @@ def fingerprint(state: StateDict) -> str:
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
         digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a network's weights are known as, as long as they are unchanged.
+
+    Args:
+        sha256: the fingerprint that they are known as: their own, or that of the network they are a part of.
+        own: their own.
+        dtypes: theirs, by name.
+    """
+
+    sha256: str
+    own: str
+    dtypes: Mapping[str, torch.dtype]
+
+    @classmethod
+    def of(cls, state: StateDict, *, whole: str | None = None) -> Identity:
+        """The identity of weights, or of a part of a network with the fingerprint `whole`."""
+        own = fingerprint(state)
+        return cls(own if whole is None else whole, own, {name: value.dtype for name, value in state.items()})
+
+    def now(self, state: StateDict) -> str:
+        """The fingerprint of the same network's weights as they are now."""
+        own = fingerprint({name: self._as_before(name, value) for name, value in state.items()})
+        return self.sha256 if own == self.own else own
+
+    def _as_before(self, name: str, value: Tensor) -> Tensor:
+        """A tensor in the type it had, where it has only been widened since."""
+        dtype = self.dtypes.get(name, value.dtype)
+        if not value.is_floating_point() or value.itemsize <= dtype.itemsize:
+            return value
+        narrow = value.to(dtype)
+        return narrow if torch.equal(narrow.to(value.dtype), value) else value
 
 
 def download(name: str) -> dict[str, Tensor]:
@@ -125,9 +197,11 @@ def download(name: str) -> dict[str, Tensor]:
     """
     from torchvision.models import get_model_weights
 
+    nowhere = io.StringIO()  # torch announces downloads, and Python may run without standard output and error
     try:
         weights = get_model_weights(name).DEFAULT
-        state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        with redirect_stdout(sys.stdout or nowhere), redirect_stderr(sys.stderr or nowhere):
+            state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except Exception as error:  # URL, socket, proxy, disk, hash: whichever, the remedy is the same
         raise WeightsError(
             f"torchvision's default weights of {name} could not be fetched ({error}). Fetch them where there is "

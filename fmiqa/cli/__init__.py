@@ -6,8 +6,6 @@ Results go to standard output, everything else to standard error.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -27,8 +25,9 @@ from fmiqa.cli import (
     validate,
     visualize,
 )
-from fmiqa.cli.output import say
-from fmiqa.distributed import alone, is_first, launched
+from fmiqa.cli.output import ReaderGoneError, explained, flush_output, say, usable_streams
+from fmiqa.cli.outputs import check_outputs
+from fmiqa.distributed import alone, from_first, is_first, launched
 from fmiqa.errors import FmiqaError
 
 __all__ = ["main"]
@@ -51,7 +50,11 @@ Image quality from the few CNN feature maps that matter.
 Every command has its own --help. Several processes or GPUs share the work of matrix, select, validate, evaluate,
 transfer and reproduce: torchrun --nproc-per-node 4 -m fmiqa matrix ..."""
 
-_EPILOG = "exit codes: 0 done, 1 an error that the message explains, 2 a wrong command line, 130 interrupted"
+_EPILOG = """\
+Whether a file can be written is checked before the work. If writing it fails in the end, the result is printed all the
+same, and the message names the file. Characters that the output's encoding lacks are printed as escapes.
+
+exit codes: 0 done, 1 an error that the message explains, 2 a wrong command line, 130 interrupted"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,32 +71,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["score", "--metric", "metric.safetensors", "--reference", "a.png", "b.png"])
         1
     """
-    args = _parser().parse_args(argv)
-    with warnings.catch_warnings():
+    with usable_streams(), warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning
-        code, message = _run(args)
-    if message:
-        say(f"fmiqa: {message}")
+        code, message = _run(argv)
+        if message:
+            say(f"fmiqa: {message}")
     return code
 
 
-def _run(args: argparse.Namespace) -> tuple[int, str]:
+def _run(argv: Sequence[str] | None) -> tuple[int, str]:
     """Exit code and message; said after the exception is gone, which keeps progress bars from being closed."""
+    args = argparse.Namespace(interrupted=lambda _: "")
     try:
+        args = _parsed(argv)
         with launched(getattr(args, "device", "cpu")):
             _run_together(args)
-        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130, f"interrupted. {args.interrupted(args)}"
-    except BrokenPipeError:
-        # Whoever reads has read enough; without this Python would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderGoneError:
+        return 0, ""
     except torch.OutOfMemoryError as error:
         return 1, f"out of memory on the device; lower --memory or --batch-size ({error})"
     except (FmiqaError, OSError) as error:
-        return 1, str(error)
+        return 1, explained(error)
     return 0, ""
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    try:
+        return _parser().parse_args(argv)
+    except SystemExit:
+        flush_output()  # --help and --version are printed
+        raise
 
 
 def _run_together(args: argparse.Namespace) -> None:
@@ -101,6 +111,7 @@ def _run_together(args: argparse.Namespace) -> None:
     if not is_first():
         args.quiet = True
         warnings.simplefilter("ignore", UserWarning)
+    from_first(lambda: check_outputs(args))
     if args.run not in (datasets.run, demo.run, score.run, visualize.run, report.run):
         args.run(args)
     elif is_first():

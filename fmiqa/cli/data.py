@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from fmiqa import datasets
 from fmiqa.datasets import CATALOGUE, IQADataset
+from fmiqa.io import printable
 
 __all__ = ["add_data_options", "check_data_options", "data_set"]
 
@@ -33,7 +34,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> argparse._MutuallyExclu
         one.add_argument(f"--{key}", metavar="ROOT", help=f"folder of {entry.name}")
     one.add_argument("--csv", metavar="FILE", help="your own: a CSV table of reference, test image and score")
     one.add_argument("--demo", action="store_true", help="the embedded set, scored by a simulated observer")
-    data.add_argument("--name", help="what to call the set in every result (a re-rendered TID2013 is no TID2013)")
+    data.add_argument(
+        "--name", type=printable, help="what to call the set in every result (a re-rendered TID2013 is no TID2013)"
+    )
     data.add_argument("--partial", action="store_true", help="of a published set: a part is enough")
     table = parser.add_argument_group("with --csv")
     for option, (dest, text) in _TABLE_COLUMNS.items():

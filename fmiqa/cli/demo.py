@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,16 @@ import torch
 from fmiqa.cli import options
 from fmiqa.cli.evaluate import agreement_table
 from fmiqa.cli.figures import save_selection_figure
-from fmiqa.cli.output import add_output_options, print_result, say, wants_progress
+from fmiqa.cli.output import Written, add_output_options, print_result, say, wants_progress
+from fmiqa.cli.outputs import OutputFolder
 from fmiqa.cli.results import Agreement, agreement, judging
 from fmiqa.datasets import Demo
+from fmiqa.errors import InputError
 from fmiqa.features import FeatureExtractor
+from fmiqa.io import check_output
 from fmiqa.maps import MapIndex
 from fmiqa.metrics import SelectedFeatureIQM
+from fmiqa.plotting import load_matplotlib
 from fmiqa.scores import ScoreMatrix
 from fmiqa.scoring import score_matrix
 from fmiqa.selection import Selection, forward_select
@@ -46,7 +50,9 @@ def add(commands: Any) -> None:
         run,
         lambda args: options.kept_parts(Path(args.out) / "scores.safetensors"),
     )
-    parser.add_argument("--out", "-o", default="demo", metavar="FOLDER", help="where to write (default: demo)")
+    parser.add_argument(
+        "--out", "-o", type=OutputFolder, default="demo", metavar="FOLDER", help="where to write (default: demo)"
+    )
     parser.add_argument("--references", type=int, default=16, metavar="N", help="how many pictures (default: 16)")
     options.add_device_option(parser)
     add_output_options(parser)
@@ -59,6 +65,9 @@ def run(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     folder, progress = Path(args.out), wants_progress(args)
     device = options.device_of(args)
+    drawn = _can_draw()
+    for name in ("selection.json", "metric.safetensors", "selection.png"):
+        check_output(folder / name)
     data = Demo(references=args.references)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # random weights are what the simulated observer has too
@@ -69,14 +78,14 @@ def run(args: argparse.Namespace) -> None:
     one, other = _halves(scores)
     half = forward_select(one, tol=_SMALLEST_GAIN, progress=progress)
 
-    selection.save(folder / "selection.json")
-    SelectedFeatureIQM.from_selection(extractor, selection).save(folder / "metric.safetensors")
-    files = ["scores.safetensors", "selection.json", "metric.safetensors"]
-    if importlib.util.find_spec("matplotlib"):
-        save_selection_figure(folder / "selection.png", selection, scores)
-        files.append("selection.png")
-    else:
-        say("fmiqa: no picture is drawn without matplotlib (pip install 'fmiqa[plot]')")
+    metric = SelectedFeatureIQM.from_selection(extractor, selection)
+    saves: dict[str, Callable[[str], None]] = {"selection.json": selection.save, "metric.safetensors": metric.save}
+    if drawn:
+        saves["selection.png"] = lambda path: save_selection_figure(path, selection, scores)
+    written = Written()
+    for name, save in saves.items():
+        written.write(name, str(folder / name), save)
+    files = ["scores.safetensors", *written.files]
 
     in_sample = _rows(scores, selection, data.planted)
     held_out = _rows(other, half, data.planted)
@@ -115,7 +124,17 @@ HELD OUT: selected on the images of {seen} references, judged on those of the ot
 {agreement_table(held_out)}
 
 written to {folder}: {", ".join(files)} ({seconds:.0f} s)""",
+        written,
     )
+
+
+def _can_draw() -> bool:
+    try:
+        load_matplotlib()
+    except InputError as error:
+        say(f"fmiqa: no picture is drawn: {error}")
+        return False
+    return True
 
 
 def _rows(scores: ScoreMatrix, selection: Selection, planted: MapIndex) -> list[Agreement]:

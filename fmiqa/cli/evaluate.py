@@ -13,6 +13,7 @@ from torch import Tensor
 from fmiqa.cli import options
 from fmiqa.cli.data import add_data_options, check_data_options, data_set
 from fmiqa.cli.output import add_output_options, figure4, print_result, wants_progress
+from fmiqa.cli.outputs import OutputFile
 from fmiqa.cli.results import (
     Agreement,
     agreement,
@@ -69,7 +70,9 @@ def add(commands: Any) -> None:
         help="of references, for intervals and paired differences (default: 1000, some 10 s a metric of 1500 images; "
         "0: none)",
     )
-    parser.add_argument("--save-matrix", metavar="FILE", help="keep the data set's score matrix (and go on if stopped)")
+    parser.add_argument(
+        "--save-matrix", type=OutputFile, metavar="FILE", help="keep the data set's score matrix (and go on if stopped)"
+    )
     parser.add_argument("--fit", choices=[*get_args(Form), "none"], help="default: the selection's, or logistic5")
     options.add_weights_options(parser)
     options.add_computing_options(parser)

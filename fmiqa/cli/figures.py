@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmiqa.cli.results import agreement, judging
-from fmiqa.errors import InputError
-from fmiqa.plotting import ORANGE
+from fmiqa.plotting import ORANGE, new_figure, save_figure
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection import Selection, Validation
 from fmiqa.visualize.plots import plot_agreement, plot_weights
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-__all__ = ["check_plotting", "save_figure", "save_selection_figure", "save_validation_figure"]
-
-
-def check_plotting(path: str | os.PathLike[str]) -> None:
-    """Raise `InputError` if a picture cannot be drawn to this path."""
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ImportError as error:
-        raise InputError("pictures need matplotlib: pip install 'fmiqa[plot]'") from error
-    suffix = Path(path).suffix.lower().removeprefix(".")
-    known = FigureCanvasBase.get_supported_filetypes()
-    if suffix not in known:
-        raise InputError(f"no picture format {suffix!r} ({path}); known are {', '.join(sorted(known))}")
-
-
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure in the format that the path's ending names."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+__all__ = ["save_selection_figure", "save_validation_figure"]
 
 
 def save_selection_figure(path: str | os.PathLike[str], selection: Selection, scores: ScoreMatrix) -> None:
@@ -46,9 +25,7 @@ def save_selection_figure(path: str | os.PathLike[str], selection: Selection, sc
         selection: as a search over `scores` gave it.
         scores: that score matrix.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12.5, 4.6), layout="constrained")
+    figure = new_figure(12.5, 4.6)
     left, right = figure.subplots(1, 2)
     if selection.weights is None:
         selection.plot(left)
@@ -64,9 +41,7 @@ def save_selection_figure(path: str | os.PathLike[str], selection: Selection, sc
 
 def save_validation_figure(path: str | os.PathLike[str], validation: Validation) -> None:
     """Draw the curves of a validation."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    figure = new_figure(6.4, 4.0)
     validation.plot(figure.subplots())
     save_figure(figure, path)
 

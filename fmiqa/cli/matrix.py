@@ -9,6 +9,7 @@ from typing import Any
 from fmiqa.cli import options
 from fmiqa.cli.data import add_data_options, check_data_options, data_set
 from fmiqa.cli.output import add_output_options, print_result, wants_progress
+from fmiqa.cli.outputs import OutputFile
 from fmiqa.errors import InputError
 from fmiqa.measures import MEASURES, Measure, get_measure
 from fmiqa.viewing import Viewing
@@ -34,7 +35,9 @@ def add(commands: Any) -> None:
         run,
         lambda args: options.kept_parts(args.out),
     )
-    parser.add_argument("--out", "-o", required=True, metavar="FILE", help="score matrix to write (.safetensors)")
+    parser.add_argument(
+        "--out", "-o", type=OutputFile, required=True, metavar="FILE", help="score matrix to write (.safetensors)"
+    )
     add_data_options(parser)
     options.add_weights_options(parser, network=True)
     parser.add_argument("--maps", nargs="+", metavar="MAP", help="only these maps, such as conv1:27 conv3:5")

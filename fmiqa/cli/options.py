@@ -15,6 +15,7 @@ import torch
 from fmiqa.datasets import IQADataset
 from fmiqa.errors import InputError
 from fmiqa.features import FeatureExtractor
+from fmiqa.io import printable
 from fmiqa.networks import NETWORKS, Stage
 from fmiqa.scores import ScoreMatrix
 from fmiqa.scoring import score_matrix
@@ -208,7 +209,7 @@ def at_least(smallest: int) -> Callable[[str], int]:
 def named_file(text: str) -> tuple[str, str]:
     """`NAME=FILE` as both, the name empty for a FILE; what exists as given is a FILE."""
     name, equals, path = text.partition("=")
-    return (name, path) if equals and not Path(text).exists() else ("", text)
+    return (printable(name), path) if equals and not Path(text).exists() else ("", text)
 
 
 def _weights(text: str) -> tuple[str, str]:

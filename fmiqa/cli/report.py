@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from importlib.util import find_spec
+from functools import partial
 from typing import Any
 
 from fmiqa.cli import options
 from fmiqa.cli.data import add_data_options, check_data_options, data_set
-from fmiqa.cli.output import add_output_options, print_result, wants_progress
+from fmiqa.cli.output import Written, add_output_options, print_result, wants_progress
+from fmiqa.cli.outputs import OutputFile
 from fmiqa.cli.results import check_same_computation, load_scores, recorded_extractors
 from fmiqa.comparing import compare
 from fmiqa.errors import InputError
+from fmiqa.io import check_output_folder, is_special
 from fmiqa.peers import PEERS, check_peers, peer_scores
+from fmiqa.plotting import load_matplotlib
 from fmiqa.selection import Selection, Validation
 
 _EXAMPLES = """\
@@ -37,7 +40,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("selection", metavar="SELECTION", help="as `fmiqa select --out` writes it (.json)")
     parser.add_argument("--matrix", nargs="+", required=True, metavar="FILE", help="that it was made on; NAME=FILE ...")
-    parser.add_argument("--out", "-o", required=True, metavar="FILE", help="the page (.html)")
+    parser.add_argument("--out", "-o", type=OutputFile, required=True, metavar="FILE", help="the page (.html)")
     parser.add_argument("--validation", metavar="FILE", help="as `fmiqa validate --out` writes it: held-out figures")
     add_data_options(parser)
     parser.add_argument("--peers", nargs="+", choices=PEERS, metavar="NAME", help=f"beside it: {', '.join(PEERS)}")
@@ -54,12 +57,14 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     check_data_options(args)
-    if not find_spec("matplotlib"):
-        raise InputError("a report needs the package matplotlib: pip install 'fmiqa[plot]'")
     check_peers(args.peers or ())
     from fmiqa.report import check_report, write_report
     from fmiqa.visualize import map_cards
 
+    load_matplotlib()
+    work = None if is_special(args.out) else f"{args.out}.parts"
+    if work is not None:
+        check_output_folder(work)
     selection, scores = Selection.load(args.selection), load_scores(args.matrix, args)
     check_same_computation(selection, scores, args.selection)
     validation = Validation.load(args.validation) if args.validation else None
@@ -80,12 +85,15 @@ def run(args: argparse.Namespace) -> None:
         qualities |= peer_scores(data, args.peers, device=device, progress=progress)
     resamples = args.resamples if len(set(scores.groups)) > 1 else 0
     comparison = compare(qualities, scores.targets, scores.groups, baseline="chosen maps", resamples=resamples)
-    work = f"{args.out}.parts"
     cards = map_cards(
         selection, extractors, data, stride=args.stride, samples=args.samples, steps=args.steps, work=work,
         progress=progress,
     )  # fmt: skip
-    write_report(args.out, selection, scores, cards, validation=validation, comparison=comparison)
-    shutil.rmtree(work)
+    written = Written()
+    report = partial(write_report, validation=validation, comparison=comparison)
+    written.write("file", args.out, lambda path: report(path, selection, scores, cards))
+    if work is not None and written.files:
+        shutil.rmtree(work)
     maps = [{"map": str(card.map), **dict(card.facts)} for card in cards]
-    print_result(args, {"maps": maps, "file": args.out}, f"{len(cards)} maps; written to {args.out}")
+    said = "; ".join([f"{len(cards)} maps", *(f"written to {path}" for path in written.files.values())])
+    print_result(args, {"maps": maps, "file": written.files.get("file"), "files": written.files}, said, written)

@@ -8,8 +8,10 @@ import sys
 from typing import Any, get_args
 
 from fmiqa.cli import options
-from fmiqa.cli.output import add_output_options, print_result, wants_progress
+from fmiqa.cli.output import Written, add_output_options, print_result, wants_progress
+from fmiqa.cli.outputs import OutputFolder
 from fmiqa.datasets import CATALOGUE, ImageDataset
+from fmiqa.distributed import is_first
 from fmiqa.networks import Stage
 from fmiqa.pooling import Pool
 from fmiqa.reproduction import PUBLISHED, TABLES, Reproduction, reproduce
@@ -39,7 +41,14 @@ def add(commands: Any) -> None:
         lambda args: f"What is finished is kept in {args.out}; the same command goes on from there.",
     )
     parser.add_argument("table", choices=TABLES, help="table1: AlexNet, table2: VGG16")
-    parser.add_argument("--out", "-o", required=True, metavar="FOLDER", help="for the table and all that it is made of")
+    parser.add_argument(
+        "--out",
+        "-o",
+        type=OutputFolder,
+        required=True,
+        metavar="FOLDER",
+        help="for the table and all that it is made of",
+    )
     data = parser.add_argument_group("data sets on disk")
     for key in _KEYS:
         data.add_argument(f"--{key}", metavar="ROOT", help=f"folder of {CATALOGUE[key].name}")
@@ -76,8 +85,12 @@ def run(args: argparse.Namespace) -> None:
     data = {k: CATALOGUE[k].load(root, partial=args.partial, name=names.get(k)) for k, root in roots.items()}
     with contextlib.redirect_stdout(sys.stderr):  # torchvision announces a download on standard output
         found = _reproduced(args, data, words.get(given, given))
-    files = {kind: str(path) for kind, path in found.files(args.out).items()}
-    print_result(args, {**found.to_dict(), "files": files}, f"{found}\n\nwritten to {', '.join(files.values())}")
+    written = Written()
+    if is_first():
+        written.write("table", args.out, found.write)
+    files = {kind: str(path) for kind, path in found.files(args.out).items()} if written.files else {}
+    text = f"{found}\n\nwritten to {', '.join(files.values())}" if files else str(found)
+    print_result(args, {**found.to_dict(), "files": files}, text, written)
 
 
 def _reproduced(args: argparse.Namespace, data: dict[str, ImageDataset], weights: str | None) -> Reproduction:
@@ -91,6 +104,7 @@ def _reproduced(args: argparse.Namespace, data: dict[str, ImageDataset], weights
         folds=args.folds,
         seed=args.seed,
         out=args.out,
+        write=False,
         progress=wants_progress(args),
         device=options.device_of(args),
         memory=args.memory,

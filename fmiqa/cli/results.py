@@ -15,6 +15,7 @@ from fmiqa.cli.options import check_weights_options, extractor_of, named_file, w
 from fmiqa.correlation import Form, fit_logistic, krocc, plcc, srocc
 from fmiqa.errors import InputError, WeightsError
 from fmiqa.features import FeatureExtractor
+from fmiqa.io import printable
 from fmiqa.maps import MapIndex
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.scores import ScoreMatrix, differing_computation, sources_of
@@ -43,7 +44,7 @@ def load_scores(given: Sequence[str], args: argparse.Namespace) -> ScoreMatrix:
     files = [named_file(text) for text in given]
     if len(files) == 1 and not files[0][0]:
         return ScoreMatrix.load(files[0][1])
-    names = [name or Path(path).stem for name, path in files]
+    names = [name or printable(Path(path).stem) for name, path in files]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         args.parser.error(f"two score matrices go by the name {twice!r}; give names: NAME={files[0][1]} NAME=...")

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 from fmiqa.cli import options
-from fmiqa.cli.output import add_output_options, print_result, wants_progress
+from fmiqa.cli.output import add_output_options, print_result, show, wants_progress
 from fmiqa.cli.results import recorded_extractors
 from fmiqa.datasets import read_image
 from fmiqa.datasets.folders import file_key
 from fmiqa.datasets.table import Row, read_rows
 from fmiqa.errors import DatasetError, InputError
 from fmiqa.metrics import SelectedFeatureIQM
+from fmiqa.progress import progress_bar
 from fmiqa.selection import Selection
 
 _EXAMPLES = """\
@@ -57,17 +58,15 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    from tqdm import tqdm
-
     if bool(args.tests) == bool(args.pairs):
         args.parser.error("give test images and their --reference, or --pairs alone")
     pairs = _pairs(args.pairs) if args.pairs else [(args.reference, test) for test in args.tests]
     metric = _metric(args).to(options.device_of(args))
-    bar = tqdm(total=len(pairs), desc="scoring", unit="image", disable=not (wants_progress(args) and args.json))
+    bar = progress_bar(show=wants_progress(args) and args.json, total=len(pairs), desc="scoring", unit="image")
     results = []
     for (reference, test), quality in zip(pairs, _qualities(metric, pairs), strict=True):
         if not args.json:
-            print(f"{test}\t{quality:.6f}", flush=True)
+            show(f"{test}\t{quality:.6f}")
         results.append({"test": test, "reference": reference, "quality": quality})
         bar.update()
     bar.close()

@@ -6,8 +6,9 @@ import argparse
 from typing import Any
 
 from fmiqa.cli import options
-from fmiqa.cli.figures import check_plotting, save_selection_figure
-from fmiqa.cli.output import add_output_options, figure4, print_result, wants_progress
+from fmiqa.cli.figures import save_selection_figure
+from fmiqa.cli.output import Written, add_output_options, figure4, print_result, wants_progress
+from fmiqa.cli.outputs import OutputFile, OutputPicture
 from fmiqa.cli.results import load_scores, recorded_extractors
 from fmiqa.cli.searches import SEARCH_OPTIONS, SEARCHES, add_search_options, given_options, parameters_of
 from fmiqa.distributed import is_first
@@ -33,13 +34,15 @@ def add(commands: Any) -> None:
         "Choose the feature maps that agree with the observers",
         _EXAMPLES,
         run,
-        lambda _: "Nothing was written; --max-maps makes a selection shorter.",
+        lambda _: "Only files that were finished are kept; --max-maps makes a selection shorter.",
     )
     parser.add_argument("scores", nargs="+", metavar="SCORES", help="as `fmiqa matrix` writes it: FILE or NAME=FILE")
     files = parser.add_argument_group("files to write")
-    files.add_argument("--out", "-o", required=True, metavar="FILE", help="the selection (.json)")
-    files.add_argument("--plot", metavar="FILE", help="its picture (.png, .svg, .pdf)")
-    files.add_argument("--metric", metavar="FILE", help="a metric that `fmiqa score` uses (.safetensors)")
+    files.add_argument("--out", "-o", type=OutputFile, required=True, metavar="FILE", help="the selection (.json)")
+    files.add_argument("--plot", type=OutputPicture, metavar="FILE", help="its picture (.png, .svg, .pdf)")
+    files.add_argument(
+        "--metric", type=OutputFile, metavar="FILE", help="a metric that `fmiqa score` uses (.safetensors)"
+    )
     files.add_argument("--fitted", action="store_true", help="the metric answers on the scale of the scores")
     search = add_search_options(parser)
     search.add_argument("--monotone", action="store_true", default=None, help="the fitted curve may not turn round")
@@ -60,19 +63,18 @@ def run(args: argparse.Namespace) -> None:
         chosen["progress"] = wants_progress(args)
     scores = load_scores(args.scores, args)
     # What could fail is tried before the search, which may take minutes.
-    if args.plot:
-        check_plotting(args.plot)
     what = " and ".join(args.scores)
     extractors = recorded_extractors(scores.options, what, args) if args.metric else None
     selection = search(scores, **chosen)
     if not is_first():
         return
-    selection.save(args.out)
+    written = Written()
+    written.write("out", args.out, selection.save)
     if args.plot:
-        save_selection_figure(args.plot, selection, scores)
+        written.write("plot", args.plot, lambda path: save_selection_figure(path, selection, scores))
     if extractors is not None:
-        SelectedFeatureIQM.from_selection(extractors, selection, fitted=args.fitted).save(args.metric)
-    files = {kind: path for kind in ("out", "plot", "metric") if (path := getattr(args, kind))}
+        metric = SelectedFeatureIQM.from_selection(extractors, selection, fitted=args.fitted)
+        written.write("metric", args.metric, metric.save)
     print_result(
         args,
         {
@@ -85,9 +87,9 @@ def run(args: argparse.Namespace) -> None:
             "maps": [str(m) for m in selection.maps],
             "weights": None if selection.weights is None else selection.weights.tolist(),
             "curve": selection.curve,
-            "files": files,
         },
-        f"{selection}\n\n{describe(selection)}\nwritten to {', '.join(files.values())}",
+        f"{selection}\n\n{describe(selection)}",
+        written,
     )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from fmiqa.cli import options
-from fmiqa.cli.figures import check_plotting, save_figure
-from fmiqa.cli.output import add_output_options, print_result, wants_progress
+from fmiqa.cli.output import Written, add_output_options, print_result, wants_progress
+from fmiqa.cli.outputs import OutputFile, OutputPicture
 from fmiqa.distributed import is_first
+from fmiqa.io import printable
+from fmiqa.plotting import new_figure, save_figure
 from fmiqa.pooling import Pool
 from fmiqa.reproduction import cross_dataset
 from fmiqa.scores import ScoreMatrix
@@ -33,7 +36,8 @@ def add(commands: Any) -> None:
         _EXAMPLES,
         run,
         lambda _: (
-            "Nothing was written; --max-maps makes selections shorter, --folds 0 leaves out the held-out figures."
+            "Only files that were finished are kept; --max-maps makes selections shorter, "
+            "--folds 0 leaves out the held-out figures."
         ),
     )
     parser.add_argument(
@@ -43,8 +47,8 @@ def add(commands: Any) -> None:
         help="as `fmiqa matrix` writes it: FILE (named as its data set) or NAME=FILE",
     )
     files = parser.add_argument_group("files to write")
-    files.add_argument("--out", "-o", metavar="FILE", help="the figures and the chosen maps (.json)")
-    files.add_argument("--plot", metavar="FILE", help="the heat map of PLCC (.png, .svg, .pdf)")
+    files.add_argument("--out", "-o", type=OutputFile, metavar="FILE", help="the figures and the chosen maps (.json)")
+    files.add_argument("--plot", type=OutputPicture, metavar="FILE", help="the heat map of PLCC (.png, .svg, .pdf)")
     parser.add_argument("--pool", choices=get_args(Pool), default="mean", help="how the maps' scores are combined")
     parser.add_argument("--max-maps", type=options.at_least(1), metavar="N", help="stop at N maps (default: none)")
     parser.add_argument(
@@ -56,12 +60,10 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    if args.plot:
-        check_plotting(args.plot)
     matrices: dict[str, ScoreMatrix] = {}
     for name, path in map(options.named_file, args.scores):
         scores = ScoreMatrix.load(path)
-        name = name or str(scores.options.get("dataset") or Path(path).stem)
+        name = name or str(scores.options.get("dataset") or printable(Path(path).stem))
         if name in matrices:
             args.parser.error(f"two score matrices go by the name {name!r}; give names: NAME={path}")
         matrices[name] = scores
@@ -75,15 +77,12 @@ def run(args: argparse.Namespace) -> None:
     )
     if not is_first():
         return
+    written = Written()
     if args.out:
-        found.save(args.out)
+        written.write("out", args.out, found.save)
     if args.plot:
-        from matplotlib.figure import Figure
-
         size = len(matrices)
-        figure = Figure(figsize=(3.4 + 1.4 * size, 1.6 + 0.85 * (size + 1)), layout="constrained")
+        figure = new_figure(3.4 + 1.4 * size, 1.6 + 0.85 * (size + 1))
         found.plot(figure.subplots())
-        save_figure(figure, args.plot)
-    files = {kind: path for kind in ("out", "plot") if (path := getattr(args, kind))}
-    written = f"\n\nwritten to {', '.join(files.values())}" if files else ""
-    print_result(args, {**found.to_dict(), "files": files}, f"{found}{written}")
+        written.write("plot", args.plot, partial(save_figure, figure))
+    print_result(args, found.to_dict(), str(found), written)

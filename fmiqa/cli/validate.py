@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from fmiqa.cli import options
-from fmiqa.cli.figures import check_plotting, save_validation_figure
-from fmiqa.cli.output import add_output_options, figure4, print_result, wants_progress
+from fmiqa.cli.figures import save_validation_figure
+from fmiqa.cli.output import Written, add_output_options, figure4, print_result, wants_progress
+from fmiqa.cli.outputs import OutputFile, OutputPicture
 from fmiqa.cli.results import load_scores
 from fmiqa.cli.searches import SEARCH_OPTIONS, SEARCHES, add_search_options, given_options, parameters_of
 from fmiqa.distributed import is_first
@@ -59,8 +60,10 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("scores", nargs="+", metavar="SCORES", help="as `fmiqa matrix` writes it: FILE or NAME=FILE")
     files = parser.add_argument_group("files to write")
-    files.add_argument("--out", "-o", metavar="FILE", help="the figures and chosen maps of every fold (.json)")
-    files.add_argument("--plot", metavar="FILE", help="of forward: the curves (.png, .svg, .pdf)")
+    files.add_argument(
+        "--out", "-o", type=OutputFile, metavar="FILE", help="the figures and chosen maps of every fold (.json)"
+    )
+    files.add_argument("--plot", type=OutputPicture, metavar="FILE", help="of forward: the curves (.png, .svg, .pdf)")
     add_search_options(parser, most=str(_DEFAULT_MAX_MAPS))
     folds = parser.add_argument_group("validation")
     folds.add_argument("--folds", type=_folds, default=5, metavar="N|leave_one_out", help="default: 5")
@@ -78,6 +81,7 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     if not is_first():
         args.out = args.plot = None
+    written = Written()
     forward = args.search == "forward"
     search = cross_validate if forward else SEARCHES[args.search]
     accepted = parameters_of(search)
@@ -85,8 +89,6 @@ def run(args: argparse.Namespace) -> None:
     given_options(args, _FORWARD, _FORWARD if forward else ())
     if "max_maps" in accepted:
         chosen.setdefault("max_maps", _DEFAULT_MAX_MAPS)
-    if args.plot:
-        check_plotting(args.plot)
     scores = load_scores(args.scores, args)
     groups = groups_of(scores, args.groups, len(scores))
     dataset = scores.options.get("dataset", "unnamed images")
@@ -99,11 +101,10 @@ def run(args: argparse.Namespace) -> None:
         "folds": args.folds,
     }
     if forward:
-        figures, text = _curves(scores, chosen, args)
+        figures, text = _curves(scores, chosen, args, written)
     else:
-        figures, text = _procedure(scores, groups, chosen, args)
+        figures, text = _procedure(scores, groups, chosen, args, written)
     further, more = _further(scores, chosen, args)
-    files = {kind: path for kind in ("out", "plot") if (path := getattr(args, kind))}
     heading = (
         f"{dataset}: {len(scores)} images of {result['references']} references, {len(scores.maps)} maps\n"
         f"{args.search} search, held out by {args.groups} ({len(set(groups))} in all), folds: {args.folds}"
@@ -113,21 +114,20 @@ def run(args: argparse.Namespace) -> None:
         "In sample they are judged on the images that they were chosen on, which favours them.",
         100,
     )
-    written = [f"written to {', '.join(files.values())}"] if files else []
-    print_result(
-        args, {**result, **figures, **further, "files": files}, "\n\n".join([heading, text, trust, *more, *written])
-    )
+    print_result(args, {**result, **figures, **further}, "\n\n".join([heading, text, trust, *more]), written)
 
 
-def _curves(scores: ScoreMatrix, chosen: dict[str, Any], args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def _curves(
+    scores: ScoreMatrix, chosen: dict[str, Any], args: argparse.Namespace, written: Written
+) -> tuple[dict[str, Any], str]:
     """The forward search at every number of maps: figures, and the same as text."""
     found: Validation = cross_validate(
         scores, groups=args.groups, folds=args.folds, repeats=args.repeats or 1, seed=args.seed, **chosen
     )
     if args.out:
-        found.save(args.out)
+        written.write("out", args.out, found.save)
     if args.plot:
-        save_validation_figure(args.plot, found)
+        written.write("plot", args.plot, lambda path: save_validation_figure(path, found))
     curves = {
         "in_sample": found.in_sample.mean(0).tolist(),
         "held_out_plcc": found.mean.tolist(),
@@ -146,7 +146,7 @@ def _curves(scores: ScoreMatrix, chosen: dict[str, Any], args: argparse.Namespac
 
 
 def _procedure(
-    scores: ScoreMatrix, groups: Sequence[str], chosen: dict[str, Any], args: argparse.Namespace
+    scores: ScoreMatrix, groups: Sequence[str], chosen: dict[str, Any], args: argparse.Namespace, written: Written
 ) -> tuple[dict[str, Any], str]:
     """Any other search, run to its own end: figures, and the same as text."""
     search = SEARCHES[args.search]
@@ -178,7 +178,7 @@ def _procedure(
                 "source": scores.options,
             },
         }
-        save_json(args.out, _KIND, content)
+        written.write("out", args.out, lambda path: save_json(path, _KIND, content))
     names = (f"in-sample {criterion}", "held-out PLCC", "held-out SROCC")
     rows = [(name, *map(figure4, pair)) for name, pair in zip(names, list(figures.values())[:3], strict=True)]
     low, high = min(figures["maps"]), max(figures["maps"])

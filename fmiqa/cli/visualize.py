@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from fmiqa.cli import options
-from fmiqa.cli.figures import check_plotting, save_figure
-from fmiqa.cli.output import add_output_options, print_result, wants_progress
+from fmiqa.cli.output import Written, add_output_options, print_result, wants_progress
+from fmiqa.cli.outputs import OutputFolder, OutputPicture
 from fmiqa.cli.results import recorded_extractors
 from fmiqa.datasets import read_image
 from fmiqa.errors import InputError
 from fmiqa.features import FeatureExtractor
+from fmiqa.io import check_output, printable
 from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.plotting import save_figure
 from fmiqa.selection import Selection
 from fmiqa.tables import text_table
 from fmiqa.viewing import Viewing
@@ -91,9 +94,11 @@ def _new(kinds: Any, name: str, summary: str, draw: Callable[..., None]) -> argp
     maps.add_argument("--selection", metavar="FILE", help="as `fmiqa select --out` writes it; it knows its network")
     maps.add_argument("--maps", nargs="+", metavar="MAP", help="such as conv1:27, of --network")
     files = parser.add_argument_group("files to write")
-    files.add_argument("--out", "-o", required=True, metavar="FILE", help="the picture (.png, .svg, .pdf)")
+    files.add_argument(
+        "--out", "-o", type=OutputPicture, required=True, metavar="FILE", help="the picture (.png, .svg, .pdf)"
+    )
     if name != "exemplars":
-        files.add_argument("--save", metavar="FOLDER", help="the results themselves")
+        files.add_argument("--save", type=OutputFolder, metavar="FOLDER", help="the results themselves")
     parser.set_defaults(save=None)
     options.add_weights_options(parser, network=True)
     options.add_device_option(parser)
@@ -107,7 +112,6 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    check_plotting(args.out)
     args.draw(args, _networks(args))
 
 
@@ -132,12 +136,22 @@ def _path(args: argparse.Namespace, network: _Network, name: str) -> Path | None
     return Path(args.save) / (f"{network.source}-{name}.safetensors" if network.source else f"{name}.safetensors")
 
 
+def _check_paths(args: argparse.Namespace, networks: list[_Network], *names: str) -> None:
+    """Refuse what cannot be kept, before the work on the first."""
+    for network in networks:
+        for name in names:
+            path = _path(args, network, name)
+            if path is not None:
+                check_output(path, beside=".parts/run.json")
+
+
 def _pda(args: argparse.Namespace, networks: list[_Network]) -> None:
     from fmiqa.visualize import ConditionalSampler, MarginalSampler, as_seen, overlay_relevance, prediction_difference
 
     stems = [Path(path).stem for path in args.images]
     if len(set(stems)) < len(stems):
         raise InputError(f"images are told apart by their names, and two are alike: {', '.join(sorted(stems))}")
+    _check_paths(args, networks, *(f"relevance-{stem}" for stem in stems))
     pictures, titles = [], []
     for network in networks:
         learnt = [as_seen(network.extractor, read_image(path))[1] for path in args.fit or args.images]
@@ -160,6 +174,8 @@ def _pda(args: argparse.Namespace, networks: list[_Network]) -> None:
 def _maximize(args: argparse.Namespace, networks: list[_Network]) -> None:
     from fmiqa.visualize import maximize_activation, native
 
+    _check_paths(args, networks, "maximal")
+    written = Written()
     pictures, titles = [], []
     for network in networks:
         found = maximize_activation(
@@ -173,15 +189,16 @@ def _maximize(args: argparse.Namespace, networks: list[_Network]) -> None:
         )
         path = _path(args, network, "maximal")
         if path is not None:
-            found.save(path)
+            written.write(str(path), str(path), found.save)
         pictures += list(found.images)
         titles += [network.name(m) for m in network.maps]
-    _drawn(args, pictures, titles, 4)
+    _drawn(args, pictures, titles, 4, written=written)
 
 
 def _dissect(args: argparse.Namespace, networks: list[_Network]) -> None:
     from fmiqa.visualize import Broden, PlantedConcepts, dissect, native, outlined
 
+    _check_paths(args, networks, "concepts")
     source = Broden(args.broden) if args.broden else PlantedConcepts()
     pictures, titles = [], []
     rows: list[tuple[str, ...]] = [("map", "concept", "category", "IoU")]
@@ -224,12 +241,16 @@ def _drawn(
     side: float = 2.0,
     said: str = "",
     figures: dict[str, Any] | None = None,
+    written: Written | None = None,
 ) -> None:
     from fmiqa.visualize import picture_grid
 
-    save_figure(picture_grid(pictures, titles, columns=columns, side=side), args.out)
-    files = [args.out, *([args.save] if args.save else [])]
-    print_result(args, {**(figures or {}), "files": files}, f"{said}written to {', '.join(files)}")
+    written = Written() if written is None else written
+    figure = picture_grid(pictures, [printable(title) for title in titles], columns=columns, side=side)
+    written.write("out", args.out, partial(save_figure, figure))
+    files = [*([args.out] if "out" in written.files else []), *([args.save] if args.save else [])]
+    said += f"written to {', '.join(files)}" if files else ""
+    print_result(args, {**(figures or {}), "files": files}, said, written)
 
 
 def _bare(map: FeatureMap) -> FeatureMap:

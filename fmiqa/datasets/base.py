@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import operator
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +22,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map  # the way th
 from fmiqa.datasets.folders import file_key
 from fmiqa.datasets.images import image_size, read_image
 from fmiqa.errors import DatasetError, InputError
+from fmiqa.progress import progress_bar
 
 __all__ = ["Batch", "IQADataset", "ImageDataset", "Record", "Sample", "collate"]
 
@@ -177,6 +181,12 @@ class IQADataset(Dataset[Sample]):
     def check(self, *, progress: bool = False) -> None:
         """Decode every image completely; a set that needs no files has nothing to check."""
 
+    def digest(self, index: int) -> str:
+        """What tells item `index` from another one of the same name, as far as it is known without decoding it."""
+        distortion = None if self.distortions is None else self.distortions[index]
+        described = [self.targets[index].item(), self.reference_ids[index], distortion]
+        return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -287,13 +297,16 @@ class ImageDataset(IQADataset):
         files = list(dict.fromkeys(path for r in self.records for path in (r.reference, r.distorted)))
         with ThreadPoolExecutor() as pool:
             results: Iterable[str | None] = pool.map(_decoding_problem, files)
-            if progress:
-                from tqdm import tqdm
-
-                results = tqdm(results, total=len(files), desc=f"checking {self.name}", unit="file")
-            problems = [problem for problem in results if problem is not None]
+            bar = progress_bar(results, show=progress, total=len(files), desc=f"checking {self.name}", unit="file")
+            problems = [problem for problem in bar if problem is not None]
         if problems:
             raise DatasetError(f"{self.name}: {len(problems)} of {len(files)} image files cannot be used:", problems)
+
+    def digest(self, index: int) -> str:
+        """As of any data set, and of the bytes of both image files."""
+        record = self.records[index]
+        files = [_file_sha256(path) for path in (record.reference, record.distorted)]
+        return hashlib.sha256(json.dumps([super().digest(index), *files]).encode()).hexdigest()
 
     def _sample(self, index: int) -> Sample:
         record = self.records[index]
@@ -360,6 +373,20 @@ def _problems(records: Sequence[Record], places: Sequence[str] | None) -> list[s
             )
         seen.setdefault(r.name, i)
     return problems
+
+
+def _file_sha256(path: Path) -> str:
+    """Of the file's bytes; a reference serves many images, and is read once as long as it is not written to."""
+    try:
+        state = path.stat()
+        return _sha256(path, state.st_mtime_ns, state.st_size)
+    except OSError as error:
+        return f"not readable: {type(error).__name__}"
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, changed: int, size: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _header(path: Path) -> tuple[int, int] | str:

@@ -13,6 +13,7 @@ import torch
 from fmiqa.datasets.base import ImageDataset, Record
 from fmiqa.datasets.folders import file_key
 from fmiqa.datasets.table import Row, deviation, finite, read_rows, whole_number
+from fmiqa.io import printable
 
 __all__ = ["CSVDataset"]
 
@@ -139,7 +140,7 @@ class CSVDataset(ImageDataset):
                 given.append([math.nan if rating is None else sign * rating for rating in observed])
         super().__init__(
             records,
-            name=table.stem if name is None else name,
+            name=printable(table.stem if name is None else name),
             problems=problems,
             places=places,
             ratings=None if ratings is None else torch.tensor(given, dtype=torch.float64),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fmiqa.errors import InputError
+from fmiqa.precision import at_least_float32
 
 __all__ = [
     "DataRange",
@@ -40,7 +41,8 @@ _PIECE_ELSEWHERE = 2**26
 class Measure(Protocol):
     """Compares maps: `(N, C, H, W), (N, C, H, W) -> (N, C)`.
 
-    The reference side is prepared once and compared with many test images.
+    The reference side is prepared once and compared with many test images. Metrics hand over maps in float32 or
+    float64: those of networks in half precision are widened.
     """
 
     @property
@@ -136,7 +138,7 @@ class MapMeasure(ABC):
             reference: (N, C, H, W) or (1, C, H, W) float.
 
         Returns:
-            (N, C), within `value_range`.
+            (N, C), within `value_range`; float32 for maps in half precision, which are compared in float32.
 
         Raises:
             InputError: shapes that do not go together, or maps that are too small.
@@ -150,6 +152,7 @@ class MapMeasure(ABC):
             InputError: not (N, C, H, W), or maps that are too small.
         """
         self._check(reference)
+        reference = at_least_float32(reference)
         if isinstance(self.data_range, str):
             peak = reference.abs().amax((1, 2, 3) if self.data_range == "layer" else (2, 3), keepdim=True)
         else:
@@ -165,6 +168,7 @@ class MapMeasure(ABC):
         """
         self._check(test)
         check_pair(self.name, test.shape, prepared.shape)
+        test = at_least_float32(test)
         limit = self._limit_of_pair(test, prepared)
         scores = self._in_pieces(lambda x, *sides: (self._score(x, sides[0], sides[1:]),), test, limit, *prepared.sides)
         return scores[0]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from types import CellType, FunctionType, MethodType
 from typing import Any, ClassVar
 
-from torch import Tensor
+import numpy as np
+from torch import Tensor, nn
 
 from fmiqa.errors import InputError
 from fmiqa.measures.base import check_maps, check_pair
+from fmiqa.precision import at_least_float32
+from fmiqa.weights import fingerprint
 
 __all__ = ["Custom"]
 
@@ -23,7 +29,7 @@ class Custom:
     name, not its code: to go on from them, pass the same `Custom` again.
 
     Args:
-        function: `(N, C, H, W), (N, C, H, W) -> (N, C)` of test and reference maps.
+        function: `(N, C, H, W), (N, C, H, W) -> (N, C)` of test and reference maps, in float32 or float64.
         higher_is_better: whether a higher value means more alike.
         value_range: the least and the greatest value there can be.
         whole_layers: whether a map's value depends on the layer's other maps.
@@ -67,6 +73,11 @@ class Custom:
             "whole_layers": self.whole_layers,
         }
 
+    @property
+    def parameters_sha256(self) -> str:
+        """Fingerprint of what the function holds: arguments bound to it, variables it closes over, weights."""
+        return hashlib.sha256(repr(_held(self.function, set())).encode()).hexdigest()
+
     def __call__(self, test: Tensor, reference: Tensor) -> Tensor:
         """The function's value of each pair of maps.
 
@@ -83,13 +94,13 @@ class Custom:
         return self.compare(test, self.prepare(reference))
 
     def prepare(self, reference: Tensor) -> Tensor:
-        """The reference maps as they are.
+        """The reference maps, those in half precision widened to float32.
 
         Raises:
             InputError: not (N, C, H, W).
         """
         check_maps(self._label, reference)
-        return reference
+        return at_least_float32(reference)
 
     def compare(self, test: Tensor, prepared: Tensor) -> Tensor:
         """The function's values of test maps (N, C, H, W) and reference maps of N images or of one.
@@ -99,7 +110,7 @@ class Custom:
         """
         check_maps(self._label, test)
         check_pair(self._label, test.shape, prepared.shape)
-        values = self.function(test, prepared.expand_as(test))
+        values = self.function(at_least_float32(test), prepared.expand_as(test))
         if not isinstance(values, Tensor) or values.shape != test.shape[:2]:
             given = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise InputError(
@@ -113,3 +124,39 @@ class Custom:
         function = self.function
         own = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
         return self.label or own
+
+
+def _held(value: Any, above: set[int]) -> Any:
+    """What a function or an object holds, as text and numbers whose `repr` is the same in every process."""
+    if isinstance(value, int | float | complex | str | bytes | type(None)):
+        return value
+    if id(value) in above:
+        return "..."
+    above = above | {id(value)}
+
+    def inside(values: Iterable[Any]) -> list[Any]:
+        return [_held(item, above) for item in values]
+
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, Tensor):
+        return [kind, fingerprint({"": value})]
+    if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+        return [kind, str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
+    if isinstance(value, nn.Module):
+        return [kind, repr(value), fingerprint(value.state_dict())]
+    if isinstance(value, list | tuple):
+        return [kind, inside(value)]
+    if isinstance(value, set | frozenset):
+        return [kind, sorted(map(repr, inside(value)))]
+    if isinstance(value, dict):
+        return [kind, [inside(item) for item in value.items()]]
+    if isinstance(value, partial):
+        return [kind, inside((value.func, value.args, value.keywords))]
+    if isinstance(value, MethodType):
+        return [kind, inside((value.__self__, value.__func__))]
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
+        return [kind, value.__qualname__, inside((value.__defaults__, value.__kwdefaults__, cells))]
+    if isinstance(value, type) or not hasattr(value, "__dict__"):
+        return [kind, getattr(value, "__qualname__", None)]
+    return [kind, inside([vars(value)])]

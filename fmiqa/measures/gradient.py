@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, MapMeasure, Sides
+from fmiqa.precision import at_least_float32
 
 __all__ = ["GMS", "GMSD"]
 
@@ -56,7 +57,7 @@ class GMS(MapMeasure):
 
     def local(self, test: Tensor, reference: Tensor) -> Tensor:
         """The similarity at each position, (N, C, H - 2, W - 2); arguments as of a call."""
-        prepared = self.prepare(reference)
+        prepared, test = self.prepare(reference), at_least_float32(test)
         return self._local(test, self._limit_of_pair(test, prepared), prepared.sides[0])
 
     def _reference(self, maps: Tensor, limit: Tensor) -> Sides:

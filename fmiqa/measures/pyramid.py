@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from fmiqa.errors import InputError
 from fmiqa.measures.base import check_maps, check_pair
+from fmiqa.precision import at_least_float32
 
 __all__ = ["PyramidIntersection"]
 
@@ -79,7 +80,8 @@ class PyramidIntersection:
             InputError: not (N, C, H, W).
         """
         check_maps(self.name, reference)
-        sums = [F.adaptive_avg_pool2d(reference.relu(), 2**k) for k in range(self.levels)]
+        positive = at_least_float32(reference).relu()
+        sums = [F.adaptive_avg_pool2d(positive, 2**k) for k in range(self.levels)]
         totals = [s.sum(1, keepdim=True) for s in sums]
         shares = [s / torch.where(t > 0, t, 1.0) for s, t in zip(sums, totals, strict=True)]
         return _Pyramid(tuple(reference.shape), shares)

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from fmiqa.errors import InputError
 from fmiqa.fusing import Fused, is_fusing
 from fmiqa.measures.base import DataRange, check_data_range, limit_of
-from fmiqa.precision import strict_float32
+from fmiqa.precision import at_least_float32, strict_float32
 
 __all__ = ["SSIM", "PreparedReference"]
 
@@ -122,7 +122,7 @@ class SSIM:
             reference: (N, C, H, W) or (1, C, H, W) float.
 
         Returns:
-            (N, C), at most 1; 1 where the maps are equal.
+            (N, C), at most 1; 1 where the maps are equal. Maps in half precision are compared in float32.
 
         Raises:
             InputError: shapes that do not go together, or maps with a side under 3.
@@ -136,6 +136,7 @@ class SSIM:
             InputError: not (N, C, H, W), or maps with a side under 3.
         """
         taps = self._taps(reference)
+        reference = at_least_float32(reference)
         peak = None
         if isinstance(self.data_range, str):
             peak = reference.abs().amax((1, 2, 3) if self.data_range == "layer" else (2, 3), keepdim=True)
@@ -157,6 +158,7 @@ class SSIM:
                 "(the reference may be one image for all)"
             )
         taps = self._taps(test)
+        test = at_least_float32(test)
         prepared = self._of_pair(test, prepared)
         if is_fusing() and test.is_cpu and test.numel() > _TOGETHER:
             return torch.cat([self._in_pieces(one, prepared.image(i), taps) for i, one in enumerate(test.split(1))])
@@ -169,8 +171,9 @@ class SSIM:
             test: (N, C, H, W) float.
             reference: (N, C, H, W) or (1, C, H, W) float.
         """
-        prepared = self._of_pair(test, self.prepare(reference))
         taps = self._taps(test)
+        test = at_least_float32(test)
+        prepared = self._of_pair(test, self.prepare(reference))
         columns = _down.eager(test, prepared.shift, prepared.maps, taps)
         constants = self._constants(prepared.peak)
         return _alike.eager(columns, prepared.shift, prepared.mean, prepared.variance, *constants, taps, False)

@@ -14,6 +14,7 @@ from fmiqa.parts import SampleSource
 from fmiqa.peers.delta_e import delta_e_ab
 from fmiqa.peers.m_svd import m_svd
 from fmiqa.peers.vsnr import vsnr
+from fmiqa.progress import progress_bar
 
 __all__ = ["PEERS", "Peer", "check_peers", "peer_scores"]
 
@@ -91,10 +92,8 @@ def peer_scores(
     """
     names = list(names)
     check_peers(names)
-    from tqdm import tqdm
-
     found: dict[str, list[float]] = {name: [] for name in names}
-    for i in tqdm(range(len(data)), desc="peers", unit="image", disable=not progress):
+    for i in progress_bar(range(len(data)), show=progress, desc="peers", unit="image"):
         sample = data[i]
         test, reference = (image[None].to(device).float() / 255 for image in (sample.distorted, sample.reference))
         for name in names:

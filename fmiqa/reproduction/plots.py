@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
-from fmiqa.plotting import BLUE, GREY, ORANGE, axes, whole_numbers
+from fmiqa.plotting import BLUE, GREY, ORANGE, axes, new_figure, whole_numbers
 from fmiqa.reproduction.result import Reproduction, Row, mean_and_error
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _IN_A_LINE = 12  # channels of a layer that are written in one line
 
 def figure_of(reproduction: Reproduction) -> Figure:
     """`plot_figures` as a figure of its own."""
-    figure = _new_figure(*_size(reproduction))
+    figure = new_figure(*_size(reproduction))
     plot_figures(reproduction, figure.subplots())
     return figure
 
@@ -79,7 +79,7 @@ def plot_chosen_maps(reproduction: Reproduction) -> Figure:
     if not rows:
         raise InputError("no data set of this table is on disk, so no maps were chosen")
     layers = reproduction.options["maps"]
-    figure = _new_figure(9.0, 0.6 + len(rows) * (1.1 + 0.26 * len(layers)))
+    figure = new_figure(9.0, 0.6 + len(rows) * (1.1 + 0.26 * len(layers)))
     for row, ax in zip(rows, figure.subplots(len(rows), squeeze=False)[:, 0], strict=True):
         _chosen(row, layers, ax)
     figure.suptitle(f"{reproduction.title}: the maps chosen on all images (in sample)", fontsize=10)
@@ -89,14 +89,6 @@ def plot_chosen_maps(reproduction: Reproduction) -> Figure:
 def _size(reproduction: Reproduction) -> tuple[float, float]:
     """Width and height in inches."""
     return 9.5, 1.4 + 0.62 * len(reproduction.rows)
-
-
-def _new_figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("plots need the package matplotlib: pip install 'fmiqa[plot]'") from error
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _chosen(row: Row, layers: dict[str, int], ax: Axes) -> None:

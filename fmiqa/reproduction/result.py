@@ -14,6 +14,7 @@ from fmiqa.datasets import CATALOGUE
 from fmiqa.errors import FileFormatError, FmiqaError
 from fmiqa.io import load_json, save_json, write_whole
 from fmiqa.maps import MapIndex
+from fmiqa.plotting import save_figure
 from fmiqa.reproduction.published import ALL_MAPS, Published
 from fmiqa.tables import html_table, markdown_table, text_table
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Measured", "Reproduction", "Row", "mean_and_error"]
+__all__ = ["Measured", "Reproduction", "Row", "files_of", "mean_and_error"]
 
 _KIND = "fmiqa reproduction 1"
 _NOT_HERE = "not on disk"
@@ -172,8 +173,7 @@ class Reproduction:
 
     def files(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
         """What `write` writes, by kind: `table1.md`, `table1.json`, `table1.png` and `table1-maps.png`, of table 1."""
-        ends = {"markdown": ".md", "json": ".json", "plot": ".png", "maps": "-maps.png"}
-        return {kind: Path(folder) / f"{self.table}{end}" for kind, end in ends.items()}
+        return files_of(self.table, folder)
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write the table as Markdown, JSON (for `load`) and a picture, and a picture of the chosen maps.
@@ -184,10 +184,10 @@ class Reproduction:
         from fmiqa.reproduction.plots import figure_of
 
         files = self.files(folder)
-        write_whole(files["markdown"], self.to_markdown().encode())
+        write_whole(files["markdown"], self.to_markdown().encode(errors="backslashreplace"))
         self.save(files["json"])
-        figure_of(self).savefig(files["plot"], dpi=150)
-        self.plot_maps().savefig(files["maps"], dpi=150)
+        save_figure(figure_of(self), files["plot"])
+        save_figure(self.plot_maps(), files["maps"])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -248,6 +248,12 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """The mean over folds and its standard error; folds share training images, so it is a little small."""
     mean, count = sum(values) / len(values), len(values)
     return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (count - 1) / count) if count > 1 else math.nan
+
+
+def files_of(table: str, folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """The files of a table, see `Reproduction.files`."""
+    ends = {"markdown": ".md", "json": ".json", "plot": ".png", "maps": "-maps.png"}
+    return {kind: Path(folder) / f"{table}{end}" for kind, end in ends.items()}
 
 
 def _ours(measured: Measured | None) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from fmiqa.datasets import CATALOGUE, IQADataset
 from fmiqa.distributed import from_first
 from fmiqa.errors import InputError
 from fmiqa.features import FeatureExtractor
+from fmiqa.io import check_output
 from fmiqa.measures import Measure
 from fmiqa.networks import Stage
 from fmiqa.parts import Kept
+from fmiqa.plotting import load_matplotlib
 from fmiqa.pooling import Pool
 from fmiqa.reproduction.published import PUBLISHED, TABLES
-from fmiqa.reproduction.result import Measured, Reproduction, Row
+from fmiqa.reproduction.result import Measured, Reproduction, Row, files_of
 from fmiqa.scores import ScoreMatrix
 from fmiqa.scoring import score_matrix
 from fmiqa.selection import Selection, Validation, cross_validate, forward_select, grouped_folds
@@ -44,6 +46,7 @@ def reproduce(
     folds: int = 5,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
+    write: bool = True,
     progress: bool = False,
     **computing: Any,
 ) -> Reproduction:
@@ -69,12 +72,13 @@ def reproduce(
         out: folder for the table (Markdown, JSON, pictures), and in it `tid2013-alexnet/`, ... with each finished
             step: score matrix, selection and held-out figures, which `fmiqa report` and `fmiqa transfer` take up. A
             run that was stopped goes on from them when called again.
+        write: Whether to write the table itself to `out` at the end; `Reproduction.write` does the same.
         progress: show progress bars.
         computing: `device`, `memory`, `batch_size`, `workers`, `check`, `compile`, as for `score_matrix`.
 
     Raises:
-        InputError: an unknown table or data set, or none; fewer references than folds; matplotlib is not installed,
-            and `out` is given.
+        InputError: an unknown table or data set, or none; fewer references than folds; `out` is given, and
+            matplotlib is not installed or a file cannot be written there.
         ResumeError: `out` has steps of other images, or of a run with other options.
         WeightsError: from the network.
         DatasetError: a damaged image file.
@@ -108,7 +112,7 @@ def reproduce(
     options["maps"] = {layer: len(channels) for layer, channels in extractor.maps.channels.items()}
     options["random_weights"] = weights is None
     found = Reproduction(table, network, tuple(rows), options)
-    if out is not None:
+    if out is not None and write:
         from_first(lambda: found.write(out))
     return found
 
@@ -180,5 +184,8 @@ def _check(table: str, data: Mapping[str, IQADataset], out: str | os.PathLike[st
         raise InputError(
             f"data is any of {', '.join(known)}, each with its data set, got {', '.join(unknown) or 'none'}"
         )
-    if out is not None and not find_spec("matplotlib"):
-        raise InputError("the pictures of a table need the package matplotlib: pip install 'fmiqa[plot]'")
+    if out is not None:
+        load_matplotlib()
+        steps = [Path(out) / f"{key}-{TABLES[table]}" / "run.json" for key in data]
+        for path in (*files_of(table, out).values(), *steps):
+            from_first(partial(check_output, path))

@@ -13,6 +13,7 @@ from fmiqa.correlation.curves import weighted_pearson
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.pooling import Pool, check_pool
+from fmiqa.progress import progress_bar
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection.criteria import Criterion, Objective
 from fmiqa.selection.result import Selection, Step
@@ -269,6 +270,4 @@ def _check(direction: str, pool: str, max_maps: int | None, tol: float) -> None:
 
 def step_bar(progress: bool, total: int) -> Any:
     """A progress bar over maps."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc="selecting", unit="map", disable=not progress)
+    return progress_bar(show=progress, total=total, desc="selecting", unit="map")

@@ -14,6 +14,7 @@ from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 from fmiqa.plotting import BLUE, ORANGE, SKY, axes
 from fmiqa.pooling import Pool
+from fmiqa.progress import progress_bar
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection.criteria import Criterion, Objective
 from fmiqa.selection.forward import Direction, read_scores, usable
@@ -234,9 +235,7 @@ def stability_selection(
 
 
 def _batches(items: list[Any], progress: bool, unit: str) -> Any:
-    from tqdm import tqdm
-
-    with tqdm(total=len(items), desc="selecting", unit=f" {unit}", disable=not progress) as bar:
+    with progress_bar(show=progress, total=len(items), desc="selecting", unit=f" {unit}") as bar:
         for start in range(0, len(items), _BATCH):
             yield items[start : start + _BATCH]
             bar.update(len(items[start : start + _BATCH]))

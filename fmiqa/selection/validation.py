@@ -17,6 +17,7 @@ from fmiqa.io import load_json, save_json
 from fmiqa.maps import MapIndex
 from fmiqa.plotting import BLUE, GREEN, GREY, ORANGE, axes, whole_numbers
 from fmiqa.pooling import Pool
+from fmiqa.progress import progress_bar
 from fmiqa.scores import ScoreMatrix
 from fmiqa.selection.criteria import Criterion, Objective
 from fmiqa.selection.forward import Direction, read_scores, usable
@@ -292,11 +293,9 @@ def held_out(
     held = torch.cat([s.held_out for s in splits]) if splits else torch.zeros(0, dtype=torch.long)
     if len(held) != len(scores) or not bool((torch.bincount(held, minlength=len(scores)) == 1).all()):
         raise InputError("the held-out parts must cover each image exactly once; use grouped_folds with repeats=1")
-    from tqdm import tqdm
-
     predictions = torch.zeros(len(scores), dtype=torch.float64)
     figures, selections = [], []
-    for split in tqdm(splits, desc="folds", unit="fold", disable=not progress):
+    for split in progress_bar(splits, show=progress, desc="folds", unit="fold"):
         selection = select(scores.rows(split.train))
         rest = scores.rows(split.held_out)
         combined = selection.combine(rest)

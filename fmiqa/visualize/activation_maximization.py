@@ -23,6 +23,7 @@ from fmiqa.features import FeatureExtractor, run_node
 from fmiqa.io import load_tensors, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.precision import strict_float32
+from fmiqa.progress import progress_bar
 
 __all__ = ["MaximalImages", "Method", "maximize_activation"]
 
@@ -259,6 +260,4 @@ def _noise(seed: int, size: tuple[int, int]) -> Tensor:
 
 
 def _bar(progress: bool, total: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc="activation maximisation", unit="step", disable=not progress)
+    return progress_bar(show=progress, total=total, desc="activation maximisation", unit="step")

@@ -22,9 +22,10 @@ from torch.nn import functional as F
 
 from fmiqa.errors import FileFormatError, InputError
 from fmiqa.features import FeatureExtractor
-from fmiqa.io import load_tensors, save_tensors
+from fmiqa.io import check_output, is_special, load_tensors, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.parts import refuse_other
+from fmiqa.progress import progress_bar
 from fmiqa.visualize.patches import PatchSampler
 from fmiqa.visualize.replay import Replay
 
@@ -111,7 +112,8 @@ def prediction_difference(
         The relevance of each pixel for each map, in units of the map's mean.
 
     Raises:
-        InputError: an image smaller than a window or of another form, unknown maps, a stride beyond the window.
+        InputError: an image smaller than a window or of another form, unknown maps, a stride beyond the window;
+            `save` cannot be written.
         ResumeError: `save` or `<save>.part` is of a run with other options, or of another image.
 
     Example:
@@ -149,10 +151,12 @@ def prediction_difference(
         "image_sha256": hashlib.sha256(pixels.cpu().numpy().tobytes()).hexdigest(),
         **sampler.options(),
     }
-    if save is not None and Path(save).exists():
+    if save is not None and os.path.isfile(save):
         finished = PredictionDifference.load(save)
         refuse_other(save, finished.options, options)
         return finished
+    if save is not None:
+        check_output(save, beside=".part")
     replay = Replay(extractor, image, chosen, local=local)
     work = _Work(save, options, (len(chosen), len(tops), len(lefts)))
     room = _ELEMENTS["cuda" if image.is_cuda else "cpu"]
@@ -180,7 +184,7 @@ class _Work:
     def __init__(
         self, save: str | os.PathLike[str] | None, options: dict[str, Any], size: tuple[int, int, int]
     ) -> None:
-        self.path = None if save is None else Path(f"{os.fspath(save)}.part")
+        self.path = None if save is None or is_special(save) else Path(f"{os.fspath(save)}.part")
         self.options = options
         self.windows = torch.zeros(size)
         self.done = 0
@@ -225,6 +229,4 @@ def _spread(windows: Tensor, tops: Tensor, lefts: Tensor, side: int, size: tuple
 
 
 def _bar(progress: bool, total: int, done: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, initial=done, desc="prediction difference", unit="window", disable=not progress)
+    return progress_bar(show=progress, total=total, initial=done, desc="prediction difference", unit="window")

@@ -21,10 +21,11 @@ from torch import Tensor
 
 from fmiqa.errors import FileFormatError, InputError, ResumeError
 from fmiqa.features import FeatureExtractor
-from fmiqa.io import load_tensors, save_tensors
+from fmiqa.io import check_output, is_special, load_tensors, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.parts import open_folder
 from fmiqa.precision import strict_float32
+from fmiqa.progress import progress_bar
 from fmiqa.visualize.concepts import Concept, ConceptImage, ConceptSource
 from fmiqa.visualize.dissected import BestConcept, Dissection, Segment
 from fmiqa.visualize.enlarging import enlarged, seen_by
@@ -79,7 +80,7 @@ def dissect(
 
     Raises:
         InputError: no images, no concepts, concepts that share a number, labels that are not among the concepts,
-            options out of range, images too small for a layer; `save` is a folder.
+            options out of range, images too small for a layer; `save` cannot be written.
         ResumeError: `save` has parts of a run with other options or images.
 
     Example:
@@ -95,11 +96,11 @@ def dissect(
             f"top and batch_size are at least 1, 0 < quantile < 1, got top {top}, batch_size {batch_size}, "
             f"quantile {quantile}"
         )
-    if save is not None and Path(save).is_dir():
-        raise InputError(f"save is the name of a file to be, {os.fspath(save)} is a folder")
+    if save is not None:
+        check_output(save, beside=".parts/run.json")
     chosen = extractor.maps if maps is None else MapIndex(maps)
     run = _Run(extractor, source, chosen, quantile, top, batch_size, progress)
-    kept = None if save is None else _Kept(Path(f"{os.fspath(save)}.parts"))
+    kept = None if save is None or is_special(save) else _Kept(Path(f"{os.fspath(save)}.parts"))
     if kept is not None:
         open_folder(kept.folder, _RUN, run.describe())
     with torch.inference_mode(), strict_float32(extractor.device):
@@ -118,8 +119,9 @@ def dissect(
         threshold,
         run.options(),
     )
-    if kept is not None and save is not None:
+    if save is not None:
         result.save(save)
+    if kept is not None:
         shutil.rmtree(kept.folder)
     return result
 
@@ -287,9 +289,7 @@ class _Run:
 
     def _items(self, what: str, done: int) -> Iterator[tuple[list[int], list[ConceptImage]]]:
         """The batches, without the first `done` images."""
-        from tqdm import tqdm
-
-        with tqdm(total=len(self.source), initial=done, desc=what, unit="image", disable=not self.progress) as bar:
+        with progress_bar(show=self.progress, total=len(self.source), initial=done, desc=what, unit="image") as bar:
             for batch in self.batches:
                 rest = batch[done:] if done else batch
                 done -= len(batch) - len(rest)

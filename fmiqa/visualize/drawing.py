@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmiqa.errors import InputError
+from fmiqa.plotting import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,15 +100,11 @@ def picture_grid(
     if not pictures or columns < 1 or (titles is not None and len(titles) != len(pictures)):
         given = "none" if titles is None else str(len(titles))
         raise InputError(f"a grid needs pictures and a title for each; got {len(pictures)} and {given} titles")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("figures need the package matplotlib: pip install 'fmiqa[plot]'") from error
     columns = min(columns, len(pictures))
     lines = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
     most = 0 if titles is None else max(title.count("\n") + 1 for title in titles)
     heights = [side * max(p.shape[1] / p.shape[2] for p in line) + 0.1 + 0.17 * most for line in lines]
-    figure = Figure(figsize=(columns * (side + 0.1), sum(heights)), layout="constrained")
+    figure = new_figure(columns * (side + 0.1), sum(heights))
     places = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights).flatten().tolist()
     for ax in places:
         ax.axis("off")

@@ -15,6 +15,7 @@ from fmiqa.features import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import SSIM
 from fmiqa.precision import strict_float32
+from fmiqa.progress import progress_bar
 from fmiqa.scoring import reference_ids
 from fmiqa.tiling import Reach, reaches
 from fmiqa.viewing import Viewing
@@ -77,15 +78,13 @@ def exemplars(
         >>> [patch.shape for *_, patch in found[FeatureMap("conv1", 3)]]  # doctest: +ELLIPSIS
         [torch.Size([3, ...
     """
-    from tqdm import tqdm
-
     chosen = maps if isinstance(maps, MapIndex) else MapIndex(maps)
     if not len(images) or count < 1:
         raise InputError(f"at least one image and one patch, got {len(images)} images and count {count}")
     seen = reaches(extractor, chosen)
     values, places = [], []
     with strict_float32(extractor.device):
-        for number in tqdm(range(len(images)), desc="exemplars", unit="image", disable=not progress):
+        for number in progress_bar(range(len(images)), show=progress, desc="exemplars", unit="image"):
             best = [_best(m) for m in _by_map(extractor, images[number], chosen)]
             values.append([value for value, _ in best])
             places.append([place for _, place in best])
