@@ -200,16 +200,16 @@ class _Run:
     def compute(self, numbers: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         """The given parts of the plan, one by one."""
         order = [row for number in numbers for row in self.plan[number]]
-        samples = iter(
-            DataLoader(
-                self.data,  # type: ignore[arg-type]
-                sampler=order,
-                batch_size=None,
-                collate_fn=_as_it_is,
-                num_workers=min(self.workers, len(order)),
-                generator=torch.Generator(),  # or the caller's random numbers would move on
-            )
+        loader = DataLoader(
+            self.data,  # type: ignore[arg-type]
+            sampler=order,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=min(self.workers, len(order)),
+            generator=torch.Generator(),  # or the caller's random numbers would move on
         )
+        with torch.device("cpu"):  # it draws a number on the default device, which may not be the generator's
+            samples = iter(loader)
         for number in numbers:
             part: dict[str, Any] = {"rows": self.plan[number], "targets": [], "groups": [], "names": []}
             part["distortions"], values = [], []
@@ -260,7 +260,7 @@ class _Run:
         if (height, width) not in self._footprint:
             extractor = self.scorer.extractor
             layers = [c * h * w for c, h, w in extractor.layer_shapes(height, width, self.scorer.asked).values()]
-            item = torch.empty(0, dtype=extractor.dtype).element_size()
+            item = torch.empty(0, dtype=extractor.dtype, device="cpu").element_size()
             # A layer, the next one, a convolution's workspace, and the moments of a few channels.
             size = 4 * max([*layers, 3 * height * width]) * item
             fixed = 3 * sum(layers) * item
@@ -275,7 +275,7 @@ class _Run:
         return self._footprint[height, width]
 
     def assemble(self, parts: list[dict[str, Any]]) -> ScoreMatrix:
-        order = torch.argsort(torch.tensor([row for part in parts for row in part["rows"]]))
+        order = torch.argsort(torch.tensor([row for part in parts for row in part["rows"]], device="cpu"))
 
         def column(key: str) -> list[Any]:
             flat = [item for part in parts for item in part[key]]
@@ -285,7 +285,7 @@ class _Run:
         return ScoreMatrix(
             values=torch.cat([part["values"] for part in parts])[order],
             maps=MapIndex(self.scorer.maps),
-            targets=torch.tensor(column("targets"), dtype=torch.float64),
+            targets=torch.tensor(column("targets"), dtype=torch.float64, device="cpu"),
             groups=column("groups"),
             names=column("names"),
             distortions=None if None in distortions else distortions,

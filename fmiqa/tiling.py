@@ -76,7 +76,7 @@ class Tiling:
             raise InputError(f"images this large cannot be scored in tiles: {error}") from error
         self._shapes = scorer.extractor.layer_shapes(height, width, scorer.asked)
         self._step = max(r.stride for r in self._reach.values())
-        item = torch.empty(0, dtype=scorer.extractor.dtype).element_size()
+        item = torch.empty(0, dtype=scorer.extractor.dtype, device="cpu").element_size()
         side = self._side(max(height, width), memory / (_HELD * item))
         self._rows = list(self._spans(height, side, 1))
         self._columns = list(self._spans(width, side, 2))
@@ -85,7 +85,9 @@ class Tiling:
         """(1, M) as the scorer gives, of test and reference image (1, 3, H, W)."""
         extractor, measure = self._scorer.extractor, self._scorer.measure
         images = [extractor.normalize(image) for image in (test, reference)]
-        totals = {layer: torch.zeros(1, shape[0], dtype=torch.float64) for layer, shape in self._shapes.items()}
+        totals = {
+            layer: torch.zeros(1, shape[0], dtype=torch.float64, device="cpu") for layer, shape in self._shapes.items()
+        }
         for rows in self._rows:
             for columns in self._columns:
                 crops = [i[..., rows.start : rows.stop, columns.start : columns.stop] for i in images]
