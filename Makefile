@@ -17,7 +17,7 @@ OLDEST_PYTHON ?= $(shell for p in $(OLDEST_FIRST); do $$p -c '$(NEW_ENOUGH)' 2>/
 UV_ARGS ?= $(PIP_ARGS)
 OLDEST := .venv-oldest
 
-.PHONY: help demo test test-all test-processors test-oldest lint clean
+.PHONY: help demo test test-all test-numerical test-processors test-oldest lint clean
 
 help:
 	@echo "make demo   score, select and compare on the embedded data set, into demo/"
@@ -37,6 +37,29 @@ test: $(READY)
 
 test-all: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --durations=15
+
+# The tests of what depends on how a processor computes, on THREADS threads.
+NUMERICAL := $(addprefix tests/,correlation measures peers selection test_comparing.py test_comparison.py \
+	test_evaluation.py test_features.py test_fusing.py test_metrics.py test_networks.py test_pooling.py \
+	test_precision.py test_presets.py test_scores.py test_scoring.py test_tiling.py test_weights.py) \
+	$(addprefix tests/visualize/test_,activation_maximization.py difference.py dissection.py exemplars.py patches.py \
+	quantiles.py replay.py)
+THREADS ?= 1
+CAPABILITY := $(BIN)/python -c 'import torch; print(torch.backends.cpu.get_cpu_capability())'
+
+test-numerical: $(READY)
+	@echo "torch uses $$($(CAPABILITY)), oneDNN at most $${ONEDNN_MAX_CPU_ISA:-what it finds}, threads: $(THREADS)"
+	OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n auto -m "not slow" $(NUMERICAL)
+
+# The same as on lesser processors than this one (torch would crash if told to use instructions that are not there), and
+# as on this one with two threads, since `make test` has one.
+test-processors: $(READY)
+	@set -e; case $$($(CAPABILITY)) in \
+		AVX512) lesser="default/SSE41 avx2/AVX2";; AVX2) lesser=default/SSE41;; *) lesser=;; esac; \
+	for threads in 1 2; do for each in $$lesser; do \
+		ATEN_CPU_CAPABILITY=$${each%/*} ONEDNN_MAX_CPU_ISA=$${each#*/} $(MAKE) test-numerical THREADS=$$threads; \
+	done; done; \
+	$(MAKE) test-numerical THREADS=2
 
 # The same suite in an environment of its own, since it replaces every package.
 test-oldest: $(OLDEST)/ready

@@ -59,7 +59,7 @@ def score_matrix(
     A reference's side is computed once for all its test images. Images keep their size.
 
     Called in every process of a `torch.distributed` process group, the images are dealt to the processes, and all
-    return the whole result, of the same bits as one process's (see `fmiqa.distributed`).
+    return the whole result. On machines of one kind it has the same bits as one process's (see `fmiqa.distributed`).
 
     Args:
         extractor: the network.
@@ -84,7 +84,8 @@ def score_matrix(
 
     Returns:
         The scores with maps, targets, groups, names and options. The values do not depend on batches or order
-        beyond float32 rounding (about 1e-6), and are the same bits for the same call on the same machine.
+        beyond float32 rounding (about 1e-6, and up to 1e-3 for dark maps of few positions), and are the same bits for
+        the same call on the same machine with the same number of threads.
 
     Raises:
         InputError: an item that is not a `Sample`, pairs of different size, images too small for a layer; `save`
@@ -200,7 +201,7 @@ class _Run:
     def compute(self, numbers: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         """The given parts of the plan, one by one."""
         order = [row for number in numbers for row in self.plan[number]]
-        loader = DataLoader(
+        loader: DataLoader[Sample] = DataLoader(
             self.data,  # type: ignore[arg-type]
             sampler=order,
             batch_size=None,

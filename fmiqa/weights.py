@@ -43,7 +43,8 @@ def read_state(source: str | os.PathLike[str] | StateDict) -> dict[str, Tensor]:
             if path.suffix == ".safetensors":
                 from safetensors.torch import load_file
 
-                state = load_file(path)
+                with torch.device("cpu"):  # older versions load onto the default device
+                    state = load_file(path)
             else:
                 state = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:

@@ -309,7 +309,7 @@ def test_a_modified_network_is_not_taken_for_the_plain_one(tmp_path: Path) -> No
 def test_files_that_are_no_metric_are_refused(iqm: SelectedFeatureIQM, tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="no file"):
         SelectedFeatureIQM.load(tmp_path / "absent")
-    save_tensors(tmp_path / "x", "fmiqa metric 1", {}, {"network": "alexnet"})
+    save_tensors(tmp_path / "x", "fmiqa metric 1", {"x": torch.zeros(1)}, {"network": "alexnet"})
     with pytest.raises(FileFormatError, match="not a whole saved metric"):
         SelectedFeatureIQM.load(tmp_path / "x")
     save_tensors(tmp_path / "x", "fmiqa score matrix 1", {}, {})
