@@ -2,6 +2,7 @@
 #
 #   PYTHON    the Python to set up from (default: the first on the path that is new enough)
 #   PIP_ARGS  further arguments for pip, such as an index with CPU-only builds of torch
+#   UV_ARGS   the same for uv, which installs the oldest versions for `make test-oldest` (default: PIP_ARGS)
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python3.10 python
@@ -11,14 +12,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: help demo test test-all lint clean
+OLDEST_FIRST := python3.10 python3.11 python3.12 python3.13 python3.14 python3 python
+OLDEST_PYTHON ?= $(shell for p in $(OLDEST_FIRST); do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && { echo $$p; break; }; done)
+UV_ARGS ?= $(PIP_ARGS)
+OLDEST := .venv-oldest
+
+.PHONY: help demo test test-all test-numerical test-processors test-oldest lint clean
 
 help:
 	@echo "make demo   score, select and compare on the embedded data set, into demo/"
 	@echo "make test   run the tests, but for those marked slow"
 	@echo "make test-all   run all tests"
+	@echo "make test-processors   run the numerical tests as on older processors, and with one and two threads"
+	@echo "make test-oldest   run the tests with the oldest versions of all packages that pyproject.toml allows"
 	@echo "make lint   ruff and mypy"
-	@echo "make clean  remove .venv, demo/ and caches"
+	@echo "make clean  remove .venv, .venv-oldest, demo/ and caches"
 
 demo: $(READY)
 	$(BIN)/fmiqa demo --out demo/
@@ -29,6 +37,35 @@ test: $(READY)
 
 test-all: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --durations=15
+
+# The tests of what depends on how a processor computes, on THREADS threads.
+NUMERICAL := $(addprefix tests/,correlation measures peers selection test_comparing.py test_comparison.py \
+	test_evaluation.py test_features.py test_fusing.py test_metrics.py test_networks.py test_pooling.py \
+	test_precision.py test_presets.py test_scores.py test_scoring.py test_tiling.py test_weights.py) \
+	$(addprefix tests/visualize/test_,activation_maximization.py difference.py dissection.py exemplars.py patches.py \
+	quantiles.py replay.py)
+THREADS ?= 1
+CAPABILITY := $(BIN)/python -c 'import torch; print(torch.backends.cpu.get_cpu_capability())'
+
+test-numerical: $(READY)
+	@echo "torch uses $$($(CAPABILITY)), oneDNN at most $${ONEDNN_MAX_CPU_ISA:-what it finds}, threads: $(THREADS)"
+	OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n auto -m "not slow" $(NUMERICAL)
+
+# The same as on lesser processors than this one (torch would crash if told to use instructions that are not there), and
+# as on this one with two threads, since `make test` has one.
+test-processors: $(READY)
+	@set -e; case $$($(CAPABILITY)) in \
+		AVX512) lesser="default/SSE41 avx2/AVX2";; AVX2) lesser=default/SSE41;; *) lesser=;; esac; \
+	for threads in 1 2; do for each in $$lesser; do \
+		ATEN_CPU_CAPABILITY=$${each%/*} ONEDNN_MAX_CPU_ISA=$${each#*/} $(MAKE) test-numerical THREADS=$$threads; \
+	done; done; \
+	$(MAKE) test-numerical THREADS=2
+
+# The same suite in an environment of its own, since it replaces every package.
+test-oldest: $(OLDEST)/ready
+	$(OLDEST)/bin/python --version
+	$(OLDEST)/bin/python -m pip list --disable-pip-version-check
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n auto -m "not slow" --durations=15
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -42,6 +79,15 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -e '.[plot,test,lint]'
 	@touch $@
 
+$(OLDEST)/ready: pyproject.toml
+	@"$(OLDEST_PYTHON)" -c '$(NEW_ENOUGH)' 2>/dev/null || \
+		{ echo "fmiqa needs Python 3.10 or newer; name one: make OLDEST_PYTHON=/path/to/python3.10" >&2; exit 1; }
+	"$(OLDEST_PYTHON)" -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) uv
+	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python --quiet --resolution lowest-direct $(UV_ARGS) \
+		-e '.[plot,test]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis fmiqa.egg-info build dist
+	rm -rf $(VENV) $(OLDEST) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis fmiqa.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -88,7 +88,7 @@ def compare(
     names, x, y = _checked(scores, targets)
     if baseline is not None and baseline not in names:
         raise InputError(f"baseline {baseline!r} is no metric given; there are {names}")
-    number = torch.arange(len(y)) if groups is None else group_numbers(groups, len(y))
+    number = torch.arange(len(y), device="cpu") if groups is None else group_numbers(groups, len(y))
     found = bootstrap(x, y, number, statistic=_statistics(fit), resamples=resamples, seed=seed)
     pairs = _pairs(names, baseline)
     krasula = _krasula(x, y, target_stds, ratings, level)

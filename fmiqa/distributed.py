@@ -232,10 +232,10 @@ def _meet() -> None:
 def _call_the_roll(absent: Callable[[], list[int]]) -> tuple[list[int], Exception | None]:
     """Process 0 hears from each other one, and tells all who is missing. gloo sees at once when one dies."""
     cause: Exception | None = None
-    missing = torch.zeros(processes(), dtype=torch.bool)
+    missing = torch.zeros(processes(), dtype=torch.bool, device="cpu")
     for other in range(1, len(missing)):
         try:
-            torch.distributed.recv(torch.zeros(1), src=other)
+            torch.distributed.recv(torch.zeros(1, device="cpu"), src=other)
         except RuntimeError as error:
             cause = error
             missing[other] = other in absent()  # after a timeout, gloo drops those who are here, too
@@ -251,9 +251,9 @@ def _call_the_roll(absent: Callable[[], list[int]]) -> tuple[list[int], Exceptio
 
 def _answer_the_roll(absent: Callable[[], list[int]]) -> tuple[list[int], Exception | None]:
     """What process 0 says of who is missing."""
-    missing = torch.zeros(processes(), dtype=torch.bool)
+    missing = torch.zeros(processes(), dtype=torch.bool, device="cpu")
     try:
-        torch.distributed.send(torch.zeros(1), dst=0)
+        torch.distributed.send(torch.zeros(1, device="cpu"), dst=0)
         torch.distributed.recv(missing, src=0)
     except RuntimeError as error:
         try:

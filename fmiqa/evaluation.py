@@ -99,5 +99,5 @@ def _walk(
             prepared = {name: metric.prepare(last[None].to(metric.device)) for name, metric in metrics.items()}
         for name, metric in metrics.items():
             found[name].append(float(metric(sample.distorted[None].to(metric.device), prepared[name])))
-    scores = {name: torch.tensor(values, dtype=torch.float64) for name, values in found.items()}
-    return scores, torch.tensor(targets, dtype=torch.float64), groups
+    scores = {name: torch.tensor(values, dtype=torch.float64, device="cpu") for name, values in found.items()}
+    return scores, torch.tensor(targets, dtype=torch.float64, device="cpu"), groups

@@ -118,7 +118,8 @@ class FeatureExtractor(WideBuffers):
             self._load(module, weights, seed)
         self._identity = Identity.of(self.network.state_dict())
         for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            constant = torch.tensor(value).view(1, 3, 1, 1)  # of float32 also for wider networks, as .double() has it
+            # Rounded to float32 also for wider networks, as .double() has it.
+            constant = torch.tensor(value, device="cpu").view(1, 3, 1, 1)
             self.register_buffer(name, constant.to(self.device, self.dtype), persistent=False)
         self.eval()
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -243,7 +244,8 @@ def load_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Ten
         FileFormatError: the file is missing, damaged, or holds something else.
     """
     try:
-        with readable(path) as name, safe_open(name, framework="pt") as file:
+        # Older versions of safetensors load onto the default device, whatever device they are told.
+        with readable(path) as name, torch.device("cpu"), safe_open(name, framework="pt") as file:
             metadata = file.metadata() or {}
             _expect(path, kind, metadata.get("kind"))
             return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["header"])  # noqa: SIM118

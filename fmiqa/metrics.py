@@ -101,7 +101,8 @@ class SelectedFeatureIQM(WideBuffers):
             "weights", None if weights is None else weights.detach().clone().double(), persistent=False
         )
         self.fit = fit
-        pool_scores(torch.ones(1, len(self.maps)), self.maps, pool=pool, weights=weights, power=power)  # checks them
+        ones = torch.ones(1, len(self.maps), device="cpu")
+        pool_scores(ones, self.maps, pool=pool, weights=weights, power=power)  # checks them
         self.eval()
 
     @classmethod
@@ -263,7 +264,7 @@ class SelectedFeatureIQM(WideBuffers):
                 header["maps"],
                 measure={part["source"]: _saved_measure(part["measure"], measure) for part in header["sources"]},
                 pool=header["pool"],
-                weights=None if weights is None else torch.tensor(weights, dtype=torch.float64),
+                weights=None if weights is None else torch.tensor(weights, dtype=torch.float64, device="cpu"),
                 power=header["power"],
                 fit=None if header["fit"] is None else LogisticFit.from_dict(header["fit"]),
             )

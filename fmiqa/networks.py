@@ -79,6 +79,8 @@ def trace_layers(
             f"{type(model).__name__} cannot be traced by torch.fx ({error}); pass a network whose forward takes one "
             "image tensor and does not branch on its values, or the convolutional part alone"
         ) from error
+    for node in graph.nodes:
+        node.type = None  # a postponed annotation, which is a string, keeps older versions of torch from pickling
     modules = dict(model.named_modules())
     _follow_writes(graph, modules)
     layers: dict[str, Layer] = {}

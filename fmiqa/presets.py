@@ -119,7 +119,7 @@ def deepsim(model: Model = "vgg16", *, pool: Literal["mean", "lowest"] = "mean")
     """
     extractor = _extractor(model, "relu", "deepsim")
     sizes = extractor.maps.channels
-    each = torch.tensor([1 / len(sizes[m.layer]) for m in extractor.maps], dtype=torch.float64)
+    each = torch.tensor([1 / len(sizes[m.layer]) for m in extractor.maps], dtype=torch.float64, device="cpu")
     return SelectedFeatureIQM(extractor, extractor.maps, measure=DeepSimSSIM(pool), weights=each)
 
 

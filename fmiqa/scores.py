@@ -68,8 +68,9 @@ class ScoreMatrix:
 
     def rows(self, index: Sequence[int] | Tensor) -> ScoreMatrix:
         """Some of the images, in the order given (positions, or a boolean mask)."""
-        given = torch.as_tensor(index)
-        chosen = torch.arange(len(self))[given if given.numel() else given.long()].tolist()  # [] makes floats
+        given = torch.as_tensor(index, device="cpu")
+        rows = torch.arange(len(self), device="cpu")
+        chosen = rows[given if given.numel() else given.long()].tolist()  # [] makes floats
         return replace(
             self,
             values=self.values[chosen],

@@ -61,7 +61,7 @@ def score_matrix(
     A reference's side is computed once for all its test images. Images keep their size.
 
     Called in every process of a `torch.distributed` process group, the images are dealt to the processes, and all
-    return the whole result, of the same bits as one process's (see `fmiqa.distributed`).
+    return the whole result. On machines of one kind it has the same bits as one process's (see `fmiqa.distributed`).
 
     Args:
         extractor: the network.
@@ -88,7 +88,8 @@ def score_matrix(
 
     Returns:
         The scores with maps, targets, groups, names and options. The values do not depend on batches or order
-        beyond float32 rounding (about 1e-6), and are the same bits for the same call on the same machine.
+        beyond float32 rounding (about 1e-6, and up to 1e-3 for dark maps of few positions), and are the same bits for
+        the same call on the same machine with the same number of threads.
 
     Raises:
         InputError: an item that is not a `Sample`, pairs of different size, images too small for a layer; `save`
@@ -219,16 +220,16 @@ class _Run:
     def compute(self, numbers: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         """The given parts of the plan, one by one."""
         order = [row for number in numbers for row in self.plan[number]]
-        samples = iter(
-            DataLoader(
-                self.data,  # type: ignore[arg-type]
-                sampler=order,
-                batch_size=None,
-                collate_fn=_as_it_is,
-                num_workers=min(self.workers, len(order)),
-                generator=torch.Generator(),  # or the caller's random numbers would move on
-            )
+        loader: DataLoader[Sample] = DataLoader(
+            self.data,  # type: ignore[arg-type]
+            sampler=order,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=min(self.workers, len(order)),
+            generator=torch.Generator(),  # or the caller's random numbers would move on
         )
+        with torch.device("cpu"):  # it draws a number on the default device, which may not be the generator's
+            samples = iter(loader)
         for number in numbers:
             part: dict[str, Any] = {"rows": self.plan[number], "targets": [], "groups": [], "names": []}
             part["distortions"], values = [], []
@@ -297,7 +298,7 @@ class _Run:
         return self._footprint[height, width]
 
     def assemble(self, parts: list[dict[str, Any]]) -> ScoreMatrix:
-        order = torch.argsort(torch.tensor([row for part in parts for row in part["rows"]]))
+        order = torch.argsort(torch.tensor([row for part in parts for row in part["rows"]], device="cpu"))
 
         def column(key: str) -> list[Any]:
             flat = [item for part in parts for item in part[key]]
@@ -307,7 +308,7 @@ class _Run:
         return ScoreMatrix(
             values=torch.cat([part["values"] for part in parts])[order],
             maps=MapIndex(self.scorer.maps),
-            targets=torch.tensor(column("targets"), dtype=torch.float64),
+            targets=torch.tensor(column("targets"), dtype=torch.float64, device="cpu"),
             groups=column("groups"),
             names=column("names"),
             distortions=None if None in distortions else distortions,

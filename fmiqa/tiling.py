@@ -90,7 +90,9 @@ class Tiling:
     def _whole(self, test: Tensor, reference: Tensor) -> Tensor:
         extractor = self._scorer.extractor
         images = [extractor.normalize(image) for image in (test, reference)]
-        totals = {layer: torch.zeros(1, shape[0], dtype=torch.float64) for layer, shape in self._shapes.items()}
+        totals = {
+            layer: torch.zeros(1, shape[0], dtype=torch.float64, device="cpu") for layer, shape in self._shapes.items()
+        }
         for rows in self._rows:
             for columns in self._columns:
                 crops = [i[..., rows.start : rows.stop, columns.start : columns.stop] for i in images]

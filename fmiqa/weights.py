@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import pickle
 import sys
@@ -58,7 +59,8 @@ def read_state(source: str | os.PathLike[str] | StateDict) -> dict[str, Tensor]:
                 if path.suffix == ".safetensors":
                     from safetensors.torch import load_file
 
-                    state = load_file(name)
+                    with torch.device("cpu"):  # older versions load onto the default device
+                        state = load_file(name)
                 else:
                     state = torch.load(name, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
@@ -218,7 +220,23 @@ def seeded_state(network: nn.Module, seed: int) -> dict[str, Tensor]:
     for name, value in network.state_dict().items():
         if value.ndim > 1:
             fan_in = value[0].numel()
-            state[name] = torch.randn(value.shape, generator=generator) * (2.0 / fan_in) ** 0.5
+            state[name] = _normal(value.numel(), generator).view(value.shape) * (2.0 / fan_in) ** 0.5
         else:
-            state[name] = torch.zeros(value.shape)
+            state[name] = torch.zeros(value.shape, device="cpu")
     return state
+
+
+def _normal(count: int, generator: torch.Generator) -> Tensor:
+    """(count,) float32, standard normal, the same on every processor.
+
+    `torch.randn` in float32 rounds differently on processors with and without AVX2, which would give the weights of a
+    seed another fingerprint. Its uniform numbers are the same everywhere; the Box-Muller transform is computed in
+    float64 here, with an error of some 1e-15, and rounded to multiples of 2^-16: the chance that any of a million
+    numbers lies so close to the middle between two multiples that processors round it differently is about 1e-4.
+    """
+    pairs = -(-count // 16) * 8
+    uniform = torch.rand(pairs // 8, 2, 8, generator=generator, device="cpu").double()
+    radius = (-2 * (1 - uniform[:, 0]).log()).sqrt()
+    angle = 2 * math.pi * uniform[:, 1]
+    normal = torch.stack((radius * angle.cos(), radius * angle.sin()), 1).flatten()[:count]
+    return (normal * 2**16).round().div(2**16).float()

@@ -28,8 +28,9 @@ def pair() -> tuple[Tensor, Tensor]:
     return (reference + 0.1 * torch.randn(reference.shape, generator=generator)).clamp(0, 1), reference
 
 
-# float32 features that kernels for other batch sizes round otherwise, seen through maps of 5x5. Seen: 3e-5.
-CLOSE = {"rtol": 0, "atol": 2e-4}
+# Kernels for other batches, processors and devices add up in another order: maps in float32 differ by some 1e-5 of
+# their range L, and SSIM, whose least denominators are (.01 L)^2 and (.03 L)^2, by up to 100 times as much.
+CLOSE = {"rtol": 0, "atol": 1e-3}
 
 
 def test_scores_are_the_measure_on_the_features(extractor: FeatureExtractor, pair: tuple[Tensor, Tensor]) -> None:

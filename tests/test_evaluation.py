@@ -28,7 +28,8 @@ def test_scores_are_the_metrics(iqm: SelectedFeatureIQM, data: torch.utils.data.
     found = metric_scores(iqm, data)
     for i in (0, 13, 47):
         alone = iqm(data[i].distorted[None], data[i].reference[None])
-        assert float(found[i]) == pytest.approx(float(alone), abs=1e-6)  # float32
+        # Maps in float32 differ between batches by some 1e-6 of their range, and SSIM by up to 100 times as much.
+        assert float(found[i]) == pytest.approx(float(alone), abs=1e-4)
 
 
 def test_table_agrees_with_the_coefficients(
@@ -47,7 +48,7 @@ def test_peers_are_turned_so_that_higher_is_better(data: torch.utils.data.Subset
     scores = peer_scores(part, ["PSNR", "GMSD"])
     mse = [float((part[i].distorted.double() - part[i].reference.double()).square().mean()) for i in range(6)]
     expected = 10 * torch.log10(255**2 / torch.tensor(mse, dtype=torch.float64))
-    torch.testing.assert_close(scores["PSNR"], expected, atol=1e-3, rtol=0)  # piq computes in float32
+    torch.testing.assert_close(scores["PSNR"], expected, atol=1e-3, rtol=0)  # piq adds 1e-8 to MSEs above 1e-4
     assert bool((scores["GMSD"] <= 0).all())
 
 

@@ -34,7 +34,8 @@ from fmiqa.measures import Custom
 
 CHOSEN = ["conv2:17", "conv1:5", "conv3:100", "conv1:0"]
 
-# float32 features that kernels for other batch sizes round otherwise, seen through maps of a few windows.
+# Kernels for other batches, processors and devices add up in another order: maps of the first layers in float32 differ
+# by some 1e-6 of their range L, and SSIM, whose least denominator is (.01 L)^2, by up to 100 times as much.
 CLOSE = {"rtol": 0, "atol": 1e-4}
 
 
@@ -75,8 +76,8 @@ def test_metrics_are_pooled_score_matrix_columns(shared: Path, device: torch.dev
         (AllFeatureIQM(extractor, pool=pool), None),
     ):
         expected = scores.pool(maps, pool=pool).float()
-        # Batches of one and of two, means in float64 and in float32. Seen: 2e-7.
-        torch.testing.assert_close(metric(test, reference).cpu(), expected, rtol=0, atol=2e-6)
+        # Batches of one and of two, means in float64 and in float32.
+        torch.testing.assert_close(metric(test, reference).cpu(), expected, **CLOSE)
 
 
 def test_identity_is_one(iqm: SelectedFeatureIQM, extractor: FeatureExtractor, device: torch.device) -> None:
@@ -286,7 +287,8 @@ def test_a_fit_puts_scores_on_the_subjective_scale(
     again = SelectedFeatureIQM.load(tmp_path / "metric")
     assert torch.equal(again(test, reference), metric(test, reference))
     there = again.to(device)(test.to(device), reference.to(device))
-    torch.testing.assert_close(there.cpu(), metric(test, reference), rtol=1e-4, atol=1e-3)
+    # The score's tolerance times the slope of the curve, which is 8 * 6 / 4 at most.
+    torch.testing.assert_close(there.cpu(), metric(test, reference), rtol=0, atol=12 * CLOSE["atol"])
     gradient = (test / 255).to(device).requires_grad_()
     again(gradient, reference.to(device)).sum().backward()
     assert gradient.grad is not None
@@ -309,7 +311,7 @@ def test_a_modified_network_is_not_taken_for_the_plain_one(tmp_path: Path) -> No
 def test_files_that_are_no_metric_are_refused(iqm: SelectedFeatureIQM, tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="no file"):
         SelectedFeatureIQM.load(tmp_path / "absent")
-    save_tensors(tmp_path / "x", "fmiqa metric 1", {}, {"network": "alexnet"})
+    save_tensors(tmp_path / "x", "fmiqa metric 1", {"x": torch.zeros(1)}, {"network": "alexnet"})
     with pytest.raises(FileFormatError, match="not a whole saved metric"):
         SelectedFeatureIQM.load(tmp_path / "x")
     save_tensors(tmp_path / "x", "fmiqa score matrix 1", {}, {})
@@ -361,7 +363,9 @@ def test_a_metric_of_your_own_measure_comes_back_with_it(extractor: FeatureExtra
     test, reference = make_pair()
     x, y = (extractor(side, [str(CHOSEN[0])]) for side in (test, reference))
     (layer,) = x
-    torch.testing.assert_close(iqm.map_scores(test, reference)[:, 0], -largest_difference(x[layer], y[layer])[:, 0])
+    found, expected = iqm.map_scores(test, reference)[:, 0], -largest_difference(x[layer], y[layer])[:, 0]
+    # All filters of a layer and some of them may take other kernels: some 1e-6 of the largest value.
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(y[layer].abs().max()))
     iqm.save(tmp_path / "own.safetensors")
     with pytest.raises(InputError, match=r"function .*largest_difference, which no saved result holds: pass measure="):
         SelectedFeatureIQM.load(tmp_path / "own.safetensors")

@@ -252,7 +252,8 @@ def test_torchvisions_other_networks(name: str, images: Tensor) -> None:
     images = F.interpolate(images, 64)
     features = FeatureExtractor(net, stage="conv")(images)
     for value, own in zip(features.values(), own_convolutions(net, images), strict=True):
-        torch.testing.assert_close(value, own, rtol=1e-4, atol=1e-5 * own.abs().max().item())
+        # float32 through up to 50 convolutions with sums of up to 4608 products, in other memory formats.
+        torch.testing.assert_close(value, own, rtol=0, atol=1e-4 * own.abs().max().item())
     assert all((value >= 0).all() for value in FeatureExtractor(net)(images).values())
 
 

@@ -147,5 +147,5 @@ def _rows(scores: ScoreMatrix, selection: Selection, planted: MapIndex) -> list[
 def _halves(scores: ScoreMatrix) -> tuple[ScoreMatrix, ScoreMatrix]:
     """The images of every second reference, and the others."""
     chosen = set(sorted(set(scores.groups))[::2])
-    inside = torch.tensor([group in chosen for group in scores.groups])
+    inside = torch.tensor([group in chosen for group in scores.groups], device="cpu")
     return scores.rows(inside), scores.rows(~inside)

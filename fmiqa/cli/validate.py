@@ -154,7 +154,7 @@ def _procedure(
         chosen = {**chosen, "groups": args.groups}  # what it tunes, it tunes on folds of the same kind
     splits = grouped_folds(groups, folds=args.folds, seed=args.seed)
     found: HeldOut = held_out(scores, partial(search, **chosen), splits=splits, progress=wants_progress(args))
-    inside = torch.tensor([selection.value for selection in found.selections], dtype=torch.float64)
+    inside = torch.tensor([selection.value for selection in found.selections], dtype=torch.float64, device="cpu")
     criterion = found.selections[0].options["criterion"].upper()
     figures = {
         "in_sample": _mean_and_error(inside),

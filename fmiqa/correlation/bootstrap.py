@@ -71,7 +71,8 @@ class Bootstrap:
         if method == "t":
             from scipy.special import stdtrit
 
-            reach = float(stdtrit(self.groups - 1, 0.5 + level / 2)) * self.standard_error
+            # By the lower tail: the upper one rounds to 1, where some versions of scipy give NaN.
+            reach = -float(stdtrit(self.groups - 1, 0.5 - level / 2)) * self.standard_error
             return Interval(self.estimate - reach, self.estimate + reach)
         if method not in ("percentile", "basic"):
             raise InputError(f'method must be "percentile", "basic" or "t", got {method!r}')
@@ -96,7 +97,7 @@ class Bootstrap:
         from scipy.special import stdtr
 
         t = (self.estimate.abs() / self.standard_error).cpu().double()
-        p = 2 * torch.as_tensor(stdtr(self.groups - 1, -t.numpy())).to(self.estimate)
+        p = 2 * torch.as_tensor(stdtr(self.groups - 1, -t.numpy()), device="cpu").to(self.estimate)
         # Equal scores: no difference in any resample, and 0 / 0 above.
         return torch.where(self.estimate == 0, 1.0, p)
 
@@ -162,11 +163,12 @@ def bootstrap(
         raise InputError(f"resamples must be at least 1, got {resamples}")
     x, y = x.contiguous(), y.contiguous()
     images = x.shape[-1]
-    numbers = torch.arange(images) if groups is None else group_numbers(groups, images)
+    numbers = torch.arange(images, device="cpu") if groups is None else group_numbers(groups, images)
     sizes = numbers.bincount()
     if len(sizes) < 2:
         raise InputError("bootstrap needs at least 2 groups to draw from; without groups every image is one")
-    draws = torch.randint(len(sizes), (resamples, len(sizes)), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randint(len(sizes), (resamples, len(sizes)), generator=generator, device="cpu")
 
     estimate = function(x.unsqueeze(-2), y.unsqueeze(-2)).squeeze(-1)
     distribution = estimate.new_empty(*estimate.shape, resamples)
@@ -187,7 +189,7 @@ def group_numbers(groups: Sequence[Hashable] | Tensor, images: int) -> Tensor:
     if len(names) != images:
         raise InputError(f"groups must name one group for each of the {images} images, got {len(names)}")
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return torch.tensor([number[name] for name in names])
+    return torch.tensor([number[name] for name in names], device="cpu")
 
 
 def _index_chunks(draws: Tensor, numbers: Tensor, sizes: Tensor, per_resample: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -201,7 +203,7 @@ def _index_chunks(draws: Tensor, numbers: Tensor, sizes: Tensor, per_resample: i
             drawn = draws[which].reshape(-1)
             repeats = sizes[drawn]
             first = (starts[drawn] - (repeats.cumsum(0) - repeats)).repeat_interleave(repeats)
-            places = first + torch.arange(len(first))
+            places = first + torch.arange(len(first), device="cpu")
             yield which, by_group[places].reshape(len(which), length)
 
 

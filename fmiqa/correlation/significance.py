@@ -91,7 +91,7 @@ def williams_test(r_ay: Tensor, r_by: Tensor, r_ab: Tensor, n: int | Tensor) -> 
     # The bound keeps two metrics of equal scores, where everything is 0, at t = 0.
     spread = 2 * (count - 1) / (count - 3) * determinant.clamp(min=_EPS) + ((a + b) / 2) ** 2 * (1 - ab) ** 3
     t = (a - b) * ((count - 1) * (1 + ab) / spread).sqrt()
-    p = 2 * torch.as_tensor(stdtr((count - 3).numpy(), -t.abs().numpy()))
+    p = 2 * torch.as_tensor(stdtr((count - 3).numpy(), -t.abs().numpy()), device="cpu")
     return Significance(*_returned(r_ay, t, p))
 
 
@@ -181,19 +181,22 @@ def residual_f_test(residuals_a: Tensor, residuals_b: Tensor) -> Significance:
         >>> test.statistic.item(), round(test.p_value.item(), 4)
         (4.0, 0.4)
     """
-    from scipy.special import fdtr, fdtrc
+    from scipy.special import betainc
 
     a, b = (residuals.detach().to("cpu", torch.float64) for residuals in (residuals_a, residuals_b))
     shapes = f"got {tuple(a.shape)} and {tuple(b.shape)}"
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-1] or a.shape[-1] < 2:
         raise InputError(f"residual_f_test needs two times (..., N) residuals of the same N >= 2 images, {shapes}")
     try:
-        ratio = a.var(-1) / b.var(-1)
+        a, b = torch.broadcast_tensors(a.var(-1), b.var(-1))
     except RuntimeError:
         raise InputError(f"residual_f_test: leading dimensions do not broadcast, {shapes}") from None
-    freedom = a.shape[-1] - 1
-    tails = (torch.as_tensor(tail(freedom, freedom, ratio.numpy())) for tail in (fdtr, fdtrc))
-    return Significance(*_returned(residuals_a, ratio, 2 * torch.minimum(*tails)))
+    half = (residuals_a.shape[-1] - 1) / 2
+    # F's distribution function is the incomplete beta function of F / (1 + F), and its two tails mirror each other.
+    # That argument is finite for an infinite F too, of which scipy 1.11's own F distribution is NaN.
+    smaller = torch.minimum(a, b) / (a + b)
+    p = 2 * torch.as_tensor(betainc(half, half, smaller.numpy()), device="cpu")
+    return Significance(*_returned(residuals_a, a / b, p))
 
 
 def holm(p_values: Tensor) -> Tensor:
@@ -229,12 +232,13 @@ def normal_quantile(level: float) -> float:
     """
     if not 0 < level < 1:
         raise InputError(f"level must lie between 0 and 1, such as 0.95, got {level!r}")
-    return float(torch.special.ndtri(torch.tensor(0.5 + level / 2, dtype=torch.float64)))
+    # By the lower tail, which does not round to 0 as the upper one rounds to 1.
+    return -float(torch.special.ndtri(torch.tensor(0.5 - level / 2, dtype=torch.float64, device="cpu")))
 
 
 def _triple(r_ay: Tensor, r_by: Tensor, r_ab: Tensor, n: int | Tensor) -> tuple[Tensor, ...]:
     """The correlations and n in float64 on the CPU, and the determinant of the correlation matrix."""
-    values = [torch.as_tensor(value).detach().to("cpu", torch.float64) for value in (r_ay, r_by, r_ab, n)]
+    values = [torch.as_tensor(value, dtype=torch.float64, device="cpu").detach() for value in (r_ay, r_by, r_ab, n)]
     try:
         a, b, ab, count = torch.broadcast_tensors(*values)
     except RuntimeError:
@@ -260,6 +264,6 @@ def _third_side(one: Tensor, other: Tensor, cosine: Tensor) -> Tensor:
 
 
 def _returned(like: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-    like = torch.as_tensor(like)
+    like = like if isinstance(like, Tensor) else torch.tensor(like, device="cpu")
     dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
     return tuple(value.to(like.device, dtype) for value in values)

@@ -131,7 +131,7 @@ def collate(samples: Sequence[Sample], *, collate_fn_map: object = None) -> Batc
     return Batch(
         reference=torch.stack([s.reference for s in samples]),
         distorted=torch.stack([s.distorted for s in samples]),
-        score=torch.tensor([s.score for s in samples], dtype=torch.float64),
+        score=torch.tensor([s.score for s in samples], dtype=torch.float64, device="cpu"),
         reference_id=[s.reference_id for s in samples],
         name=[s.name for s in samples],
         distortion=[s.distortion for s in samples],
@@ -173,7 +173,7 @@ class IQADataset(Dataset[Sample]):
         distortions: Sequence[str] | None = None,
     ) -> None:
         self.name = name
-        self.targets = torch.tensor(list(scores), dtype=torch.float64)
+        self.targets = torch.tensor(list(scores), dtype=torch.float64, device="cpu")
         self.reference_ids = list(reference_ids)
         self.names = list(names)
         self.distortions = None if distortions is None else list(distortions)

@@ -95,5 +95,5 @@ class CIDGD(PublishedDataset):
                 places.append(place)
                 ratings.append([math.nan if rating is None else rating for rating in given])
         images = [record.name for record in records if record.distorted.is_file()]
-        rated = torch.tensor(ratings, dtype=torch.float64) if ratings and ratings[0] else None
+        rated = torch.tensor(ratings, dtype=torch.float64, device="cpu") if ratings and ratings[0] else None
         return Found(records, places, images, rated)

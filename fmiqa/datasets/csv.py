@@ -143,5 +143,5 @@ class CSVDataset(ImageDataset):
             name=printable(table.stem if name is None else name),
             problems=problems,
             places=places,
-            ratings=None if ratings is None else torch.tensor(given, dtype=torch.float64),
+            ratings=None if ratings is None else torch.tensor(given, dtype=torch.float64, device="cpu"),
         )

@@ -43,7 +43,7 @@ def _white_noise(image: Tensor, deviation: float, rng: np.random.Generator) -> T
 
 def _blur(image: Tensor, sigma: float, rng: np.random.Generator) -> Tensor:
     half = math.ceil(3 * sigma)
-    taps = torch.exp(-0.5 * (torch.arange(-half, half + 1) / sigma) ** 2)
+    taps = torch.exp(-0.5 * (torch.arange(-half, half + 1, device="cpu") / sigma) ** 2)
     taps /= taps.sum()
     x = F.pad(image[:, None].float(), (half, half, half, half), mode="reflect")
     return _to_uint8(F.conv2d(F.conv2d(x, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))[:, 0])
@@ -56,7 +56,7 @@ def _jpeg(image: Tensor, quality: float, rng: np.random.Generator) -> Tensor:
 
 
 def _desaturation(image: Tensor, amount: float, rng: np.random.Generator) -> Tensor:
-    luma = (image * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0)
+    luma = (image * torch.tensor([0.299, 0.587, 0.114], device="cpu").view(3, 1, 1)).sum(0)
     return _to_uint8(torch.lerp(image.float(), luma.expand(3, -1, -1), amount))
 
 

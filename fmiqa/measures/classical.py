@@ -117,7 +117,8 @@ class Piq(MapMeasure):
             return torch.cat([self._values(a, b) for a, b in zip(x.split(1), y.split(1), strict=True)])
         function = getattr(_piq(), metric.function)
         try:
-            values: Tensor = function(x, y, data_range=1.0, reduction="none", **metric.options)
+            with x.device:  # piq makes some of its constants on the default device
+                values: Tensor = function(x, y, data_range=1.0, reduction="none", **metric.options)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             return x.new_full((len(x),), math.nan)
         return values.flatten()

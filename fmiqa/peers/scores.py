@@ -32,7 +32,8 @@ class Peer(NamedTuple):
         import piq
 
         options: dict[str, Any] = {"data_range": 1.0, "reduction": "none"}
-        values: Tensor = getattr(piq, self.function)(test, reference, **options)
+        with test.device:  # piq makes some of its constants on the default device
+            values: Tensor = getattr(piq, self.function)(test, reference, **options)
         return values
 
 
@@ -99,4 +100,4 @@ def peer_scores(
         for name in names:
             value = float(PEERS[name](test, reference))
             found[name].append(value if PEERS[name].higher_is_better else -value)
-    return {name: torch.tensor(values, dtype=torch.float64) for name, values in found.items()}
+    return {name: torch.tensor(values, dtype=torch.float64, device="cpu") for name, values in found.items()}

@@ -171,9 +171,9 @@ class CrossDataset:
             return cls(
                 datasets=tuple(content["datasets"]),
                 selected=tuple(MapIndex(maps) for maps in content["selected"]),
-                shared=torch.tensor(content["shared"]),
+                shared=torch.tensor(content["shared"], device="cpu"),
                 options=content["options"],
-                **{name: torch.tensor(content[name], dtype=torch.float64) for name in _FIGURES},
+                **{name: torch.tensor(content[name], dtype=torch.float64, device="cpu") for name in _FIGURES},
             )
         except (KeyError, TypeError, ValueError, FmiqaError) as error:
             raise FileFormatError(f"{path} is not a whole saved cross-data-set study: {error!r}") from error
@@ -248,7 +248,7 @@ def cross_dataset(
         combined = torch.stack([*(s.combine(scores) for s in selections), scores.pool(pool=pool)])
         figures.append(torch.stack([plcc(combined, scores.targets), srocc(combined, scores.targets)]))
     both = torch.stack(figures, -1).double().cpu()
-    own = torch.stack(held_out, 1) if held_out else torch.zeros(2, len(matrices), 0, dtype=torch.float64)
+    own = torch.stack(held_out, 1) if held_out else torch.zeros(2, len(matrices), 0, dtype=torch.float64, device="cpu")
     first = next(iter(matrices.values()))
     return CrossDataset(
         datasets=tuple(matrices),
@@ -297,4 +297,4 @@ def _computation(scores: ScoreMatrix) -> dict[str, dict[str, Any]]:
 def _shared(groups: Sequence[Sequence[str]]) -> Tensor:
     """(D, D) how many references of two data sets bear the same name: "I01.png" is "i01"."""
     names = [{PurePath(group).stem.casefold() for group in of_one} for of_one in groups]
-    return torch.tensor([[len(a & b) for b in names] for a in names])
+    return torch.tensor([[len(a & b) for b in names] for a in names], device="cpu")

@@ -188,7 +188,7 @@ class ObserverStudy:
                 selected=tuple(MapIndex(maps) for maps in content["selected"]),
                 fold_selected=tuple(tuple(MapIndex(maps) for maps in fold) for fold in content["fold_selected"]),
                 options=content["options"],
-                **{name: torch.tensor(content[name], dtype=torch.float64) for name in _FIGURES},
+                **{name: torch.tensor(content[name], dtype=torch.float64, device="cpu") for name in _FIGURES},
             )
         except (KeyError, TypeError, ValueError, FmiqaError) as error:
             raise FileFormatError(f"{path} is not a whole saved observer study: {error!r}") from error
@@ -215,7 +215,7 @@ class ObserverStudy:
         )
 
     def _members(self, sets: Sequence[MapIndex]) -> Tensor:
-        member = torch.zeros(len(sets), len(self.maps), dtype=torch.float64)
+        member = torch.zeros(len(sets), len(self.maps), dtype=torch.float64, device="cpu")
         for row, chosen in zip(member, sets, strict=True):
             row[self.maps.positions(chosen)] = 1
         return member
@@ -280,13 +280,13 @@ def observer_study(
     """
     labels = _checked_ratings(scores, ratings, names)
     # The observers are the targets here; the numbers stand in for a mean score that nothing uses.
-    values, _, maps, source = read_scores(scores, torch.arange(len(ratings)))
+    values, _, maps, source = read_scores(scores, torch.arange(len(ratings), device="cpu"))
     y = ratings.to(values.device, torch.float64).T
     rated = y.isfinite()
     own = _Raters(y, rated, labels)
     mean = _Raters(*_mean_of_others(y, rated), [f"mean of all but {label}" for label in labels])
     splits = grouped_folds(groups_of(scores, groups, len(values)), folds=folds, seed=seed)
-    own.check([torch.arange(len(values))], "all images")
+    own.check([torch.arange(len(values), device="cpu")], "all images")
     for raters in (own, mean):
         raters.check([s.train for s in splits], "the training part of a fold")
         raters.check([s.held_out for s in splits], "the held-out part of a fold")
@@ -306,7 +306,8 @@ def observer_study(
         return found, paths
 
     candidates, whole = grow(own.y, own.rated)
-    train = torch.stack([torch.isin(torch.arange(len(values)), s.train) for s in splits]).to(values.device)
+    images = torch.arange(len(values), device="cpu")
+    train = torch.stack([torch.isin(images, s.train) for s in splits]).to(values.device)
     size = len(splits) * len(labels)
     both = [(part.y.repeat(len(splits), 1), (train[:, None] & part.rated).reshape(size, -1)) for part in (own, mean)]
     _, paths = grow(torch.cat([t for t, _ in both]), torch.cat([c for _, c in both]))
@@ -318,7 +319,7 @@ def observer_study(
         observers=tuple(labels),
         maps=maps,
         selected=tuple(maps.at(p.chosen) for p in whole),
-        in_sample=torch.tensor([p.values[-1] for p in whole], dtype=torch.float64),
+        in_sample=torch.tensor([p.values[-1] for p in whole], dtype=torch.float64, device="cpu"),
         ratings=rated.sum(1).double().cpu(),
         fold_selected=tuple(tuple(chosen[f : f + len(labels)]) for f in range(0, size, len(labels))),
         plcc=crossed[0],

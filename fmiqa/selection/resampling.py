@@ -158,7 +158,7 @@ def permutation_null(
     number = group_numbers(names, len(y))
     permuted = [y]
     for _ in range(permutations):
-        shuffled = torch.argsort(torch.rand(len(y), generator=generator, dtype=torch.float64))
+        shuffled = torch.argsort(torch.rand(len(y), generator=generator, dtype=torch.float64, device="cpu"))
         # Rows sorted by group, at random within it, beside rows sorted by group: a permutation within groups.
         source_rows = shuffled[number[shuffled].argsort(stable=True)]
         own_rows = number.argsort(stable=True)
@@ -178,7 +178,7 @@ def permutation_null(
     # Every search keeps its own last value to the end. Cut at the observed length, the null would be held to a
     # stopping rule that only the observed search has met, and the p-value would be too small.
     size = max(len(c) for c in curves)
-    padded = torch.tensor([(c + [c[-1]] * size)[:size] for c in curves], dtype=torch.float64)
+    padded = torch.tensor([(c + [c[-1]] * size)[:size] for c in curves], dtype=torch.float64, device="cpu")
     options = {"permutations": permutations, "seed": seed, "groups": groups if isinstance(groups, str) else "given"}
     options |= {"criterion": criterion, "fit": fit, "pool": pool, "max_maps": max_maps, "tol": tol, "source": source}
     return PermutationNull(maps.at(chosen), padded[0], padded[1:], options)
@@ -221,7 +221,7 @@ def stability_selection(
     splits = grouped_subsamples(groups_of(scores, groups, len(y)), fraction=fraction, repeats=subsamples, seed=seed)
     objective = Objective(criterion, fit)
     selected: list[MapIndex] = []
-    member = torch.zeros(subsamples, len(maps))
+    member = torch.zeros(subsamples, len(maps), device="cpu")
     for batch in _batches(splits, progress, "subsamples"):
         counts = counts_of([s.train for s in batch], len(y)).to(y)
         candidates = Candidates(values, y, maps, objective=objective, pool=pool, counts=counts, confirm=False)

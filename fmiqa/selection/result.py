@@ -142,6 +142,7 @@ class Selection:
         """
         content = load_json(path, _KIND)
         try:
+            weights = content["weights"]
             return cls(
                 maps=MapIndex(content["maps"]),
                 steps=tuple(_step(**step) for step in content["steps"]),
@@ -149,7 +150,7 @@ class Selection:
                 options=content["options"],
                 source=content["source"],
                 fit=None if content["fit"] is None else LogisticFit.from_dict(content["fit"]),
-                weights=None if content["weights"] is None else torch.tensor(content["weights"], dtype=torch.float64),
+                weights=None if weights is None else torch.tensor(weights, dtype=torch.float64, device="cpu"),
             )
         except (KeyError, TypeError, FmiqaError) as error:
             raise FileFormatError(f"{path} is not a whole saved selection: {error!r}") from error

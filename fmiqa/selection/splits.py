@@ -52,7 +52,7 @@ def grouped_folds(
     generator = torch.Generator().manual_seed(seed)
     splits = []
     for _ in range(repeats):
-        dealt = torch.randperm(len(names), generator=generator)
+        dealt = torch.randperm(len(names), generator=generator, device="cpu")
         for fold in range(number):
             held = torch.isin(of_image, dealt[fold::number])
             splits.append(Split((~held).nonzero()[:, 0], held.nonzero()[:, 0]))
@@ -84,7 +84,7 @@ def grouped_subsamples(
     generator = torch.Generator().manual_seed(seed)
     splits = []
     for _ in range(repeats):
-        kept = torch.isin(of_image, torch.randperm(len(names), generator=generator)[:taken])
+        kept = torch.isin(of_image, torch.randperm(len(names), generator=generator, device="cpu")[:taken])
         splits.append(Split(kept.nonzero()[:, 0], (~kept).nonzero()[:, 0]))
     return splits
 

@@ -137,7 +137,7 @@ class Validation:
             return cls(
                 selected=tuple(MapIndex(maps) for maps in content["selected"]),
                 options=content["options"],
-                **{name: torch.tensor(content[name], dtype=torch.float64) for name in _FIGURES},
+                **{name: torch.tensor(content[name], dtype=torch.float64, device="cpu") for name in _FIGURES},
             )
         except (KeyError, TypeError, ValueError, FmiqaError) as error:
             raise FileFormatError(f"{path} is not a whole saved validation: {error!r}") from error
@@ -207,9 +207,10 @@ def cross_validate(
     size = max(len(path.chosen) for path in paths)
     held = [_judged(candidates, path.chosen, s.held_out, y, size) for path, s in zip(paths, splits, strict=True)]
     every = candidates.pooled(range(len(maps)))
+    reached = [torch.tensor(path.values, dtype=torch.float64, device="cpu") for path in paths]
     return Validation(
         selected=tuple(maps.at(path.chosen) for path in paths),
-        in_sample=torch.stack([_extended(torch.tensor(path.values, dtype=torch.float64), size) for path in paths]),
+        in_sample=torch.stack([_extended(values, size) for values in reached]),
         plcc=torch.stack([p for p, _ in held]),
         srocc=torch.stack([s for _, s in held]),
         all_plcc=torch.stack([plcc(every[s.held_out], y[s.held_out]).cpu() for s in splits]),
@@ -290,10 +291,10 @@ def held_out(
     Raises:
         InputError: splits that hold an image out never or twice; a selection without a fit.
     """
-    held = torch.cat([s.held_out for s in splits]) if splits else torch.zeros(0, dtype=torch.long)
+    held = torch.cat([s.held_out for s in splits]) if splits else torch.zeros(0, dtype=torch.long, device="cpu")
     if len(held) != len(scores) or not bool((torch.bincount(held, minlength=len(scores)) == 1).all()):
         raise InputError("the held-out parts must cover each image exactly once; use grouped_folds with repeats=1")
-    predictions = torch.zeros(len(scores), dtype=torch.float64)
+    predictions = torch.zeros(len(scores), dtype=torch.float64, device="cpu")
     figures, selections = [], []
     for split in progress_bar(splits, show=progress, desc="folds", unit="fold"):
         selection = select(scores.rows(split.train))
@@ -304,5 +305,5 @@ def held_out(
         predictions[split.held_out] = selection.fit.predict(combined)
         figures.append((plcc(combined, rest.targets), srocc(combined, rest.targets)))
         selections.append(selection)
-    each = torch.tensor(figures, dtype=torch.float64)
+    each = torch.tensor(figures, dtype=torch.float64, device="cpu")
     return HeldOut(predictions, each[:, 0], each[:, 1], tuple(selections))

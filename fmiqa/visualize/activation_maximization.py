@@ -200,7 +200,8 @@ def _climb_fourier(
     for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
         (-_inclination(extractor, _moved(picture(), generator), maps)).backward()
-        optimizer.step()
+        with torch.device("cpu"):  # it counts its steps on the default device
+            optimizer.step()
         bar.update()
     return picture().detach()
 
@@ -243,7 +244,7 @@ def _colours(device: torch.device) -> Tensor:
 
 def _moved(images: Tensor, generator: torch.Generator) -> Tensor:
     """All pictures shifted, turned and scaled at random, alike; seen in a mirror beyond their borders."""
-    across, down, turn, size = (2 * torch.rand(4, generator=generator) - 1).tolist()
+    across, down, turn, size = (2 * torch.rand(4, generator=generator, device="cpu") - 1).tolist()
     height, width = images.shape[2:]
     angle, scale = turn * _TURN, 1 + size * _SCALE
     cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
@@ -256,7 +257,7 @@ def _moved(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _noise(seed: int, size: tuple[int, int]) -> Tensor:
-    return torch.randn(3, *size, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(3, *size, generator=torch.Generator().manual_seed(seed), device="cpu")
 
 
 def _bar(progress: bool, total: int) -> Any:

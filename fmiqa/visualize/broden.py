@@ -102,7 +102,7 @@ class Broden:
 
     def _layer(self, entry: str | int, size: tuple[int, int]) -> Tensor:
         if isinstance(entry, int):
-            return torch.full(size, entry)
+            return torch.full(size, entry, device="cpu")
         rgb = self._read(entry, size).long()
         return rgb[0] + 256 * rgb[1]
 

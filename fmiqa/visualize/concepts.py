@@ -112,7 +112,8 @@ class ConceptImage:
     def label_maps(self) -> Tensor:
         """(L, h, w) int64: the label maps of all categories, one layer behind the other; L may be 0."""
         layers = [x.reshape(-1, *x.shape[-2:]) for x in self.labels.values() if isinstance(x, Tensor) and x.ndim > 1]
-        return torch.cat([x.long() for x in layers]) if layers else torch.zeros(0, *self.label_size, dtype=torch.long)
+        none = torch.zeros(0, *self.label_size, dtype=torch.long, device="cpu")
+        return torch.cat([none, *(x.long() for x in layers)])
 
     def whole_image(self) -> list[int]:
         """The numbers of the concepts that hold for the whole image, over all categories."""

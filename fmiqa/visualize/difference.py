@@ -186,7 +186,7 @@ class _Work:
     ) -> None:
         self.path = None if save is None or is_special(save) else Path(f"{os.fspath(save)}.part")
         self.options = options
-        self.windows = torch.zeros(size)
+        self.windows = torch.zeros(size, device="cpu")
         self.done = 0
         self._saved = time.monotonic()
         if self.path is not None and self.path.exists():
@@ -215,7 +215,7 @@ class _Work:
 def _starts(length: int, window: int, stride: int) -> Tensor:
     """Where windows start along a side: every `stride` pixels, and at the end, so that every pixel is covered."""
     last = length - window
-    return torch.tensor(sorted({*range(0, last + 1, stride), last}))
+    return torch.tensor(sorted({*range(0, last + 1, stride), last}), device="cpu")
 
 
 def _spread(windows: Tensor, tops: Tensor, lefts: Tensor, side: int, size: tuple[int, int]) -> Tensor:

@@ -168,7 +168,8 @@ class _Run:
         self.batches = list(_batches(order, self.sizes, batch_size))
         self.seen = seen_by(extractor, maps)
         self.columns = {
-            layer: torch.tensor([i for i, m in enumerate(maps) if m.place == layer]) for layer in maps.layers
+            layer: torch.tensor([i for i, m in enumerate(maps) if m.place == layer], device="cpu")
+            for layer in maps.layers
         }
 
     def options(self) -> dict[str, Any]:
@@ -203,21 +204,21 @@ class _Run:
             for layer, columns in self.columns.items()
         }
         names = [""] * len(self.source)
-        peaks = torch.full((len(self.maps), 0), 0.0)
-        images = torch.zeros(len(self.maps), 0, dtype=torch.long)
+        peaks = torch.full((len(self.maps), 0), 0.0, device="cpu")
+        images = torch.zeros(len(self.maps), 0, dtype=torch.long, device="cpu")
         for batch, items in self._items("thresholds", 0):
-            now = torch.empty(len(self.maps), len(batch))
+            now = torch.empty(len(self.maps), len(batch), device="cpu")
             for index, item in zip(batch, items, strict=True):
                 names[index] = item.name
             for layer, features in self._features(items):
                 streams[layer].update(features.transpose(0, 1).flatten(1))
                 now[self.columns[layer]] = features.amax((2, 3)).T.float().cpu()
             peaks = torch.cat([peaks, now], 1)
-            images = torch.cat([images, torch.tensor(batch).expand(len(self.maps), -1)], 1)
+            images = torch.cat([images, torch.tensor(batch, device="cpu").expand(len(self.maps), -1)], 1)
             # Stable, so that of equal peaks the earlier image stays.
             peaks, order = peaks.sort(dim=1, descending=True, stable=True)
             peaks, images = peaks[:, : self.top], images.gather(1, order[:, : self.top])
-        thresholds = torch.empty(len(self.maps), dtype=self.extractor.dtype)
+        thresholds = torch.empty(len(self.maps), dtype=self.extractor.dtype, device="cpu")
         for layer, columns in self.columns.items():
             thresholds[columns] = streams[layer].values().cpu()
         return _FirstPass(thresholds, images, names)
@@ -239,7 +240,7 @@ class _Run:
             if kept is not None and time.monotonic() - saved >= _SAVE_SECONDS:
                 kept.add_counts(done, counts)
                 saved = time.monotonic()
-        own = torch.tensor([self.categories.index(concept.category) for concept in self.concepts])
+        own = torch.tensor([self.categories.index(concept.category) for concept in self.concepts], device="cpu")
         union = counts.active[:, own] + counts.labelled - counts.both
         return counts.both.double() / union.clamp(min=1)
 
@@ -268,7 +269,7 @@ class _Run:
     def _labels(self, item: ConceptImage) -> tuple[Tensor, Tensor, Tensor]:
         """The columns of the concepts in an image, (P, k) where they are, and their categories."""
         numbers = item.label_maps().flatten(1)
-        whole = torch.tensor(item.whole_image(), dtype=torch.long)
+        whole = torch.tensor(item.whole_image(), dtype=torch.long, device="cpu")
         given = torch.cat([numbers.unique(), whole])
         known = (given >= 0) & (given < len(self.table))
         if not bool(known.all()) or bool((self.table[given] < 0).logical_and(given > 0).any()):
@@ -276,12 +277,13 @@ class _Run:
             raise InputError(f"image {item.name!r} has labels that are not among the data set's concepts: {strange}")
         present = self.table[given[given > 0]].unique()
         height, width = item.label_size
-        where = torch.zeros(height * width, len(present), dtype=torch.bool)
+        where = torch.zeros(height * width, len(present), dtype=torch.bool, device="cpu")
         for layer in self.table[numbers]:
             where |= layer[:, None] == present
         where[:, torch.isin(present, self.table[whole])] = True
         categories = {self.categories.index(self.concepts[column].category) for column in present.tolist()}
-        return present, where.float().to(self.extractor.device), torch.tensor(sorted(categories), dtype=torch.long)
+        columns = torch.tensor(sorted(categories), dtype=torch.long, device="cpu")
+        return present, where.float().to(self.extractor.device), columns
 
     def _features(self, items: Sequence[ConceptImage]) -> Iterator[tuple[str, Tensor]]:
         images = torch.stack([item.image for item in items]).to(self.extractor.device)
@@ -346,13 +348,16 @@ class _Kept:
 
 
 def _no_counts(maps: int, concepts: int, categories: int) -> _Counts:
-    zeros = (torch.zeros(shape, dtype=torch.long) for shape in ((maps, concepts), (maps, categories), (concepts,)))
+    zeros = (
+        torch.zeros(shape, dtype=torch.long, device="cpu")
+        for shape in ((maps, concepts), (maps, categories), (concepts,))
+    )
     return _Counts(*zeros)
 
 
 def _column_table(concepts: Sequence[Concept]) -> Tensor:
     """(greatest number + 1,) from a concept's number to its column; -1 for none."""
-    table = torch.full((max(concept.number for concept in concepts) + 1,), -1)
+    table = torch.full((max(concept.number for concept in concepts) + 1,), -1, device="cpu")
     for column, concept in enumerate(concepts):
         if table[concept.number] >= 0:
             other = concepts[int(table[concept.number])].name

@@ -134,7 +134,7 @@ def _greyed(image: Tensor) -> Tensor:
 
 
 def _colour(colour: tuple[int, int, int]) -> Tensor:
-    return torch.tensor(colour, dtype=torch.float32).view(3, 1, 1)
+    return torch.tensor(colour, dtype=torch.float32, device="cpu").view(3, 1, 1)
 
 
 def _blended(below: Tensor, colour: Tensor, strength: Tensor) -> Tensor:

@@ -54,10 +54,10 @@ def _between(maps: Tensor, count: int, wanted: int, seen: Reach | None, image: i
     """(wanted, count) weights of a map's rows in those of the result."""
     step = image / count if seen is None else seen.stride
     centre = step / 2 - 0.5 if seen is None else (seen.low + seen.high) / 2
-    pixels = (torch.arange(wanted, dtype=torch.float64) + 0.5) * (image / wanted) - 0.5
+    pixels = (torch.arange(wanted, dtype=torch.float64, device="cpu") + 0.5) * (image / wanted) - 0.5
     at = ((pixels - centre) / step - margin).clamp(0, count - 1)
     before = at.long().clamp(max=max(count - 2, 0))
-    weights = torch.zeros(wanted, count, dtype=torch.float64)
+    weights = torch.zeros(wanted, count, dtype=torch.float64, device="cpu")
     share = (at - before)[:, None]
     weights.scatter_(1, before[:, None], 1 - share)
     weights.scatter_add_(1, (before[:, None] + 1).clamp(max=count - 1), share)

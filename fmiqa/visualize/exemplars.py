@@ -88,7 +88,7 @@ def exemplars(
             best = [_best(m) for m in _by_map(extractor, images[number], chosen)]
             values.append([value for value, _ in best])
             places.append([place for _, place in best])
-    top = torch.tensor(values).topk(min(count, len(images)), dim=0)
+    top = torch.tensor(values, device="cpu").topk(min(count, len(images)), dim=0)
     cut: dict[tuple[int, int], Exemplar] = {}
     for number in top.indices.unique().tolist():  # each image is decoded once more, for all maps that it excites
         image = _visible(extractor, images[number])

@@ -91,7 +91,7 @@ class ConditionalSampler:
             the window's and the surroundings' places in the patch (k^2,) and (p^2 - k^2,); the weights
             (3, k^2, p^2 - k^2) of the surroundings, as they differ from their mean; the covariance (3, k^2, k^2).
         """
-        inside = torch.zeros(self.side, self.side, dtype=torch.bool)
+        inside = torch.zeros(self.side, self.side, dtype=torch.bool, device="cpu")
         inside[top : top + self.window, left : left + self.window] = True
         window, around = inside.flatten().nonzero()[:, 0], (~inside).flatten().nonzero()[:, 0]
         covariance = self.covariance.clone()
@@ -120,7 +120,7 @@ class ConditionalSampler:
         height, width = image.shape[1:]
         _check_size(height, width, self.side, "the image")
         k = self.window
-        noise = torch.randn(len(tops), count, 3, k * k, generator=generator).to(image)
+        noise = torch.randn(len(tops), count, 3, k * k, generator=generator, device="cpu").to(image)
         rows = (tops - self.padding).clamp(0, height - self.side)
         columns = (lefts - self.padding).clamp(0, width - self.side)
         samples = torch.empty_like(noise)
@@ -173,7 +173,7 @@ class MarginalSampler:
 
     def sample(self, image: Tensor, tops: Tensor, lefts: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """As in `ConditionalSampler`."""
-        chosen = torch.randint(len(self._patches), (len(tops), count), generator=generator)
+        chosen = torch.randint(len(self._patches), (len(tops), count), generator=generator, device="cpu")
         return self._patches[chosen].to(image)
 
 
@@ -192,8 +192,8 @@ def _patches(images: Iterable[Tensor], side: int, count: int, seed: int) -> Tens
             raise InputError(f"image {number} to take patches from is (3, H, W), got {tuple(picture.shape)}")
         height, width = picture.shape[1:]
         _check_size(height, width, side, f"image {number} to take patches from")
-        tops = torch.randint(height - side + 1, (each,), generator=generator)
-        lefts = torch.randint(width - side + 1, (each,), generator=generator)
+        tops = torch.randint(height - side + 1, (each,), generator=generator, device="cpu")
+        lefts = torch.randint(width - side + 1, (each,), generator=generator, device="cpu")
         pixels = picture.cpu().float() / 255 if picture.dtype == torch.uint8 else picture.cpu().float()
         found.append(_cut(pixels, tops, lefts, side))
     return torch.cat(found)

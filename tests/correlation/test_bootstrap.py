@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -75,6 +77,7 @@ def test_standard_error_of_a_mean_is_the_cluster_formula() -> None:
 def test_without_groups_it_agrees_with_scipys_bootstrap() -> None:
     x, y = problem(60)
     found = bootstrap(x[0], y, statistic="plcc", fit=None, resamples=4000)
+    generator = "rng" if "rng" in inspect.signature(stats.bootstrap).parameters else "random_state"  # before scipy 1.15
     expected = stats.bootstrap(
         (x[0].numpy(), y.numpy()),
         lambda a, b: stats.pearsonr(a, b).statistic,
@@ -82,7 +85,7 @@ def test_without_groups_it_agrees_with_scipys_bootstrap() -> None:
         vectorized=False,
         n_resamples=2000,
         method="percentile",
-        rng=np.random.default_rng(0),
+        **{generator: np.random.default_rng(0)},
     )
     # Monte Carlo error: 3 standard errors of a deviation from 2000 and 4000 draws, and of a .025 quantile.
     assert found.standard_error.item() == pytest.approx(expected.standard_error, rel=0.06)

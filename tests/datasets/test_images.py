@@ -246,12 +246,22 @@ def test_jpeg_2000_of_fewer_bits_is_refused(tmp_path: Path) -> None:
         image_size(tmp_path / "b.jp2")
 
 
+def skip_unless_pillow_reads(path: Path) -> None:
+    """Pillow 9.4 writes an MPO that it cannot read, and calls its own uncompressed YCbCr TIFF truncated."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except OSError as error:
+        pytest.skip(f"Pillow does not read what it wrote itself: {error}")
+
+
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF", "AVIF", "MPO"])
 def test_frames_and_pages(tmp_path: Path, kind: str) -> None:
     if kind in ("WEBP", "AVIF") and not features.check(kind.lower()):
         pytest.skip(f"Pillow without {kind}")
     frames = [Image.fromarray(np.roll(COLOUR, shift)) for shift in range(3)]
     frames[0].save(tmp_path / "three", kind, save_all=True, append_images=frames[1:])
+    skip_unless_pillow_reads(tmp_path / "three")
     for read in (read_image, image_size):
         with pytest.raises(InputError, match=r"three: several images in one file .*expected one.*of its own"):
             read(tmp_path / "three")
@@ -406,6 +416,7 @@ def test_files_are_read_in_threads(tmp_path: Path) -> None:
 )
 def test_modes_that_would_lose(tmp_path: Path, mode: str, words: str) -> None:
     Image.new(mode, (4, 4)).save(tmp_path / "other.tif")
+    skip_unless_pillow_reads(tmp_path / "other.tif")
     for read in (read_image, image_size):
         with pytest.raises(InputError, match=rf"other\.tif: {words}"):
             read(tmp_path / "other.tif")

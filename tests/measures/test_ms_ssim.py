@@ -29,7 +29,8 @@ def test_against_pytorch_msssim(device: torch.device, height: int, width: int, s
     total = sum(WEIGHTS[:scales])
     weights = [w / total for w in WEIGHTS[:scales]]
     # The peer has no way to fewer scales on small images but its parts.
-    window = parts._fspecial_gauss_1d(11, 1.5).expand(1, 1, 1, 11).to(x)
+    taps = torch.exp(-((torch.arange(11, dtype=torch.float64) - 5) ** 2) / (2 * 1.5**2))  # the peer's are float32
+    window = (taps / taps.sum()).expand(1, 1, 1, 11).to(x)
     expected = torch.ones(6, dtype=torch.float64, device=device)
     for i, weight in enumerate(weights):
         similarity, contrast = (v[:, 0] for v in parts._ssim(x, y, data_range=1.0, win=window))
@@ -37,11 +38,12 @@ def test_against_pytorch_msssim(device: torch.device, height: int, width: int, s
         x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
     assert MSSSIM().scales(height, width) == scales
     values = MSSSIM()(test.double(), reference.double()).flatten()
-    torch.testing.assert_close(values, expected, rtol=0, atol=1e-6)  # the peer's window is made in float32
+    torch.testing.assert_close(values, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(MSSSIM()(test, reference).double().flatten(), expected, rtol=0, atol=5e-6)
     if scales == 5:
-        whole = peer.ms_ssim(test.double(), reference.double(), data_range=1.0, size_average=False, weights=weights)
-        torch.testing.assert_close(values.view(2, 3).mean(1), whole, rtol=0, atol=1e-6)
+        options = {"data_range": 1.0, "size_average": False, "weights": weights, "win": window.expand(3, 1, 1, 11)}
+        whole = peer.ms_ssim(test.double(), reference.double(), **options)
+        torch.testing.assert_close(values.view(2, 3).mean(1), whole, rtol=0, atol=1e-7)  # its weights are float32
 
 
 @pytest.mark.parametrize(("height", "width"), [(21, 30), (11, 11), (7, 9), (3, 3)])

@@ -21,7 +21,7 @@ from fmiqa.datasets import read_image
 from fmiqa.measures import SSIM, get_measure
 from fmiqa.measures import ssim as module
 
-# What the issue asks of whole score-matrix rows. Seen: 5e-6 and less.
+# Of whole rows of a score matrix, from the same maps: only SSIM itself is rounded. Seen: 5e-6 and less.
 ROW_TOLERANCE = 2e-5
 
 
@@ -97,11 +97,12 @@ def test_flat_places_beside_strong_ones(maps: tuple[Tensor, Tensor], device: tor
     test, reference = (torch.relu(100 * side.to(device) - 100) for side in maps)
     reference[:, :, :13] = 0
     test[:, :, :13] = 0.01 * test[:, :, 13:26]
-    assert largest_error(test, reference) < 5e-6
-    # A bright map with a dark rim, as zero padding makes them.
+    assert largest_error(test, reference) < 5e-5
+    # A bright map with a dark rim, as zero padding makes them. Squares of 100 in float32 are off by up to 6e-4, where
+    # variances are 1, and less on the mean over some 300 windows. Seen: 3e-6.
     test, reference = (100 + side.to(device) for side in maps)
     reference[:, 0], test[:, 0] = 0, 0
-    assert largest_error(test, reference) < 5e-6  # seen: 3e-6
+    assert largest_error(test, reference) < 5e-5
 
 
 def test_two_flat_levels(maps: tuple[Tensor, Tensor], device: torch.device) -> None:
@@ -171,11 +172,11 @@ def test_images_against_pytorch_msssim(device: torch.device) -> None:
     generator = torch.Generator().manual_seed(1)
     reference = torch.nn.functional.interpolate(torch.rand(3, 3, 12, 16, generator=generator), (64, 80)).to(device)
     test = (reference + 0.1 * torch.randn(3, 3, 64, 80, generator=generator).to(device)).clamp(0, 1)
-    expected = peer.ssim(
-        test.double(), reference.double(), data_range=1.0, size_average=False, win_size=11, win_sigma=1.5
-    )
+    taps = torch.exp(-((torch.arange(11, dtype=torch.float64) - 5) ** 2) / (2 * 1.5**2))  # the peer's are float32
+    window = (taps / taps.sum()).expand(3, 1, 1, 11).to(device)
+    expected = peer.ssim(test.double(), reference.double(), data_range=1.0, size_average=False, win=window)
     ours = SSIM()(test.double(), reference.double()).mean(1)
-    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)  # the peer's window is made in float32
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(SSIM()(test, reference).mean(1).double(), expected, rtol=0, atol=2e-6)
 
 

@@ -114,9 +114,9 @@ def test_a_mixed_metric_equals_the_joined_matrix(
     metric = SelectedFeatureIQM.from_selection(networks, selection)
     test = torch.stack([s.distorted for s in samples[:8]])
     reference = torch.stack([s.reference for s in samples[:8]])
-    # float32 features in other batches.
+    # Maps in float32 differ between batches by some 1e-6 of their range, and SSIM by up to 100 times as much.
     torch.testing.assert_close(
-        metric(test, reference).double(), selection.combine(joined)[:8], atol=2e-6, rtol=0, check_dtype=False
+        metric(test, reference).double(), selection.combine(joined)[:8], atol=1e-4, rtol=0, check_dtype=False
     )
     metric.save(tmp_path / "mixed")
     again = SelectedFeatureIQM.load(tmp_path / "mixed")

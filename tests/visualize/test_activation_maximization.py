@@ -38,9 +38,10 @@ def test_pictures_have_the_frequency_of_their_filters(method: str) -> None:
         conv.weight.copy_(torch.stack([grating(True), grating(False)]))
     extractor = FeatureExtractor(nn.Sequential(conv, nn.ReLU()))
     found = maximize_activation(extractor, extractor.maps, method=method, size=(72, 72), steps=200, progress=False)  # type: ignore[arg-type]
-    # A side of 72 resolves frequencies to 1/72; the envelope of 13 pixels blurs the filter's to some 1/13.
-    torch.testing.assert_close(peak(found.images[0]), torch.tensor([0.0, 1 / 6]), rtol=0, atol=0.04)
-    torch.testing.assert_close(peak(found.images[1]), torch.tensor([1 / 6, 0.0]), rtol=0, atol=0.04)
+    # The envelope of 13 pixels blurs the filter's frequency to some 1/13. Which frequency within has most power
+    # can depend on rounding, which 200 steps enlarge.
+    torch.testing.assert_close(peak(found.images[0]), torch.tensor([0.0, 1 / 6]), rtol=0, atol=1 / 13)
+    torch.testing.assert_close(peak(found.images[1]), torch.tensor([1 / 6, 0.0]), rtol=0, atol=1 / 13)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -80,7 +80,8 @@ def test_cropping_equals_whole_images(device: str) -> None:
         ).relevance
         for way in (True, False)
     )
-    torch.testing.assert_close(local, whole, rtol=0, atol=1e-5)  # differences of float32 means of up to 2
+    # Differences of float32 means of up to 2 of maps that are off by some 1e-6 of their range: 4e-6, and a margin.
+    torch.testing.assert_close(local, whole, rtol=0, atol=2e-5)
     assert whole.abs().max() > 1e-4
 
 
