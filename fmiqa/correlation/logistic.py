@@ -113,10 +113,10 @@ class LogisticFit:
             raise InputError(f"{form} has {_PARAMETERS[form]} parameters, got {values['parameters']!r}")
         return cls(
             form,
-            torch.tensor(values["parameters"], dtype=torch.float64),
-            torch.tensor(values["plcc"], dtype=torch.float64),
-            torch.tensor(values["rmse"], dtype=torch.float64),
-            torch.tensor(bool(values["converged"])),
+            torch.tensor(values["parameters"], dtype=torch.float64, device="cpu"),
+            torch.tensor(values["plcc"], dtype=torch.float64, device="cpu"),
+            torch.tensor(values["rmse"], dtype=torch.float64, device="cpu"),
+            torch.tensor(bool(values["converged"]), device="cpu"),
         )
 
 
