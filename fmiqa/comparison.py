@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +87,7 @@ class MapScorer(nn.Module):
         Args:
             reference: (N, 3, H, W) or (1, 3, H, W), float in [0, 1] or uint8.
         """
-        with strict_float32(self.extractor.device):
+        with _strict_float32(self.extractor.device):
             layers = {}
             for layer, maps in self.extractor.features(reference, self.asked):
                 layers[layer] = self._named(layer, self.measure.prepare, maps)
@@ -107,7 +108,7 @@ class MapScorer(nn.Module):
                 prepared for other maps or another measure.
         """
         self._check_pair(test, reference)
-        with strict_float32(self.extractor.device):
+        with _strict_float32(self.extractor.device):
             parts = []
             walk = self.extractor.features(test, self.asked)
             if isinstance(reference, PreparedImages):
@@ -152,3 +153,13 @@ class MapScorer(nn.Module):
             return step(*args)
         except InputError as error:
             raise InputError(f"layer {layer}: {error}") from error
+
+
+def _strict_float32(device: torch.device) -> AbstractContextManager[None]:
+    """`strict_float32`, of which torch.compile and torch.export can record only that autocast is off.
+
+    On a GPU, where TF32 is the default of convolutions, the graph therefore breaks here instead.
+    """
+    if device.type == "cpu" and torch.compiler.is_compiling():
+        return torch.autocast(device.type, enabled=False)
+    return strict_float32(device)

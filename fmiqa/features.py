@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple, get_args
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor, fx, nn
 
+from fmiqa.checks import check_tensor, is_traced, is_transformed, known_values
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.networks import NETWORKS, Layer, Stage, blank_network, conv_filters, keep_layers, layer_nodes, trace_layers
@@ -166,7 +167,8 @@ class FeatureExtractor(nn.Module):
         """The operations of the network that run for these maps, in order."""
         plan = self._plan(maps)
         nodes = {node.name: node for node in self.network.graph.nodes}
-        return (Operation(nodes[n], plan.outputs.get(n, []), plan.filters.get(n)) for n in plan.nodes)
+        names = [call.name for call in plan.calls]
+        return (Operation(nodes[n], plan.outputs.get(n, []), plan.filters.get(n)) for n in names)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images as the network wants them: (N, 3, H, W) float at its scale, ImageNet mean and deviation removed.
@@ -180,8 +182,12 @@ class FeatureExtractor(nn.Module):
                 f"images are on {images.device}, the network is on {self.device}; move one of them with .to()"
             )
         check_images(images)
-        # Channels last is a fifth faster through CPU convolutions, and the layers' maps inherit it.
-        layout = torch.channels_last if images.is_cpu else torch.contiguous_format
+        if is_traced():  # a trace holds sizes as constants, so it must refuse images of another size
+            images = images.expand(-1, 3, *map(int, images.shape[-2:]))
+        # Channels last is a fifth faster through CPU convolutions, and the layers' maps inherit it. torch.func.vmap
+        # does not know this layout, and torch.compile chooses its own.
+        channels_last = images.is_cpu and not (torch.compiler.is_compiling() or is_transformed(images))
+        layout = torch.channels_last if channels_last else torch.contiguous_format
         if images.dtype != torch.uint8:
             return ((self.viewing(images).to(self.dtype) - self.mean) / self.std).contiguous(memory_format=layout)
         # In the one copy that is made: fresh memory costs more than the arithmetic.
@@ -260,8 +266,7 @@ class FeatureExtractor(nn.Module):
 
 def check_images(images: Tensor, what: str = "images") -> None:
     """Raise `InputError` unless `images` is (N, 3, H, W), uint8 or float in [0, 1]."""
-    if not isinstance(images, Tensor):
-        raise InputError(f"{what}: expected a torch.Tensor (N, 3, H, W), got {type(images).__name__}")
+    check_tensor(images, f"{what} (N, 3, H, W)")
     if images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
         raise InputError(
             f"{what}: expected RGB images of shape (N, 3, H, W), got {tuple(images.shape)}; "
@@ -271,9 +276,10 @@ def check_images(images: Tensor, what: str = "images") -> None:
         return
     if not images.is_floating_point():
         raise InputError(f"{what}: expected uint8 or floating point, got {images.dtype}")
-    if torch.compiler.is_compiling():
+    values = known_values(images)
+    if values is None:
         return
-    low, high = torch.stack(images.detach().aminmax()).tolist()
+    low, high = torch.stack(values.aminmax()).tolist()
     if not (low >= _LOWEST and high <= _HIGHEST):  # also false for NaN
         raise InputError(
             f"{what}: float images lie in [0, 1], got values from {low:.4g} to {high:.4g}; "
@@ -293,7 +299,7 @@ class Operation(NamedTuple):
 class _Plan:
     """What to run for a set of maps, in order, and what to hand out after which node (all by node name)."""
 
-    nodes: list[str]
+    calls: list[_Call]
     outputs: dict[str, list[tuple[Layer, list[int] | None]]]  # node -> layers it holds, channels to pick
     filters: dict[str, list[int]]  # convolutions of which only these filters are run
     last_use: dict[str, list[str]]  # node -> values that nothing needs after it
@@ -319,7 +325,7 @@ class _Plan:
         for node in reversed(order):
             last_use[node.name] = [i.name for i in node.all_input_nodes if i not in used]
             used.update(node.all_input_nodes)
-        return cls([node.name for node in order], outputs, filters, last_use)
+        return cls([_Call.of(node) for node in order], outputs, filters, last_use)
 
 
 def _ancestors(outputs: Iterable[fx.Node]) -> set[fx.Node]:
@@ -341,17 +347,17 @@ def _is_last(layer: Layer, conv: fx.Node, output: fx.Node, needed: set[fx.Node])
 
 
 def _execute(network: fx.GraphModule, plan: _Plan, images: Tensor) -> Iterator[tuple[str, Tensor]]:
-    nodes = {node.name: node for node in network.graph.nodes}
     values: dict[str, Any] = {}
-    for name in plan.nodes:
+    for call in plan.calls:
+        name = call.name
         try:
-            values[name] = run_node(network, nodes[name], values, plan.filters.get(name), images)
+            values[name] = call.run(network, values, plan.filters.get(name), images)
         except RuntimeError as error:
             if "too small" in str(error) or "Kernel size can't be greater" in str(error):
                 height, width = images.shape[-2:]
                 raise InputError(
                     f"images {width} wide and {height} high are too small for this network at "
-                    f"{nodes[name].target!r}; give larger images, or ask for maps of earlier layers only ({error})"
+                    f"{call.target!r}; give larger images, or ask for maps of earlier layers only ({error})"
                 ) from error
             raise
         for dead in plan.last_use[name]:
@@ -366,21 +372,58 @@ def run_node(
     network: fx.GraphModule, node: fx.Node, values: dict[str, Any], filters: list[int] | None, images: Tensor
 ) -> Any:
     """One operation of the network, on the values of the nodes before it; of a convolution some filters, or all."""
-    if node.op == "placeholder":
-        return images  # the only one that is needed: the other arguments' defaults are traced in
-    if node.op == "get_attr":
-        return attrgetter(str(node.target))(network)
-    args: Any = fx.node.map_arg(node.args, lambda n: values[n.name])
-    kwargs: Any = fx.node.map_arg(node.kwargs, lambda n: values[n.name])
-    if node.op == "call_method":
-        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-    if node.op == "call_function":
-        assert callable(node.target)
-        return node.target(*args, **kwargs)
-    module = network.get_submodule(str(node.target))
-    if filters is not None:
-        return conv_filters(module, args[0], filters)
-    return module(*args, **kwargs)
+    return _Call.of(node).run(network, values, filters, images)
+
+
+class _Value(NamedTuple):
+    """Stands for the value of a node among the arguments of another."""
+
+    node: str
+
+
+class _Call(NamedTuple):
+    """An operation of the network as plain data: torch.compile cannot read the nodes of torch.fx."""
+
+    name: str
+    kind: str
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @classmethod
+    def of(cls, node: fx.Node) -> _Call:
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: _Value(n.name))
+        return cls(node.name, node.op, node.target, args, kwargs)
+
+    def run(self, network: fx.GraphModule, values: Mapping[str, Any], filters: list[int] | None, images: Tensor) -> Any:
+        if self.kind == "placeholder":
+            return images  # the only one that is needed: the other arguments' defaults are traced in
+        if self.kind == "get_attr":
+            return attrgetter(self.target)(network)
+        args, kwargs = _filled(self.args, values), _filled(self.kwargs, values)
+        if self.kind == "call_method":
+            return getattr(args[0], self.target)(*args[1:], **kwargs)
+        if self.kind == "call_function":
+            return self.target(*args, **kwargs)
+        module = network.get_submodule(self.target)
+        if filters is not None:
+            return conv_filters(module, args[0], filters)
+        return module(*args, **kwargs)
+
+
+def _filled(part: Any, values: Mapping[str, Any]) -> Any:
+    """Arguments with the values of the nodes that they name."""
+    if isinstance(part, _Value):
+        return values[part.node]
+    if isinstance(part, tuple):
+        return tuple([_filled(p, values) for p in part])
+    if isinstance(part, list):
+        return [_filled(p, values) for p in part]
+    if isinstance(part, dict):
+        return {key: _filled(p, values) for key, p in part.items()}
+    if isinstance(part, slice):
+        return slice(*[_filled(p, values) for p in (part.start, part.stop, part.step)])
+    return part
 
 
 def _network_name(model: nn.Module) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fmiqa.checks import is_traced
 from fmiqa.errors import InputError
 
 __all__ = ["Viewing", "pixels_per_degree"]
@@ -81,7 +82,11 @@ class Viewing:
 
     def __call__(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 or float -> as the network sees it; float in [0, 1] if resized."""
+        if self.is_native:
+            return images
         height, width = images.shape[-2:]
+        if is_traced():  # where sizes are tensors
+            height, width = int(height), int(width)
         size = self.size(height, width)
         if size == (height, width):
             return images

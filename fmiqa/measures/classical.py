@@ -49,7 +49,7 @@ class Piq(MapMeasure):
     Values that rounding takes out of a metric's range are put back. Equal maps have the best value; where `piq` has
     none (0/0 on a map without content; a map too empty for the covariances of IW-SSIM), the value is the worst one.
     VIF is the share of the reference's information that is left in the test map, so of a constant reference map,
-    which has none, it is 1.
+    which has none, it is 1. The gradient is 0 where `piq` has none, as GMSD of equal maps.
 
     Args:
         metric: `"VIF"` (from 0, over 1 where contrast is raised; maps of at least 41x41), `"FSIM"` (0 to 1; 6x6),
@@ -101,7 +101,8 @@ class Piq(MapMeasure):
     def _score(self, test: Tensor, limit: Tensor, sides: Sides) -> Tensor:
         shape, (maps, signed) = test.shape, sides
         x, y = (
-            to_unit(side, limit, signed).expand(shape).reshape(-1, 1, *shape[-2:]).contiguous() for side in (test, maps)
+            _FiniteGradient.apply(to_unit(side, limit, signed).expand(shape).reshape(-1, 1, *shape[-2:]).contiguous())
+            for side in (test, maps)
         )
         with strict_float32(test.device):
             values = self._values(x, y)
@@ -121,6 +122,24 @@ class Piq(MapMeasure):
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             return x.new_full((len(x),), math.nan)
         return values.flatten()
+
+
+class _FiniteGradient(torch.autograd.Function):
+    """The identity, with a gradient of 0 where what comes back is infinite or NaN."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(images: Tensor) -> Tensor:
+        return images.view_as(images)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return torch.where(gradient.isfinite(), gradient, 0.0)
 
 
 def _piq() -> Any:

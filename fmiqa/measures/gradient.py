@@ -93,8 +93,9 @@ class GMSD(GMS):
     def _score(self, test: Tensor, limit: Tensor, sides: Sides) -> Tensor:
         similarity = self._local(test, limit, sides[0])
         variance = (similarity - similarity.mean((-2, -1), keepdim=True)).square().mean((-2, -1))
-        # The root's slope at 0 is infinite: 0 stands there for it.
-        return torch.where(variance > 0, variance, 1.0).sqrt() * (variance > 0)
+        # The root's slope at 0 is infinite: the gradient is 0 there. A variance of NaN remains.
+        equal = variance == 0
+        return torch.where(equal, 1.0, variance).sqrt() * ~equal
 
 
 def _magnitude(maps: Tensor) -> Tensor:

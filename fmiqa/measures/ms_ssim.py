@@ -74,7 +74,8 @@ class MSSSIM(MapMeasure):
 
     def _reference(self, maps: Tensor, limit: Tensor) -> Sides:
         # As in SSIM: one constant a map is taken off first, lest the variance of flat places cancel away.
-        shift = limit * _flat_level(maps.detach() / limit, self.k2**2)
+        size = limit.detach()
+        shift = size * _flat_level(maps.detach() / size, self.k2**2)
         sides = [shift]
         taps, y = self._taps(maps), maps - shift
         for scale in range(self.scales(*maps.shape[-2:])):
@@ -101,7 +102,8 @@ class MSSSIM(MapMeasure):
                 a, b, c1 = mean_x + level, mean_y + level, self.k1**2
                 alike = alike * (2 * a * b + c1) / (a * a + b * b + c1)
             mean = alike.mean((-2, -1))
-            score = score * torch.where(mean > 0, mean, 1.0).pow(weight / sum(weights)) * (mean > 0)
+            opposed = mean <= 0  # NaN is not, and remains
+            score = score * torch.where(opposed, 1.0, mean).pow(weight / sum(weights)) * ~opposed
         return score
 
     def _taps(self, maps: Tensor) -> list[float]:

@@ -80,9 +80,7 @@ class PyramidIntersection:
         """
         check_maps(self.name, reference)
         sums = [F.adaptive_avg_pool2d(reference.relu(), 2**k) for k in range(self.levels)]
-        totals = [s.sum(1, keepdim=True) for s in sums]
-        shares = [s / torch.where(t > 0, t, 1.0) for s, t in zip(sums, totals, strict=True)]
-        return _Pyramid(tuple(reference.shape), shares)
+        return _Pyramid(tuple(reference.shape), [_shares(s) for s in sums])
 
     def compare(self, test: Tensor, prepared: _Pyramid) -> Tensor:
         """The layer's value of test maps (N, C, H, W) against the reference of N images or of one, for each map.
@@ -94,6 +92,15 @@ class PyramidIntersection:
         check_pair(self.name, own.shape, prepared.shape)
         levels = [_intersection(x, y).mean((-2, -1)) for x, y in zip(own.levels, prepared.levels, strict=True)]
         return torch.stack(levels).mean(0)[:, None].expand(test.shape[:2])
+
+
+def _shares(sums: Tensor) -> Tensor:
+    """(N, C, 2^k, 2^k) what each map has of a region's sum; all 0 in an empty region."""
+    # No floating-point number holds the slope of subnormal sums: their gradient is 0.
+    tiny = torch.finfo(sums.dtype).tiny
+    sums = torch.where(sums.detach().sum(1, keepdim=True) < tiny, sums.detach(), sums)
+    total = sums.sum(1, keepdim=True)
+    return sums / torch.where(total == 0, 1.0, total)
 
 
 def _intersection(x: Tensor, y: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fmiqa.checks import is_recording
 from fmiqa.errors import InputError
 from fmiqa.fusing import Fused, is_fusing
 from fmiqa.measures.base import DataRange, check_data_range, limit_of
@@ -139,7 +140,8 @@ class SSIM:
         peak = None
         if isinstance(self.data_range, str):
             peak = reference.abs().amax((1, 2, 3) if self.data_range == "layer" else (2, 3), keepdim=True)
-        shift = _flat_level(reference.detach(), self._constants(peak)[1])  # the score does not depend on it
+        # The score does not depend on the shift, and so neither does its gradient.
+        shift = _flat_level(reference.detach(), self._constants(None if peak is None else peak.detach())[1])
         shifted = reference - shift
         mean, variance = self._moments_of(shifted, taps)
         return PreparedReference(shift, shifted, mean, variance, peak)
@@ -295,6 +297,9 @@ def _pieces(maps: Tensor, window: int) -> Iterator[tuple[slice, list[tuple[slice
 
     Some channels at a time, and of large maps some rows: each with the strips of rows, and the windows on them.
     """
+    everything = slice(None)
+    if is_recording():
+        return iter([(everything, [(everything, everything)])])
     n, c, h, w = maps.shape
     fewest, budget = _PIECES["gpu" if not maps.is_cpu else "compiled" if is_fusing() else "eager"]
     channels = min(c, max(fewest, budget // (n * h * w)))
