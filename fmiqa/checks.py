@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Integral, Real
+from typing import TypeGuard
+
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
 
 from fmiqa.errors import InputError
 
-__all__ = ["check_tensor", "is_recording", "is_traced", "is_transformed", "known_values"]
+__all__ = [
+    "check_tensor",
+    "is_batched",
+    "is_count",
+    "is_number",
+    "is_positive",
+    "is_recording",
+    "is_traced",
+    "is_transformed",
+    "known_values",
+    "scalar_or_tensor",
+]
+
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-def check_tensor(value: object, what: str) -> Tensor:
+def check_tensor(value: object, what: str, *, meta: bool = False) -> Tensor:
     """The value itself if it is an ordinary tensor.
 
     The library takes tensors and converts nothing, so that dtype and device are always the caller's choice.
@@ -19,20 +36,51 @@ def check_tensor(value: object, what: str) -> Tensor:
     Args:
         value: What was given.
         what: The name of the argument and the shape it should have, which opens the message: "targets (N,)".
+        meta: Whether a tensor on the meta device will do, which has a shape but no values.
 
     Raises:
-        InputError: The value is no tensor, or is a sparse, quantized or complex tensor, or has no values.
+        InputError: The value is no tensor, or is a sparse, quantized, nested, complex or 8-bit float tensor, or has no
+            values.
     """
     if not isinstance(value, Tensor):
         advice = "" if value is None or isinstance(value, str) else "; convert it with torch.as_tensor(...)"
         raise InputError(f"{what} must be a torch.Tensor, got {type(value).__name__}{advice}")
-    if value.layout != torch.strided:
-        raise InputError(f"{what} must be a dense tensor, got the layout {value.layout}; convert it with .to_dense()")
+    if value.layout != torch.strided or value.is_nested:
+        kind = "a nested tensor" if value.is_nested else f"the layout {value.layout}"
+        raise InputError(f"{what} must be a dense tensor, got {kind}; convert it with .to_dense()")
     if value.is_quantized:
         raise InputError(f"{what} must not be quantized, got {value.dtype}; convert it with .dequantize()")
     if value.is_complex():
         raise InputError(f"{what} must be real, got {value.dtype}; take its .abs() or .real")
+    if value.is_floating_point() and value.dtype not in _FLOATS:
+        raise InputError(f"{what} must be of an ordinary dtype, got {value.dtype}; convert it with .float()")
+    if value.is_meta and not meta:
+        raise InputError(f"{what} has no values: it is on the meta device; give a tensor on a CPU or a GPU")
     return value
+
+
+def scalar_or_tensor(value: object, what: str) -> Tensor:
+    """An ordinary tensor as it is, a Python number as a scalar tensor.
+
+    Raises:
+        InputError: As `check_tensor`.
+    """
+    return torch.tensor(value) if is_number(value) else check_tensor(value, what)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a real number of Python or NumPy, but no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_count(value: object, least: int = 1) -> TypeGuard[int]:
+    """Whether a value is a whole number from `least`, of Python or NumPy."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def is_positive(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite number above 0."""
+    return is_number(value) and 0 < value < math.inf
 
 
 def is_recording() -> bool:
@@ -48,6 +96,15 @@ def is_traced() -> bool:
 def is_transformed(tensor: Tensor) -> bool:
     """Whether a transform of torch.func (vmap, grad, jvp, ...) runs over this tensor, outside torch.compile."""
     return not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def is_batched(tensor: Tensor) -> bool:
+    """Whether torch.func.vmap runs over this tensor, so that no step may depend on its numbers."""
+    while is_transformed(tensor):
+        if torch._C._functorch.is_batchedtensor(tensor):
+            return True
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return False
 
 
 def known_values(tensor: Tensor) -> Tensor | None:

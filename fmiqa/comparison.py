@@ -132,7 +132,10 @@ class MapScorer(nn.Module):
     def _check_pair(self, test: Tensor, reference: Tensor | PreparedImages) -> None:
         if not isinstance(test, Tensor) or not isinstance(reference, Tensor | PreparedImages):
             given = f"{type(test).__name__} and {type(reference).__name__}"
-            raise InputError(f"test and reference images are tensors (N, 3, H, W), got {given}")
+            raise InputError(
+                f"test and reference images are tensors (N, 3, H, W), got {given}; convert arrays with "
+                "torch.as_tensor(...)"
+            )
         if isinstance(reference, PreparedImages) and (
             reference.maps != self.asked or reference.measure != self.measure.options()
         ):

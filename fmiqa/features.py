@@ -8,15 +8,25 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, NoReturn, get_args
 
 import torch
 from torch import Tensor, fx, nn
 
 from fmiqa.checks import check_tensor, is_traced, is_transformed, known_values
-from fmiqa.errors import InputError
+from fmiqa.errors import FmiqaError, InputError
 from fmiqa.maps import FeatureMap, MapIndex
-from fmiqa.networks import NETWORKS, Layer, Stage, blank_network, conv_filters, keep_layers, layer_nodes, trace_layers
+from fmiqa.networks import (
+    NETWORKS,
+    Layer,
+    Stage,
+    blank_network,
+    conv_filters,
+    keep_layers,
+    layer_nodes,
+    refuse_meta,
+    trace_layers,
+)
 from fmiqa.precision import Precision, reduced
 from fmiqa.viewing import Viewing
 from fmiqa.weights import StateDict, download, fingerprint, fit_state, read_state, seeded_state
@@ -93,9 +103,17 @@ class FeatureExtractor(nn.Module):
             raise InputError(f"stage is 'relu' (after the ReLU) or 'conv' (before it), got {stage!r}")
         if not isinstance(model, str | nn.Module):
             raise InputError(f"model is one of {', '.join(NETWORKS)} or an nn.Module, got {type(model).__name__}")
+        if not isinstance(viewing, Viewing):
+            raise InputError(f"viewing is a fmiqa.Viewing, such as Viewing(factor=0.5), got {viewing!r}")
+        if not isinstance(weights, str | os.PathLike | Mapping | None):
+            raise InputError(f"weights is 'DEFAULT', a path, a state dict or None, got {type(weights).__name__}")
+        if not isinstance(seed, int):
+            raise InputError(f"seed is a whole number, got {seed!r}")
         self.stage: Stage = stage
         self.viewing = viewing
         self.precision: Precision = precision
+        if isinstance(model, nn.Module) and (weights is None or weights == "DEFAULT"):
+            refuse_meta(model)
         module = blank_network(model) if isinstance(model, str) else model
         self.network, self._layers = trace_layers(module, stage, layers)
         self.network_name = model if isinstance(model, str) else _network_name(model)
@@ -259,6 +277,12 @@ class FeatureExtractor(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_plans": {}}  # nodes get other names when the network is unpickled
 
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise InputError(
+            "torch.jit.script cannot compile fmiqa's modules; use torch.export.export or torch.compile, or "
+            "torch.jit.trace for images of one size"
+        )
+
     def extra_repr(self) -> str:
         """Shown by repr()."""
         return f"{self.network_name}, {len(self.maps)} maps, stage={self.stage!r}, weights {self.weights_sha256[:12]}"
@@ -275,7 +299,10 @@ def check_images(images: Tensor, what: str = "images") -> None:
     if images.dtype == torch.uint8:
         return
     if not images.is_floating_point():
-        raise InputError(f"{what}: expected uint8 or floating point, got {images.dtype}")
+        raise InputError(
+            f"{what}: expected uint8 from 0 to 255 or floating point in [0, 1], got {images.dtype}; convert them with "
+            ".to(torch.uint8) or .float() accordingly"
+        )
     values = known_values(images)
     if values is None:
         return
@@ -352,20 +379,35 @@ def _execute(network: fx.GraphModule, plan: _Plan, images: Tensor) -> Iterator[t
         name = call.name
         try:
             values[name] = call.run(network, values, plan.filters.get(name), images)
-        except RuntimeError as error:
-            if "too small" in str(error) or "Kernel size can't be greater" in str(error):
-                height, width = images.shape[-2:]
-                raise InputError(
-                    f"images {width} wide and {height} high are too small for this network at "
-                    f"{call.target!r}; give larger images, or ask for maps of earlier layers only ({error})"
-                ) from error
-            raise
+        except (RuntimeError, TypeError, ValueError, AssertionError, IndexError) as error:
+            if _is_of_machine(error) or isinstance(error, FmiqaError):
+                raise
+            raise _refusal(error, call, images) from error
         for dead in plan.last_use[name]:
             del values[dead]
         for layer, channels in plan.outputs.get(name, ()):
             value = values[name] if channels is None else values[name][:, channels]
             yield layer.name, torch.relu(value) if layer.rectify else value
             del value
+
+
+def _is_of_machine(error: Exception) -> bool:
+    """Whether memory or a device is to blame for an error, not the images."""
+    kinds = [torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError)]
+    return isinstance(error, tuple(kinds)) or "allocate" in str(error) or "same device" in str(error)
+
+
+def _refusal(error: Exception, call: _Call, images: Tensor) -> InputError:
+    height, width = images.shape[-2:]
+    seen = f"images {width} wide and {height} high, as the network sees them,"
+    where = f"at {call.target!r}"
+    if "too small" in str(error) or "Kernel size can't be greater" in str(error):
+        advice = "give larger images, or ask for maps of earlier layers only"
+        return InputError(f"{seen} are too small for this network {where}; {advice} ({error})")
+    return InputError(
+        f"the network cannot run on {seen} {where}: {error}; pass a network that takes RGB images (N, 3, H, W) of this "
+        "size and returns tensors from each of its layers"
+    )
 
 
 def run_node(

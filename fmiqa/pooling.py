@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from fmiqa.checks import check_tensor, known_values
+from fmiqa.checks import check_tensor, is_positive, known_values
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 
@@ -21,7 +21,7 @@ geometric mean over layers (Amirshahi et al. 2018)."""
 
 def check_pool(pool: str) -> None:
     """Raise `InputError` unless `pool` is one of `Pool`."""
-    if pool not in get_args(Pool):
+    if not isinstance(pool, str) or pool not in get_args(Pool):
         raise InputError(f"pool is one of {', '.join(get_args(Pool))}, got {pool!r}")
 
 
@@ -62,6 +62,7 @@ def pool_scores(
         tensor(0.7000)
     """
     check_pool(pool)
+    maps = maps if isinstance(maps, MapIndex) else MapIndex(maps)
     check_tensor(values, "values (..., M)")
     if not values.is_floating_point():
         raise InputError(f"values must be floating-point scores, got {values.dtype}; convert them with .float()")
@@ -84,8 +85,8 @@ def pool_scores(
 
 def raised(values: Tensor, power: float) -> Tensor:
     """sign(q) |q|^power of map scores."""
-    if not 0 < power < math.inf:
-        raise InputError(f"power is a positive number, got {power}")
+    if not is_positive(power):
+        raise InputError(f"power is a positive number, got {power!r}")
     if power == 1:
         return values
     vanishing = _vanishing(values)

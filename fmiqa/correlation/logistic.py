@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import torch
 from torch import Tensor
 
+from fmiqa.checks import check_tensor
 from fmiqa.correlation.pairs import Pairs, pair
 from fmiqa.correlation.starts import search
 from fmiqa.correlation.varpro import Kind, Problem, linear_part, refine, standardise, tied_slope
@@ -69,8 +70,9 @@ class LogisticFit:
             (..., K), in the floating dtype of `x`.
 
         Raises:
-            InputError: the leading dimensions do not broadcast.
+            InputError: `x` is not a tensor, or the leading dimensions do not broadcast.
         """
+        check_tensor(x, "predict: x (..., K)")
         values = x.to(self.parameters.dtype)
         b = self.parameters.unsqueeze(-2).unbind(-1)
         try:
@@ -161,7 +163,8 @@ def fit_logistic(
         The fit, on the device of `x`; `plcc` and `rmse` in the floating dtype of the input.
 
     Raises:
-        InputError: shapes that do not broadcast, too few points, an unknown form, or ill-shaped starts.
+        InputError: arguments that are not tensors, shapes that do not broadcast, too few points, an unknown form, or
+            ill-shaped starts.
 
     Example:
         >>> x = torch.rand(3, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -172,13 +175,13 @@ def fit_logistic(
     """
     _checked_form(form)
     pairs = pair(x, y, minimum=_PARAMETERS[form], what=f"fit_logistic with {form}", dtype=dtype)
-    good = pairs.informative()
-    problems, points = len(good), x.shape[-1]
-    result = torch.full((problems, _PARAMETERS[form] + 2), torch.nan, dtype=dtype, device=x.device)
+    good = pairs.numbers()
+    problems, points = len(pairs.x_row), x.shape[-1]
+    result = torch.full((problems, _PARAMETERS[form] + 2), torch.nan, dtype=pairs.x.dtype, device=x.device)
     converged = torch.zeros(problems, dtype=torch.bool, device=x.device)
     warm = None if starts is None else _checked_starts(starts, form, pairs)
     size = _MEMORY // (8 * points * 24)
-    for numbers, x_rows, y_rows in pairs.chunks(good.nonzero().squeeze(-1), size):
+    for numbers, x_rows, y_rows in pairs.chunks(good, size):
         warm_rows = None if warm is None else warm[numbers]
         result[numbers], converged[numbers] = _fit_rows(x_rows, y_rows, form, monotone, warm_rows)
     converged &= result[:, -1].isfinite()
@@ -292,7 +295,7 @@ def _better(old: _Curve, new: _Curve, allowed: Tensor) -> _Curve:
 
 
 def _checked_form(form: object) -> Form:
-    if form not in get_args(Form):
+    if not isinstance(form, str) or form not in get_args(Form):
         raise InputError(f"form must be one of {get_args(Form)}, got {form!r}")
     return cast(Form, form)
 
@@ -300,6 +303,7 @@ def _checked_form(form: object) -> Form:
 def _checked_starts(starts: Tensor, form: Form, pairs: Pairs) -> Tensor:
     """(P, S, 2) slope and centre in the units of x."""
     wanted = _PARAMETERS[form]
+    check_tensor(starts, f"starts (..., S, {wanted})")
     try:
         if starts.ndim < 2 or starts.shape[-1] != wanted or starts.shape[-2] == 0:
             raise RuntimeError

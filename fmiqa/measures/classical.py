@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from fmiqa.checks import is_batched, is_recording
 from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, MapMeasure, Sides
 from fmiqa.measures.histogram import to_unit
@@ -58,7 +59,9 @@ class Piq(MapMeasure):
         data_range: L, see `fmiqa.measures.DataRange`.
 
     Raises:
-        InputError: an unknown metric, options out of range, or `piq` is not installed.
+        InputError: an unknown metric, options out of range, or `piq` is not installed; under torch.func.vmap and
+            torch.export, and with some metrics torch.jit.trace, which `piq` cannot run under (torch.compile can, with
+            graph breaks).
 
     Example:
         >>> measure = Piq("HaarPSI")
@@ -100,9 +103,10 @@ class Piq(MapMeasure):
 
     def _score(self, test: Tensor, limit: Tensor, sides: Sides) -> Tensor:
         shape, (maps, signed) = test.shape, sides
+        dtype = torch.promote_types(test.dtype, maps.dtype)
         x, y = (
             _FiniteGradient.apply(to_unit(side, limit, signed).expand(shape).reshape(-1, 1, *shape[-2:]).contiguous())
-            for side in (test, maps)
+            for side in (test.to(dtype), maps.to(dtype))
         )
         with strict_float32(test.device):
             values = self._values(x, y)
@@ -121,6 +125,13 @@ class Piq(MapMeasure):
             values: Tensor = function(x, y, data_range=1.0, reduction="none", **metric.options)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             return x.new_full((len(x),), math.nan)
+        except (RuntimeError, TypeError) as error:
+            if is_recording() or is_batched(x):
+                raise InputError(
+                    f"piq's {self.metric} takes steps that depend on its images, which torch.func.vmap, torch.jit.trace and "
+                    f"torch.export cannot follow; compare a batch of maps (N, C, H, W) without them ({error})"
+                ) from error
+            raise
         return values.flatten()
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fmiqa.checks import is_positive
 from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, MapMeasure, Sides
 
@@ -46,7 +47,7 @@ class GMS(MapMeasure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.c > 0:
+        if not is_positive(self.c):
             raise InputError(f"c is positive, got {self.c!r}")
 
     @property
@@ -55,7 +56,7 @@ class GMS(MapMeasure):
         return None if isinstance(self.data_range, str) else 3
 
     def local(self, test: Tensor, reference: Tensor) -> Tensor:
-        """The similarity at each position, (N, C, H - 2, W - 2); arguments as of a call."""
+        """The similarity at each position, (N, C, H - 2, W - 2); arguments and errors as of a call."""
         prepared = self.prepare(reference)
         return self._local(test, self._limit_of_pair(test, prepared), prepared.sides[0])
 

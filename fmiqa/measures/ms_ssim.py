@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fmiqa.checks import is_positive
 from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, MapMeasure, Sides
 from fmiqa.measures.ssim import _blur, _flat_level
@@ -62,9 +63,9 @@ class MSSSIM(MapMeasure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.window < self.smallest or self.window % 2 == 0:
-            raise InputError(f"window is odd and at least {self.smallest}, got {self.window}")
-        if not (self.sigma > 0 and self.k1 > 0 and self.k2 > 0):
+        if not isinstance(self.window, int) or self.window < self.smallest or self.window % 2 == 0:
+            raise InputError(f"window is odd and at least {self.smallest}, got {self.window!r}")
+        if not all(is_positive(v) for v in (self.sigma, self.k1, self.k2)):
             raise InputError(f"sigma, k1 and k2 are positive, got {self.sigma}, {self.k1}, {self.k2}")
 
     def scales(self, height: int, width: int) -> int:

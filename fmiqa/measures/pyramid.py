@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmiqa.errors import InputError
-from fmiqa.measures.base import check_maps, check_pair
+from fmiqa.measures.base import check_maps, check_pair, check_prepared
 
 __all__ = ["PyramidIntersection"]
 
@@ -50,7 +50,7 @@ class PyramidIntersection:
     whole_layers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.levels, int) or self.levels < 1:
+        if not isinstance(self.levels, int) or isinstance(self.levels, bool) or self.levels < 1:
             raise InputError(f"levels is a whole number from 1, got {self.levels!r}")
 
     def options(self) -> dict[str, Any]:
@@ -88,8 +88,9 @@ class PyramidIntersection:
         Raises:
             InputError: shapes that do not go together.
         """
+        check_prepared(self.name, prepared, _Pyramid)
         own = self.prepare(test)
-        check_pair(self.name, own.shape, prepared.shape)
+        check_pair(self.name, test, prepared.shape, prepared.levels[0])
         levels = [_intersection(x, y).mean((-2, -1)) for x, y in zip(own.levels, prepared.levels, strict=True)]
         return torch.stack(levels).mean(0)[:, None].expand(test.shape[:2])
 
