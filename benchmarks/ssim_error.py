@@ -4,8 +4,8 @@
     ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python benchmarks/ssim_error.py ...
 
 All images of some references. What they are held against shares no code with the library: torchvision's own AlexNet in
-float64, the outputs of its ReLUs compared by pytorch-msssim in float64, a map at a time. Prints the largest and the mean
-error of a single map, and the largest of the mean over all maps, and writes results/ssim_error-<capability>.json.
+float64, the outputs of its ReLUs compared by pytorch-msssim in float64, a map at a time. Prints the largest and the
+mean error of a single map, and the largest of the mean over all maps, and writes results/ssim_error-<capability>.json.
 """
 
 from __future__ import annotations

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fmiqa.checks import check_tensor, scalar_or_tensor
 from fmiqa.comparison_table import Agreement, Comparison, Difference, Estimate, PairTest
 from fmiqa.correlation import Form, fit_logistic, krocc, plcc, rmse, srocc
 from fmiqa.correlation.bootstrap import Bootstrap, bootstrap, group_numbers
 from fmiqa.correlation.krasula import PairAnalysis, pair_analysis
+from fmiqa.correlation.pairs import computing_dtype
 from fmiqa.correlation.significance import (
     Significance,
     holm,
@@ -213,10 +215,16 @@ def _krasula(
         return None
     if stds is None or ratings is None:
         raise InputError("target_stds and ratings belong together: deviations of the ratings and how many there were")
+    check_tensor(stds, "target_stds (N,)")
+    given = scalar_or_tensor(ratings, "ratings (N,)")
     for name, value in (("target_stds", stds), ("ratings", ratings)):
         if isinstance(value, Tensor) and value.device != y.device:
             raise InputError(f"{name} are on {value.device}, targets on {y.device}; move them to one device")
-    count = torch.as_tensor(ratings, device=y.device, dtype=y.dtype)
+    count = given.to(y)
+    if count.shape not in ((), y.shape):
+        raise InputError(
+            f"ratings must be one number or {tuple(y.shape)}, one for each image, got {tuple(count.shape)}"
+        )
     if (count < 1).any():
         raise InputError(f"ratings must be at least 1 for every image, got {count.min().item():g}")
     return pair_analysis(x, y, stds.to(y.dtype) / count.sqrt(), level=level)
@@ -225,12 +233,13 @@ def _krasula(
 def _checked(scores: Mapping[str, Tensor], targets: Tensor) -> tuple[list[str], Tensor, Tensor]:
     if not isinstance(scores, Mapping) or not scores:
         raise InputError("compare needs a mapping from metric names to scores, with at least one metric")
-    if not isinstance(targets, Tensor) or targets.ndim != 1:
-        raise InputError("targets must be a tensor (N,) of subjective scores")
+    check_tensor(targets, "targets (N,)")
+    if targets.ndim != 1:
+        raise InputError(f"targets must have shape (N,), got {tuple(targets.shape)}")
     for name, values in (("targets", targets), *scores.items()):
         what = "targets" if values is targets else f"scores of {name!r}"
-        if not isinstance(values, Tensor) or values.shape != targets.shape:
-            given = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        if check_tensor(values, what).shape != targets.shape:
+            given = tuple(values.shape)
             raise InputError(f"{what} must be a tensor of shape {tuple(targets.shape)} as the targets, got {given}")
         if values.device != targets.device:
             raise InputError(f"{what} are on {values.device}, targets on {targets.device}; move them to one device")
@@ -239,7 +248,7 @@ def _checked(scores: Mapping[str, Tensor], targets: Tensor) -> tuple[list[str], 
             raise InputError(f"{what} hold {missing} NaN or infinite values of {len(values)}; leave those images out")
         if len(values) and bool((values == values[0]).all()):
             raise InputError(f"{what} are all {values[0].item():g}; a constant agrees with nothing, leave it out")
-    dtype = torch.float32 if targets.device.type == "mps" else torch.float64
+    dtype = computing_dtype(targets)
     return (
         list(scores),
         torch.stack([v.detach().to(dtype) for v in scores.values()]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +88,7 @@ class MapScorer(nn.Module):
         Args:
             reference: (N, 3, H, W) or (1, 3, H, W), float in [0, 1] or uint8.
         """
-        with strict_float32(self.extractor.device):
+        with _strict_float32(self.extractor.device):
             layers = {}
             for layer, maps in self.extractor.features(reference, self.asked):
                 layers[layer] = self.prepare_maps(layer, maps)
@@ -108,7 +109,7 @@ class MapScorer(nn.Module):
                 prepared for other maps or another measure.
         """
         self._check_pair(test, reference)
-        with strict_float32(self.extractor.device):
+        with _strict_float32(self.extractor.device):
             parts = []
             walk = self.extractor.features(test, self.asked)
             if isinstance(reference, PreparedImages):
@@ -136,7 +137,10 @@ class MapScorer(nn.Module):
     def _check_pair(self, test: Tensor, reference: Tensor | PreparedImages) -> None:
         if not isinstance(test, Tensor) or not isinstance(reference, Tensor | PreparedImages):
             given = f"{type(test).__name__} and {type(reference).__name__}"
-            raise InputError(f"test and reference images are tensors (N, 3, H, W), got {given}")
+            raise InputError(
+                f"test and reference images are tensors (N, 3, H, W), got {given}; convert arrays with "
+                "torch.as_tensor(...)"
+            )
         if isinstance(reference, PreparedImages) and (
             reference.maps != self.asked or reference.measure != self.measure.options()
         ):
@@ -157,3 +161,13 @@ class MapScorer(nn.Module):
             return step(*args)
         except InputError as error:
             raise InputError(f"layer {layer}: {error}") from error
+
+
+def _strict_float32(device: torch.device) -> AbstractContextManager[None]:
+    """`strict_float32`, of which torch.compile and torch.export can record only that autocast is off.
+
+    On a GPU, where TF32 is the default of convolutions, the graph therefore breaks here instead.
+    """
+    if device.type == "cpu" and torch.compiler.is_compiling():
+        return torch.autocast(device.type, enabled=False)
+    return strict_float32(device)

@@ -10,6 +10,7 @@ from torch import Tensor
 from fmiqa.comparing import compare
 from fmiqa.comparison import PreparedImages
 from fmiqa.comparison_table import Comparison
+from fmiqa.datasets.base import check_data, checked_sample
 from fmiqa.errors import InputError
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.parts import SampleSource
@@ -57,7 +58,12 @@ def evaluate(
         >>> print(evaluate({"two maps": iqm}, data, resamples=20).agreements[0].name)
         two maps
     """
-    named = {"metric": metrics} if isinstance(metrics, SelectedFeatureIQM) else dict(metrics)
+    check_data(data)
+    named = {"metric": metrics} if isinstance(metrics, SelectedFeatureIQM) else metrics
+    if not isinstance(named, Mapping) or not all(isinstance(m, SelectedFeatureIQM) for m in named.values()):
+        raise InputError(
+            f"metrics is a SelectedFeatureIQM, or name -> SelectedFeatureIQM, got {type(metrics).__name__}"
+        )
     peers = list(peers)
     if not named and not peers:
         raise InputError("nothing to evaluate: give a metric, or name -> metric")
@@ -91,7 +97,7 @@ def _walk(
     last: Tensor | None = None
     prepared: dict[str, list[PreparedImages]] = {}
     for i in progress_bar(range(len(data)), show=progress, desc="scoring", unit="image"):
-        sample = data[i]
+        sample = checked_sample(data[i], i)
         targets.append(float(sample.score))
         groups.append(sample.reference_id)
         if last is None or not (last is sample.reference or torch.equal(last, sample.reference)):

@@ -10,14 +10,25 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, NoReturn, get_args
 
 import torch
 from torch import Tensor, fx, nn
 
-from fmiqa.errors import InputError
+from fmiqa.checks import check_tensor, is_traced, is_transformed, known_values
+from fmiqa.errors import FmiqaError, InputError
 from fmiqa.maps import FeatureMap, MapIndex
-from fmiqa.networks import NETWORKS, Layer, Stage, blank_network, conv_filters, keep_layers, layer_nodes, trace_layers
+from fmiqa.networks import (
+    NETWORKS,
+    Layer,
+    Stage,
+    blank_network,
+    conv_filters,
+    keep_layers,
+    layer_nodes,
+    refuse_meta,
+    trace_layers,
+)
 from fmiqa.precision import Precision, WideBuffers, at_least_float32, reduced
 from fmiqa.viewing import Viewing
 from fmiqa.weights import (
@@ -106,9 +117,17 @@ class FeatureExtractor(WideBuffers):
             raise InputError(f"stage is 'relu' (after the ReLU) or 'conv' (before it), got {stage!r}")
         if not isinstance(model, str | nn.Module):
             raise InputError(f"model is one of {', '.join(NETWORKS)} or an nn.Module, got {type(model).__name__}")
+        if not isinstance(viewing, Viewing):
+            raise InputError(f"viewing is a fmiqa.Viewing, such as Viewing(factor=0.5), got {viewing!r}")
+        if not isinstance(weights, str | os.PathLike | Mapping | None):
+            raise InputError(f"weights is 'DEFAULT', a path, a state dict or None, got {type(weights).__name__}")
+        if not isinstance(seed, int):
+            raise InputError(f"seed is a whole number, got {seed!r}")
         self._stage: Stage = stage
         self.viewing = viewing
         self.precision: Precision = precision
+        if isinstance(model, nn.Module) and (weights is None or weights == "DEFAULT"):
+            refuse_meta(model)
         module = blank_network(model) if isinstance(model, str) else model
         self.network, self._layers = trace_layers(module, stage, layers)
         self.network_name = model if isinstance(model, str) else _network_name(model)
@@ -223,7 +242,8 @@ class FeatureExtractor(WideBuffers):
         """The operations of the network that run for these maps, in order."""
         plan = self._plan(maps)
         nodes = {node.name: node for node in self.network.graph.nodes}
-        return (Operation(nodes[n], plan.outputs.get(n, []), plan.filters.get(n)) for n in plan.nodes)
+        names = [call.name for call in plan.calls]
+        return (Operation(nodes[n], plan.outputs.get(n, []), plan.filters.get(n)) for n in names)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images as the network wants them: (N, 3, H, W) float at its scale, ImageNet mean and deviation removed.
@@ -237,8 +257,12 @@ class FeatureExtractor(WideBuffers):
                 f"images are on {images.device}, the network is on {self.device}; move one of them with .to()"
             )
         check_images(images)
-        # Channels last is a fifth faster through CPU convolutions, and the layers' maps inherit it.
-        layout = torch.channels_last if images.is_cpu else torch.contiguous_format
+        if is_traced():  # a trace holds sizes as constants, so it must refuse images of another size
+            images = images.expand(-1, 3, *map(int, images.shape[-2:]))
+        # Channels last is a fifth faster through CPU convolutions, and the layers' maps inherit it. torch.func.vmap
+        # does not know this layout, and torch.compile chooses its own.
+        channels_last = images.is_cpu and not (torch.compiler.is_compiling() or is_transformed(images))
+        layout = torch.channels_last if channels_last else torch.contiguous_format
         if images.dtype != torch.uint8:
             seen = self.viewing(at_least_float32(images)).to(self.mean.dtype)
             return ((seen - self.mean) / self.std).to(self.dtype).contiguous(memory_format=layout)
@@ -359,6 +383,12 @@ class FeatureExtractor(WideBuffers):
         if recorded is not None:
             self._take_for(recorded)
 
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise InputError(
+            "torch.jit.script cannot compile fmiqa's modules; use torch.export.export or torch.compile, or "
+            "torch.jit.trace for images of one size"
+        )
+
     def extra_repr(self) -> str:
         """Shown by repr()."""
         return f"{self.network_name}, {len(self.maps)} maps, stage={self.stage!r}, weights {self.weights_sha256[:12]}"
@@ -371,8 +401,7 @@ def _is_replica(module: nn.Module) -> bool:
 
 def check_images(images: Tensor, what: str = "images") -> None:
     """Raise `InputError` unless `images` is (N, 3, H, W), uint8 or float in [0, 1]."""
-    if not isinstance(images, Tensor):
-        raise InputError(f"{what}: expected a torch.Tensor (N, 3, H, W), got {type(images).__name__}")
+    check_tensor(images, f"{what} (N, 3, H, W)")
     if images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
         raise InputError(
             f"{what}: expected RGB images of shape (N, 3, H, W), got {tuple(images.shape)}; "
@@ -381,10 +410,14 @@ def check_images(images: Tensor, what: str = "images") -> None:
     if images.dtype == torch.uint8:
         return
     if not images.is_floating_point():
-        raise InputError(f"{what}: expected uint8 or floating point, got {images.dtype}")
-    if torch.compiler.is_compiling():
+        raise InputError(
+            f"{what}: expected uint8 from 0 to 255 or floating point in [0, 1], got {images.dtype}; convert them with "
+            ".to(torch.uint8) or .float() accordingly"
+        )
+    values = known_values(images)
+    if values is None:
         return
-    low, high = torch.stack(images.detach().aminmax()).tolist()
+    low, high = torch.stack(values.aminmax()).tolist()
     if not (low >= _LOWEST and high <= _HIGHEST):  # also false for NaN
         raise InputError(
             f"{what}: float images lie in [0, 1], got values from {low:.4g} to {high:.4g}; "
@@ -404,7 +437,7 @@ class Operation(NamedTuple):
 class _Plan:
     """What to run for a set of maps, in order, and what to hand out after which node (all by node name)."""
 
-    nodes: list[str]
+    calls: list[_Call]
     outputs: dict[str, list[tuple[Layer, list[int] | None]]]  # node -> layers it holds, channels to pick
     filters: dict[str, list[int]]  # convolutions of which only these filters are run
     last_use: dict[str, list[str]]  # node -> values that nothing needs after it
@@ -430,7 +463,7 @@ class _Plan:
         for node in reversed(order):
             last_use[node.name] = [i.name for i in node.all_input_nodes if i not in used]
             used.update(node.all_input_nodes)
-        return cls([node.name for node in order], outputs, filters, last_use)
+        return cls([_Call.of(node) for node in order], outputs, filters, last_use)
 
 
 def _ancestors(outputs: Iterable[fx.Node]) -> set[fx.Node]:
@@ -452,19 +485,15 @@ def _is_last(layer: Layer, conv: fx.Node, output: fx.Node, needed: set[fx.Node])
 
 
 def _execute(network: fx.GraphModule, plan: _Plan, images: Tensor) -> Iterator[tuple[str, Tensor]]:
-    nodes = {node.name: node for node in network.graph.nodes}
     values: dict[str, Any] = {}
-    for name in plan.nodes:
+    for call in plan.calls:
+        name = call.name
         try:
-            values[name] = run_node(network, nodes[name], values, plan.filters.get(name), images)
-        except RuntimeError as error:
-            if "too small" in str(error) or "Kernel size can't be greater" in str(error):
-                height, width = images.shape[-2:]
-                raise InputError(
-                    f"images {width} wide and {height} high are too small for this network at "
-                    f"{nodes[name].target!r}; give larger images, or ask for maps of earlier layers only ({error})"
-                ) from error
-            raise
+            values[name] = call.run(network, values, plan.filters.get(name), images)
+        except (RuntimeError, TypeError, ValueError, AssertionError, IndexError) as error:
+            if _is_of_machine(error) or isinstance(error, FmiqaError):
+                raise
+            raise _refusal(error, call, images) from error
         for dead in plan.last_use[name]:
             del values[dead]
         for layer, channels in plan.outputs.get(name, ()):
@@ -473,25 +502,81 @@ def _execute(network: fx.GraphModule, plan: _Plan, images: Tensor) -> Iterator[t
             del value
 
 
+def _is_of_machine(error: Exception) -> bool:
+    """Whether memory or a device is to blame for an error, not the images."""
+    kinds = [torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError)]
+    return isinstance(error, tuple(kinds)) or "allocate" in str(error) or "same device" in str(error)
+
+
+def _refusal(error: Exception, call: _Call, images: Tensor) -> InputError:
+    height, width = images.shape[-2:]
+    seen = f"images {width} wide and {height} high, as the network sees them,"
+    where = f"at {call.target!r}"
+    if "too small" in str(error) or "Kernel size can't be greater" in str(error):
+        advice = "give larger images, or ask for maps of earlier layers only"
+        return InputError(f"{seen} are too small for this network {where}; {advice} ({error})")
+    return InputError(
+        f"the network cannot run on {seen} {where}: {error}; pass a network that takes RGB images (N, 3, H, W) of this "
+        "size and returns tensors from each of its layers"
+    )
+
+
 def run_node(
     network: fx.GraphModule, node: fx.Node, values: dict[str, Any], filters: list[int] | None, images: Tensor
 ) -> Any:
     """One operation of the network, on the values of the nodes before it; of a convolution some filters, or all."""
-    if node.op == "placeholder":
-        return images  # the only one that is needed: the other arguments' defaults are traced in
-    if node.op == "get_attr":
-        return attrgetter(str(node.target))(network)
-    args: Any = fx.node.map_arg(node.args, lambda n: values[n.name])
-    kwargs: Any = fx.node.map_arg(node.kwargs, lambda n: values[n.name])
-    if node.op == "call_method":
-        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-    if node.op == "call_function":
-        assert callable(node.target)
-        return node.target(*args, **kwargs)
-    module = network.get_submodule(str(node.target))
-    if filters is not None:
-        return conv_filters(module, args[0], filters)
-    return module(*args, **kwargs)
+    return _Call.of(node).run(network, values, filters, images)
+
+
+class _Value(NamedTuple):
+    """Stands for the value of a node among the arguments of another."""
+
+    node: str
+
+
+class _Call(NamedTuple):
+    """An operation of the network as plain data: torch.compile cannot read the nodes of torch.fx."""
+
+    name: str
+    kind: str
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @classmethod
+    def of(cls, node: fx.Node) -> _Call:
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: _Value(n.name))
+        return cls(node.name, node.op, node.target, args, kwargs)
+
+    def run(self, network: fx.GraphModule, values: Mapping[str, Any], filters: list[int] | None, images: Tensor) -> Any:
+        if self.kind == "placeholder":
+            return images  # the only one that is needed: the other arguments' defaults are traced in
+        if self.kind == "get_attr":
+            return attrgetter(self.target)(network)
+        args, kwargs = _filled(self.args, values), _filled(self.kwargs, values)
+        if self.kind == "call_method":
+            return getattr(args[0], self.target)(*args[1:], **kwargs)
+        if self.kind == "call_function":
+            return self.target(*args, **kwargs)
+        module = network.get_submodule(self.target)
+        if filters is not None:
+            return conv_filters(module, args[0], filters)
+        return module(*args, **kwargs)
+
+
+def _filled(part: Any, values: Mapping[str, Any]) -> Any:
+    """Arguments with the values of the nodes that they name."""
+    if isinstance(part, _Value):
+        return values[part.node]
+    if isinstance(part, tuple):
+        return tuple([_filled(p, values) for p in part])
+    if isinstance(part, list):
+        return [_filled(p, values) for p in part]
+    if isinstance(part, dict):
+        return {key: _filled(p, values) for key, p in part.items()}
+    if isinstance(part, slice):
+        return slice(*[_filled(p, values) for p in (part.start, part.stop, part.step)])
+    return part
 
 
 def _network_name(model: nn.Module) -> str:

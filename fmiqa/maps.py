@@ -39,6 +39,8 @@ class FeatureMap:
     def __post_init__(self) -> None:
         if not isinstance(self.layer, str) or not self.layer or "/" in self.layer:
             raise InputError(f"a feature map needs a layer name such as 'conv1', without '/', got {self.layer!r}")
+        if not isinstance(self.source, str):
+            raise InputError(f"a source is the name of a network, got {self.source!r} for layer {self.layer!r}")
         if not isinstance(self.channel, int) or isinstance(self.channel, bool) or self.channel < 0:
             raise InputError(f"a channel is a whole number from 0, got {self.channel!r} for layer {self.layer!r}")
 
@@ -86,8 +88,7 @@ class MapIndex(Sequence[FeatureMap]):
     """
 
     def __init__(self, maps: Iterable[FeatureMap | str]) -> None:
-        if isinstance(maps, str):
-            raise InputError(f"expected a list of feature maps, got the text {maps!r}; write [{maps!r}]")
+        _check_listed(maps)
         self._maps = tuple(FeatureMap.parse(m) for m in maps)
         self._position = {m: i for i, m in enumerate(self._maps)}
         self._hash = hash(self._maps)
@@ -98,6 +99,8 @@ class MapIndex(Sequence[FeatureMap]):
     @classmethod
     def of_layers(cls, channels: Mapping[str, int]) -> MapIndex:
         """All maps of the given layers, layer by layer: `{"conv1": 64, ...}`."""
+        if not isinstance(channels, Mapping) or not all(isinstance(n, int) and n >= 0 for n in channels.values()):
+            raise InputError(f"expected layer -> number of channels, as in {{'conv1': 64}}, got {channels!r}")
         return cls(FeatureMap(layer, c) for layer, count in channels.items() for c in range(count))
 
     @property
@@ -119,6 +122,7 @@ class MapIndex(Sequence[FeatureMap]):
         Raises:
             InputError: naming every map that is not in this index.
         """
+        _check_listed(maps)
         wanted = [FeatureMap.parse(m) for m in maps]
         missing = [str(m) for m in wanted if m not in self._position]
         if missing:
@@ -130,7 +134,10 @@ class MapIndex(Sequence[FeatureMap]):
 
     def at(self, positions: Iterable[int]) -> MapIndex:
         """The maps at the given positions, in that order."""
-        return MapIndex(self._maps[i] for i in positions)
+        try:
+            return MapIndex(self._maps[i] for i in positions)
+        except (IndexError, TypeError) as error:
+            raise InputError(f"positions are whole numbers below {len(self)}, got {positions!r}") from error
 
     def index(self, value: FeatureMap | str, start: int = 0, stop: int | None = None) -> int:
         """The position of one map.
@@ -163,7 +170,7 @@ class MapIndex(Sequence[FeatureMap]):
     def __contains__(self, item: object) -> bool:
         if isinstance(item, str):
             item = FeatureMap.parse(item)
-        return item in self._position
+        return isinstance(item, FeatureMap) and item in self._position
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, MapIndex) and self._maps == other._maps
@@ -175,3 +182,12 @@ class MapIndex(Sequence[FeatureMap]):
         if len(self) <= 12:
             return f"MapIndex([{', '.join(repr(str(m)) for m in self)}])"
         return f"MapIndex({self._summary()})"
+
+
+def _check_listed(maps: object) -> None:
+    if isinstance(maps, str):
+        raise InputError(f"expected a list of feature maps, got the text {maps!r}; write [{maps!r}]")
+    try:
+        iter(maps)  # type: ignore[call-overload]
+    except TypeError:
+        raise InputError(f"expected a list of feature maps such as ['conv1:27'], got {maps!r}") from None

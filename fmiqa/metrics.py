@@ -77,6 +77,8 @@ class SelectedFeatureIQM(WideBuffers):
         fit: LogisticFit | None = None,
     ) -> None:
         super().__init__()
+        if fit is not None and not isinstance(fit, LogisticFit):
+            raise InputError(f"fit is what fmiqa.fit_logistic gave, got {type(fit).__name__}")
         if fit is not None and fit.parameters.ndim != 1:
             raise InputError(f"fit is of one problem, got one of {tuple(fit.parameters.shape[:-1])} problems")
         self.maps = MapIndex(maps)
@@ -97,12 +99,12 @@ class SelectedFeatureIQM(WideBuffers):
         self._columns = None if ran == self.maps else ran.positions(self.maps)
         self.pool: Pool = pool
         self.power = power
+        ones = torch.ones(1, len(self.maps), device="cpu")
+        pool_scores(ones, self.maps, pool=pool, weights=weights, power=power)  # checks them
         self.register_buffer(
             "weights", None if weights is None else weights.detach().clone().double(), persistent=False
         )
         self.fit = fit
-        ones = torch.ones(1, len(self.maps), device="cpu")
-        pool_scores(ones, self.maps, pool=pool, weights=weights, power=power)  # checks them
         self.eval()
 
     @classmethod
@@ -160,9 +162,18 @@ class SelectedFeatureIQM(WideBuffers):
         if isinstance(reference, Tensor):
             parts = [scorer(test, reference) for scorer in self.scorers]
         else:
+            self._check_prepared(reference)
             parts = [scorer(test, part) for scorer, part in zip(self.scorers, reference, strict=True)]
         scores = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         return scores if self._columns is None else scores[:, self._columns]
+
+    def _check_prepared(self, reference: object) -> None:
+        if not isinstance(reference, list | tuple) or len(reference) != len(self.scorers):
+            given = f"{len(reference)} parts" if isinstance(reference, list | tuple) else type(reference).__name__
+            raise InputError(
+                f"reference images are a torch.Tensor (N, 3, H, W), or the list of {len(self.scorers)} that prepare() "
+                f"gave, got {given}"
+            )
 
     def forward(self, test: Tensor, reference: Tensor | Sequence[PreparedImages]) -> Tensor:
         """Quality of each test image.

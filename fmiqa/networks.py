@@ -6,14 +6,26 @@ import copy
 import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 
 from fmiqa.errors import InputError
 
-__all__ = ["NETWORKS", "Layer", "Stage", "blank_network", "conv_filters", "keep_layers", "layer_nodes", "trace_layers"]
+__all__ = [
+    "NETWORKS",
+    "Layer",
+    "Stage",
+    "blank_network",
+    "conv_filters",
+    "keep_layers",
+    "layer_nodes",
+    "refuse_meta",
+    "trace_layers",
+]
 
 NETWORKS = ("alexnet", "vgg11", "vgg13", "vgg16", "vgg19", "squeezenet1_1")
 
@@ -67,6 +79,7 @@ def trace_layers(
     Raises:
         InputError: the network cannot be traced, has no `nn.Conv2d`, or lacks a layer of `keep`.
     """
+    _refuse_unreadable(model)
     model = _copied(model).eval().requires_grad_(False)
     names = _field_names(model)
     head = _classifier(model)
@@ -99,7 +112,40 @@ def trace_layers(
         raise InputError(f"{type(model).__name__} has no nn.Conv2d layer, so there are no feature maps to compare")
     graph.output_node().args = (tuple(ends),)
     _separate_writes(graph, modules)
-    return keep_layers(model, graph, layers, list(layers if keep is None else keep))
+    return keep_layers(model, graph, layers, layers if keep is None else keep)
+
+
+def _refuse_unreadable(model: nn.Module) -> None:
+    """Raise `InputError` for modules whose operations or weights are not there to be read."""
+    name = type(model).__name__
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            f"{name} is a TorchScript module, whose operations torch.fx cannot trace; pass the nn.Module that it was "
+            "made from"
+        )
+    lazy = [path for path, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise InputError(
+            f"{name} has lazy layers without weights yet ({', '.join(lazy[:3])}); run it once on an image before "
+            "passing it"
+        )
+    if any(parameter.is_complex() for parameter in model.parameters()):
+        raise InputError(f"{name} has complex weights; feature maps are real, pass a network of real weights")
+    scripted = [path for path, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
+    if scripted:
+        raise InputError(
+            f"{name} holds TorchScript modules ({', '.join(scripted[:3])}), which torch.fx cannot trace; pass the "
+            "network with the nn.Modules that they were made from"
+        )
+
+
+def refuse_meta(model: nn.Module) -> None:
+    """Raise `InputError` for a module on the meta device, whose weights have no values."""
+    if any(tensor.is_meta for tensor in chain(model.parameters(), model.buffers())):
+        raise InputError(
+            f"{type(model).__name__} is on the meta device and its weights have no values; pass weights=, a file or a "
+            "state dict"
+        )
 
 
 def layer_nodes(graph: fx.Graph) -> list[tuple[fx.Node, fx.Node]]:
@@ -118,7 +164,11 @@ def keep_layers(
     Raises:
         InputError: a layer to keep that is not there, or none.
     """
+    if isinstance(keep, str) or not isinstance(keep, Iterable):
+        raise InputError(f"layers to keep are a list of names, as in ['conv1'], got {keep!r}")
     kept = list(keep)
+    if not all(isinstance(name, str) for name in kept):
+        raise InputError(f"layers to keep are a list of names, as in ['conv1'], got {kept!r}")
     if not kept or not set(kept) <= set(layers):
         raise InputError(f"layers to keep: {', '.join(kept) or 'none'}; the network has {', '.join(layers)}")
     ends = tuple(ends for name, ends in zip(layers, layer_nodes(graph), strict=True) if name in kept)

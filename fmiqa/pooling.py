@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from fmiqa.checks import check_tensor, is_positive, known_values
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 
@@ -20,7 +21,7 @@ geometric mean over layers (Amirshahi et al. 2018)."""
 
 def check_pool(pool: str) -> None:
     """Raise `InputError` unless `pool` is one of `Pool`."""
-    if pool not in get_args(Pool):
+    if not isinstance(pool, str) or pool not in get_args(Pool):
         raise InputError(f"pool is one of {', '.join(get_args(Pool))}, got {pool!r}")
 
 
@@ -44,11 +45,14 @@ def pool_scores(
             spreads out high quality.
 
     Returns:
-        (...), one score an image; 1 where every map's score is 1.
+        (...), one score an image; 1 where every map's score is 1. The gradient is finite wherever the score is: where
+        its true value is infinite, at scores of 0 under a power below 1 and at a layer mean of 0 under
+        `layer_geometric`, it is 0.
 
     Raises:
-        InputError: another number of columns or weights than of maps, an unknown pooling, weights that are
-            negative or all 0 or given with `layer_geometric`, a power that is not positive.
+        InputError: values that are not a floating-point tensor, weights that are not a tensor, another number of
+            columns or weights than of maps, an unknown pooling, weights that are negative, infinite or all 0 or given
+            with `layer_geometric`, a power that is not positive.
 
     Example:
         >>> maps = MapIndex(["conv1:0", "conv1:1", "conv2:0"])
@@ -58,7 +62,11 @@ def pool_scores(
         tensor(0.7000)
     """
     check_pool(pool)
-    if values.shape[-1] != len(maps) or not len(maps):
+    maps = maps if isinstance(maps, MapIndex) else MapIndex(maps)
+    check_tensor(values, "values (..., M)")
+    if not values.is_floating_point():
+        raise InputError(f"values must be floating-point scores, got {values.dtype}; convert them with .float()")
+    if not values.ndim or values.shape[-1] != len(maps) or not len(maps):
         raise InputError(f"values {tuple(values.shape)} need one column for each of {len(maps)} maps")
     values = raised(values, power)
     if weights is not None:
@@ -70,19 +78,37 @@ def pool_scores(
     for i, m in enumerate(maps):
         by_layer.setdefault(m.place, []).append(i)
     means = torch.stack([values[..., columns].mean(-1) for columns in by_layer.values()], -1)
-    return means.log().mean(-1).exp()
+    vanishing = _vanishing(means)
+    smooth = torch.where(vanishing, 1.0, means).log().mean(-1).exp()
+    return torch.where(vanishing.any(-1), means.detach().log().mean(-1).exp(), smooth)
 
 
 def raised(values: Tensor, power: float) -> Tensor:
     """sign(q) |q|^power of map scores."""
-    if not 0 < power < math.inf:
-        raise InputError(f"power is a positive number, got {power}")
-    return values if power == 1 else values.sign() * values.abs().pow(power)
+    if not is_positive(power):
+        raise InputError(f"power is a positive number, got {power!r}")
+    if power == 1:
+        return values
+    vanishing = _vanishing(values)
+    smooth = torch.where(vanishing, 1.0, values)
+    return torch.where(vanishing, _raised(values.detach(), power), _raised(smooth, power))
+
+
+def _raised(values: Tensor, power: float) -> Tensor:
+    return values.sign() * values.abs().pow(power)
+
+
+def _vanishing(values: Tensor) -> Tensor:
+    """Where a root's slope is infinite, or has no floating-point number: at 0 and among subnormal numbers."""
+    return values.abs() < torch.finfo(values.dtype).tiny
 
 
 def _shares(weights: Tensor, maps: int, pool: str) -> Tensor:
     if pool != "mean":
         raise InputError(f"weights go with pool='mean', got pool={pool!r}")
-    if weights.shape != (maps,) or not bool((weights >= 0).all()) or not bool((weights > 0).any()):
-        raise InputError(f"weights are {maps} numbers from 0, not all 0, got {weights}")
+    check_tensor(weights, "weights (M,)")
+    given = known_values(weights)
+    usable = given is None or bool(((given >= 0) & (given < math.inf)).all() & (given > 0).any())
+    if weights.shape != (maps,) or not usable:
+        raise InputError(f"weights are {maps} finite numbers from 0, not all 0, got {weights}")
     return weights / weights.sum()

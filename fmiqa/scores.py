@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fmiqa.checks import check_tensor
 from fmiqa.errors import FileFormatError, InputError
 from fmiqa.io import load_tensors, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
@@ -37,7 +38,7 @@ class ScoreMatrix:
         options: what the values were computed with: data set, network, weights, stage, measure.
 
     Raises:
-        InputError: parts of different length.
+        InputError: values or targets that are not tensors, parts of different length.
 
     Example:
         >>> scores = ScoreMatrix(torch.rand(4, 2), MapIndex(["conv1:0", "conv1:1"]), torch.arange(4.0),
@@ -55,6 +56,18 @@ class ScoreMatrix:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for part, shape in (("values", "(N, M)"), ("targets", "(N,)")):
+            check_tensor(getattr(self, part), f"{part} {shape}")
+        if self.targets.ndim != 1:
+            raise InputError(f"targets must have shape (N,), got {tuple(self.targets.shape)}")
+        if not isinstance(self.maps, MapIndex):
+            raise InputError(f"maps must be a MapIndex, got {type(self.maps).__name__}; write MapIndex([...])")
+        lists = {"groups": self.groups, "names": self.names, "distortions": self.distortions}
+        for part, given in lists.items():
+            if not isinstance(given, list | tuple) and not (part == "distortions" and given is None):
+                raise InputError(f"{part} must be a list with an entry for each image, got {type(given).__name__}")
+        if not isinstance(self.options, Mapping):
+            raise InputError(f"options must be a dict, got {type(self.options).__name__}")
         n = len(self.names)
         sizes = [len(self.targets), len(self.groups), n if self.distortions is None else len(self.distortions)]
         if self.values.shape != (n, len(self.maps)) or any(size != n for size in sizes):
@@ -67,10 +80,22 @@ class ScoreMatrix:
         return len(self.names)
 
     def rows(self, index: Sequence[int] | Tensor) -> ScoreMatrix:
-        """Some of the images, in the order given (positions, or a boolean mask)."""
-        given = torch.as_tensor(index, device="cpu")
-        rows = torch.arange(len(self), device="cpu")
-        chosen = rows[given if given.numel() else given.long()].tolist()  # [] makes floats
+        """Some of the images, in the order given (positions, or a boolean mask).
+
+        Raises:
+            InputError: positions that are not there, or a mask of another length.
+        """
+        try:
+            given = torch.as_tensor(index, device="cpu")
+            chosen = torch.arange(len(self), device="cpu")[
+                given if given.numel() else given.long()
+            ].tolist()  # [] makes floats
+            if given.ndim != 1:
+                raise IndexError(f"one dimension is expected, got {given.ndim}")
+        except (IndexError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"rows are positions among {len(self)} images or a boolean mask of them: {error}"
+            ) from error
         return replace(
             self,
             values=self.values[chosen],
@@ -96,12 +121,14 @@ class ScoreMatrix:
             InputError: matrices of other images or scores, of maps that have a source already, or none; a
                 source name that is empty or holds `/` or `:`.
         """
+        if not isinstance(matrices, Mapping) or not all(isinstance(m, ScoreMatrix) for m in matrices.values()):
+            raise InputError("expected a mapping from source names to ScoreMatrix objects, as in {'half': scores}")
         if not matrices:
             raise InputError("no score matrices to join")
         first = next(iter(matrices.values()))
         maps: list[FeatureMap] = []
         for source, matrix in matrices.items():
-            if not source or set(source) & set("/:"):
+            if not isinstance(source, str) or not source or set(source) & set("/:"):
                 raise InputError(f"a source name is not empty and holds neither '/' nor ':', got {source!r}")
             if matrix.names != first.names or not torch.equal(matrix.targets, first.targets):
                 raise InputError(f"matrix {source!r} has other images or scores than {next(iter(matrices))!r}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from fmiqa.comparison import MapScorer, PreparedImages
-from fmiqa.datasets.base import Sample
+from fmiqa.datasets.base import Sample, check_data, checked_sample
 from fmiqa.distributed import from_first, gather, is_first, processes_here, share
 from fmiqa.errors import InputError
 from fmiqa.features import FeatureExtractor
@@ -105,8 +105,11 @@ def score_matrix(
         >>> score_matrix(FeatureExtractor("alexnet", weights=None), data, maps=["conv1:0", "conv3:7"]).values.shape
         torch.Size([2, 2])
     """
-    if len(data) == 0:
-        raise InputError("the data set is empty; there is nothing to score")
+    if not isinstance(extractor, FeatureExtractor):
+        raise InputError(
+            f"extractor is a FeatureExtractor, got {type(extractor).__name__}; make one of the network first"
+        )
+    check_data(data)
     home = torch.device(device) if device is not None else extractor.device
     if home != extractor.device:
         extractor = copy.deepcopy(extractor).to(home)
@@ -248,7 +251,7 @@ class _Run:
         """Samples of one reference image, as many as fit; no more images are held at a time."""
         batch: list[Sample] = []
         for row in rows:
-            sample = _checked(next(samples), row)
+            sample = checked_sample(next(samples), row)
             if batch and (len(batch) == self._fitting(batch[0]).images or not _go_together(sample, batch[0])):
                 yield batch
                 batch = []
@@ -375,21 +378,6 @@ def _go_together(a: Sample, b: Sample) -> bool:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a is b or (a.dtype == b.dtype and torch.equal(a, b))
-
-
-def _checked(sample: object, row: int) -> Sample:
-    if not isinstance(sample, Sample):
-        raise InputError(f"item {row} of the data set is a {type(sample).__name__}, expected an fmiqa.datasets.Sample")
-    for what, image in (("test image", sample.distorted), ("reference", sample.reference)):
-        if not isinstance(image, Tensor) or image.ndim != 3:
-            given = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-            raise InputError(f"item {row} ({sample.name}): {what} is a tensor (3, H, W), got {given}")
-    if sample.reference.shape != sample.distorted.shape:
-        raise InputError(
-            f"item {row} ({sample.name}): test image {tuple(sample.distorted.shape)} and reference "
-            f"{tuple(sample.reference.shape)} must have one size (3, H, W); fmiqa never resizes or crops"
-        )
-    return sample
 
 
 def _as_it_is(sample: object) -> object:

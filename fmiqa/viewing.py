@@ -10,9 +10,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fmiqa.checks import check_tensor, is_positive, is_traced
 from fmiqa.errors import InputError
 
 __all__ = ["Viewing", "pixels_per_degree"]
@@ -49,7 +51,7 @@ class Viewing:
 
     def __post_init__(self) -> None:
         given = [v for v in asdict(self).values() if v is not None]
-        if any(not 0 < v < math.inf for v in given):
+        if not all(is_positive(v) for v in given):
             raise InputError(f"viewing options are positive numbers, got {self}")
         angular = (self.pixels_per_degree is None) == (self.native_pixels_per_degree is None)
         kinds = [self.factor, self.short_side, self.pixels_per_degree]
@@ -69,7 +71,13 @@ class Viewing:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) that an image is seen at."""
+        """(height, width) that an image is seen at.
+
+        Raises:
+            InputError: sides that are not positive.
+        """
+        if height < 1 or width < 1:
+            raise InputError(f"images have positive sides, got {width} wide and {height} high")
         factor = 1.0
         if self.factor is not None:
             factor = self.factor
@@ -80,8 +88,19 @@ class Viewing:
         return max(1, round(height * factor)), max(1, round(width * factor))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) uint8 or float -> as the network sees it; float in [0, 1] if resized."""
+        """(N, 3, H, W) uint8 or float -> as the network sees it; float in [0, 1] if resized.
+
+        Raises:
+            InputError: not a tensor (N, 3, H, W), uint8 or float.
+        """
+        check_tensor(images, "images (N, 3, H, W)", meta=True)
+        if images.ndim != 4 or not (images.is_floating_point() or images.dtype == torch.uint8):
+            raise InputError(f"images are (N, 3, H, W), uint8 or float, got {tuple(images.shape)} of {images.dtype}")
+        if self.is_native:
+            return images
         height, width = images.shape[-2:]
+        if is_traced():  # where sizes are tensors
+            height, width = int(height), int(width)
         size = self.size(height, width)
         if size == (height, width):
             return images
@@ -107,6 +126,6 @@ def pixels_per_degree(*, distance: float, pixels_per_unit: float) -> float:
         >>> round(pixels_per_degree(distance=50, pixels_per_unit=40), 1)     # centimetres: 50 cm, 40 pixels a cm
         34.9
     """
-    if not (distance > 0 and pixels_per_unit > 0):
+    if not all(is_positive(v) for v in (distance, pixels_per_unit)):
         raise InputError(f"distance and pixels_per_unit are positive, got {distance} and {pixels_per_unit}")
     return 2 * distance * math.tan(math.radians(0.5)) * pixels_per_unit

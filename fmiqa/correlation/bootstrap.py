@@ -16,12 +16,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fmiqa.checks import check_tensor, is_count
 from fmiqa.correlation.coefficients import krocc, plcc, rmse, srocc
 from fmiqa.correlation.logistic import Form
-from fmiqa.correlation.significance import Interval
+from fmiqa.correlation.significance import Interval, check_level
 from fmiqa.errors import InputError
 
-__all__ = ["Bootstrap", "Statistic", "bootstrap", "group_numbers"]
+__all__ = ["Bootstrap", "Statistic", "bootstrap", "group_names", "group_numbers"]
 
 Statistic = Literal["plcc", "srocc", "krocc", "rmse"]
 _PORTION = 2**21
@@ -66,8 +67,9 @@ class Bootstrap:
         Raises:
             InputError: a level or method that is none.
         """
-        if not 0 < level < 1:
-            raise InputError(f"level must lie between 0 and 1, such as 0.95, got {level!r}")
+        check_level(level)
+        if not isinstance(method, str):
+            raise InputError(f'method must be "percentile", "basic" or "t", got {method!r}')
         if method == "t":
             from scipy.special import stdtrit
 
@@ -144,7 +146,8 @@ def bootstrap(
         The estimate and its distribution.
 
     Raises:
-        InputError: shapes or groups that do not fit, fewer than 2 groups, or an unknown statistic.
+        InputError: arguments that are not tensors, shapes or groups that do not fit, fewer than 2 groups, or an unknown
+            statistic.
 
     Example:
         >>> references = [i // 8 for i in range(160)]
@@ -155,12 +158,18 @@ def bootstrap(
         (torch.Size([2, 200]), True)
     """
     function = _function(statistic, fit)
-    if not isinstance(x, Tensor) or not isinstance(y, Tensor) or x.ndim == 0 or y.ndim == 0:
-        raise InputError("bootstrap needs tensors x (..., N) and y (N,)")
+    check_tensor(x, "bootstrap: x (..., N)")
+    check_tensor(y, "bootstrap: y (N,)")
+    if x.ndim == 0 or y.ndim == 0:
+        raise InputError(f"bootstrap needs x (..., N) and y (N,), got {tuple(x.shape)} and {tuple(y.shape)}")
+    if x.device != y.device:
+        raise InputError(f"bootstrap: x is on {x.device}, y on {y.device}; move them to one device")
     if x.shape[-1] != y.shape[-1] or (y.ndim > 1 and y.shape != x.shape):
         raise InputError(f"y must be (N,) or shaped as x, got x {tuple(x.shape)} and y {tuple(y.shape)}")
-    if resamples < 1:
-        raise InputError(f"resamples must be at least 1, got {resamples}")
+    if not is_count(resamples):
+        raise InputError(f"resamples must be a whole number from 1, got {resamples!r}")
+    if not isinstance(seed, int):
+        raise InputError(f"seed must be a whole number, got {seed!r}")
     x, y = x.contiguous(), y.contiguous()
     images = x.shape[-1]
     numbers = torch.arange(images, device="cpu") if groups is None else group_numbers(groups, images)
@@ -185,11 +194,29 @@ def group_numbers(groups: Sequence[Hashable] | Tensor, images: int) -> Tensor:
     Raises:
         InputError: not one group for each image.
     """
-    names = groups.tolist() if isinstance(groups, Tensor) else list(groups)
+    names = group_names(groups)
     if len(names) != images:
         raise InputError(f"groups must name one group for each of the {images} images, got {len(names)}")
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return torch.tensor([number[name] for name in names], device="cpu")
+    return torch.tensor([number[name] for name in names], dtype=torch.long, device="cpu")
+
+
+def group_names(groups: Sequence[Hashable] | Tensor) -> list[Hashable]:
+    """The group of each image, as names or numbers that can be compared.
+
+    Raises:
+        InputError: not a sequence of names or numbers.
+    """
+    if isinstance(groups, Tensor):
+        groups = check_tensor(groups, "groups (N,)").tolist()
+    try:
+        if isinstance(groups, str):
+            raise TypeError
+        names = list(groups)
+        set(names)
+    except TypeError:
+        raise InputError(f"groups must be a sequence of names or numbers, one for each image, got {groups!r}") from None
+    return names
 
 
 def _index_chunks(draws: Tensor, numbers: Tensor, sizes: Tensor, per_resample: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -210,6 +237,8 @@ def _index_chunks(draws: Tensor, numbers: Tensor, sizes: Tensor, per_resample: i
 def _function(
     statistic: Statistic | Callable[[Tensor, Tensor], Tensor], fit: Form | None
 ) -> Callable[[Tensor, Tensor], Tensor]:
+    if not isinstance(statistic, str) and not callable(statistic):
+        raise InputError(f'statistic must be "plcc", "srocc", "krocc", "rmse" or a function, got {statistic!r}')
     if callable(statistic):
         return statistic
     if statistic == "plcc":

@@ -1,5 +1,7 @@
 """How well scores agree with subjective scores: PLCC, SROCC, KROCC and RMSE, batched over leading dimensions.
 
+They take tensors, of any real dtype; arrays and lists raise an `InputError` that says how to convert them.
+
 All four follow one rule: a column without information (constant, or holding NaN or infinite values) gives
 NaN; it raises nothing and does not touch its batch mates. They are computed in float64 where the device has
 it.
@@ -41,7 +43,8 @@ def plcc(
         differentiable. NaN for columns without information.
 
     Raises:
-        InputError: shapes that do not broadcast, or fewer points than 2 without a fit, 5 or 4 with one.
+        InputError: arguments that are not tensors, shapes that do not broadcast, or fewer points than 2 without a
+            fit, 5 or 4 with one.
 
     Example:
         >>> x = torch.tensor([0.1, 0.4, 0.5, 0.9, 1.0])
@@ -52,7 +55,7 @@ def plcc(
     """
     if fit is not None:
         return fit_logistic(x, y, form=fit, monotone=monotone, steepness=steepness).plcc
-    pairs = pair(x, y, minimum=2, what="plcc", dtype=_computing_dtype(x))
+    pairs = pair(x, y, minimum=2, what="plcc")
     result = _pearson(_unit(pairs.x)[pairs.x_row], _unit(pairs.y)[pairs.y_row])
     return pairs.unflatten(_masked(result, pairs.informative()))
 
@@ -79,7 +82,8 @@ def rmse(
         without a fit a constant column has an error like any other, and the result is differentiable.
 
     Raises:
-        InputError: shapes that do not broadcast, or fewer points than 1 without a fit, 5 or 4 with one.
+        InputError: arguments that are not tensors, shapes that do not broadcast, or fewer points than 1 without a
+            fit, 5 or 4 with one.
 
     Example:
         >>> rmse(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]), fit=None)
@@ -87,7 +91,7 @@ def rmse(
     """
     if fit is not None:
         return fit_logistic(x, y, form=fit, monotone=monotone, steepness=steepness).rmse
-    pairs = pair(x, y, minimum=1, what="rmse", dtype=_computing_dtype(x))
+    pairs = pair(x, y, minimum=1, what="rmse")
     good = (pairs.x.isfinite().all(-1))[pairs.x_row] & (pairs.y.isfinite().all(-1))[pairs.y_row]
     difference = torch.where(good[:, None], pairs.x[pairs.x_row] - pairs.y[pairs.y_row], 1.0)
     return pairs.unflatten(_masked(torch.linalg.vector_norm(difference, dim=-1) / x.shape[-1] ** 0.5, good))
@@ -105,17 +109,17 @@ def srocc(x: Tensor, y: Tensor) -> Tensor:
         (...), from -1 to 1; NaN for columns without information.
 
     Raises:
-        InputError: shapes that do not broadcast, or fewer than 2 points.
+        InputError: arguments that are not tensors, shapes that do not broadcast, or fewer than 2 points.
 
     Example:
         >>> srocc(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 9.0, 4.0, 16.0]))
         tensor(0.8000)
     """
-    pairs = pair(x, y, minimum=2, what="srocc", dtype=_computing_dtype(x))
-    good = pairs.informative()
-    result = pairs.x.new_full((len(good),), torch.nan)
+    pairs = pair(x, y, minimum=2, what="srocc")
+    good = pairs.numbers()
+    result = pairs.x.new_full(pairs.x_row.shape, torch.nan)
     y_ranks = pairs._replace(y=_unit(_ranks(pairs.y)))
-    for numbers, x_rows, y_unit in y_ranks.chunks(good.nonzero().squeeze(-1), _PORTION // x.shape[-1]):
+    for numbers, x_rows, y_unit in y_ranks.chunks(good, _PORTION // x.shape[-1]):
         result[numbers] = _pearson(_unit(_ranks(x_rows)), y_unit)
     return pairs.unflatten(result)
 
@@ -132,22 +136,18 @@ def krocc(x: Tensor, y: Tensor) -> Tensor:
         (...), from -1 to 1; NaN for columns without information. Takes N log^2 N operations a problem.
 
     Raises:
-        InputError: shapes that do not broadcast, or fewer than 2 points.
+        InputError: arguments that are not tensors, shapes that do not broadcast, or fewer than 2 points.
 
     Example:
         >>> krocc(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 9.0, 4.0, 16.0]))
         tensor(0.6667)
     """
-    pairs = pair(x, y, minimum=2, what="krocc", dtype=_computing_dtype(x))
-    good = pairs.informative()
-    result = pairs.x.new_full((len(good),), torch.nan)
-    for numbers, x_rows, y_rows in pairs.chunks(good.nonzero().squeeze(-1), _PORTION // x.shape[-1]):
+    pairs = pair(x, y, minimum=2, what="krocc")
+    good = pairs.numbers()
+    result = pairs.x.new_full(pairs.x_row.shape, torch.nan)
+    for numbers, x_rows, y_rows in pairs.chunks(good, _PORTION // x.shape[-1]):
         result[numbers] = _kendall(*torch.broadcast_tensors(x_rows, y_rows))
     return pairs.unflatten(result)
-
-
-def _computing_dtype(values: Tensor) -> torch.dtype:
-    return torch.float32 if values.device.type == "mps" else torch.float64
 
 
 def _masked(values: Tensor, good: Tensor) -> Tensor:

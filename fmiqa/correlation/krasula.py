@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fmiqa.checks import check_tensor
+from fmiqa.correlation.pairs import computing_dtype
 from fmiqa.correlation.significance import normal_quantile
 from fmiqa.errors import InputError
 
@@ -76,7 +78,8 @@ def pair_analysis(scores: Tensor, targets: Tensor, standard_errors: Tensor, *, l
         scores are NaN. Takes some 32 bytes a pair and metric; 3000 images make 4.5 million pairs.
 
     Raises:
-        InputError: shapes that do not fit, NaN or negative standard errors, NaN targets, fewer than 2 images.
+        InputError: arguments that are not tensors, shapes that do not fit, NaN or negative standard errors, NaN
+            targets, fewer than 2 images.
 
     Example:
         >>> mos = torch.tensor([1.0, 2.0, 3.0, 3.1])
@@ -84,9 +87,11 @@ def pair_analysis(scores: Tensor, targets: Tensor, standard_errors: Tensor, *, l
         >>> found.different, found.similar, found.auc_different.item(), found.correct.item()
         (5, 1, 0.800..., 1.0)
     """
+    for name, value in (("scores", scores), ("targets", targets), ("standard_errors", standard_errors)):
+        check_tensor(value, f"pair_analysis: {name}")
     _check(scores, targets, standard_errors)
     single = scores.ndim == 1
-    dtype = torch.float32 if scores.device.type == "mps" else torch.float64
+    dtype = computing_dtype(scores)
     values = (scores.unsqueeze(0) if single else scores).to(dtype)
     differences, similar = _differences(values, targets.to(dtype), standard_errors.to(dtype), normal_quantile(level))
 
@@ -120,6 +125,11 @@ def _check(scores: Tensor, targets: Tensor, standard_errors: Tensor) -> None:
     if targets.shape != (images,) or standard_errors.shape != (images,) or images < 2:
         raise InputError(
             f"pair_analysis needs scores (M, N) or (N,), targets (N,) and standard errors (N,), N >= 2, got {shapes}"
+        )
+    if not scores.device == targets.device == standard_errors.device:
+        raise InputError(
+            f"scores are on {scores.device}, targets on {targets.device}, standard_errors on {standard_errors.device}; "
+            "move them to one device"
         )
     if not targets.isfinite().all():
         raise InputError("targets hold NaN or infinite values; leave those images out")

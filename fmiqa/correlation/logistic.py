@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import torch
 from torch import Tensor
 
+from fmiqa.checks import check_tensor, is_number
 from fmiqa.correlation.curves import Curves, Kind, Problems, best_curves, linear_part, tied_slope
 from fmiqa.correlation.pairs import pair
 from fmiqa.errors import InputError
@@ -68,8 +69,9 @@ class LogisticFit:
             (..., K), in the floating dtype of `x`.
 
         Raises:
-            InputError: the leading dimensions do not broadcast.
+            InputError: `x` is not a tensor, or the leading dimensions do not broadcast.
         """
+        check_tensor(x, "predict: x (..., K)")
         values = x.to(self.parameters.dtype)
         b = self.parameters.unsqueeze(-2).unbind(-1)
         try:
@@ -162,7 +164,8 @@ def fit_logistic(
         The fit, on the device of `x`; `plcc` and `rmse` in the floating dtype of the input.
 
     Raises:
-        InputError: shapes that do not broadcast, too few points, an unknown form, or a steepness that is not above 0.
+        InputError: arguments that are not tensors, shapes that do not broadcast, too few points, an unknown form, or a
+            steepness that is not above 0.
 
     Example:
         >>> x = torch.rand(3, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -173,12 +176,12 @@ def fit_logistic(
     """
     _checked_form(form)
     pairs = pair(x, y, minimum=_PARAMETERS[form], what=f"fit_logistic with {form}", dtype=dtype)
-    good = pairs.informative()
-    problems, points = len(good), x.shape[-1]
-    result = torch.full((problems, _PARAMETERS[form] + 2), torch.nan, dtype=dtype, device=x.device)
+    good = pairs.numbers()
+    problems, points = len(pairs.x_row), x.shape[-1]
+    result = torch.full((problems, _PARAMETERS[form] + 2), torch.nan, dtype=pairs.x.dtype, device=x.device)
     converged = torch.zeros(problems, dtype=torch.bool, device=x.device)
     bound = _checked_steepness(steepness)
-    for numbers, x_rows, y_rows in pairs.chunks(good.nonzero().squeeze(-1), _POINTS // points):
+    for numbers, x_rows, y_rows in pairs.chunks(good, _POINTS // points):
         result[numbers], converged[numbers] = _fit_rows(x_rows, y_rows, form, monotone, bound)
     converged &= result[:, -1].isfinite()
     parameters = result[:, :-2].reshape(*pairs.shape, _PARAMETERS[form])
@@ -285,12 +288,12 @@ def _better(old: _Curve, new: _Curve, allowed: Tensor) -> _Curve:
 
 
 def _checked_form(form: object) -> Form:
-    if form not in get_args(Form):
+    if not isinstance(form, str) or form not in get_args(Form):
         raise InputError(f"form must be one of {get_args(Form)}, got {form!r}")
     return cast(Form, form)
 
 
 def _checked_steepness(steepness: float | None) -> float | None:
-    if steepness is not None and not steepness > 0:
+    if steepness is not None and not (is_number(steepness) and steepness > 0):
         raise InputError(f"steepness is a slope above 0, or None for no bound, got {steepness!r}")
     return steepness

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fmiqa.checks import check_tensor, is_batched, is_traced
 from fmiqa.errors import InputError
 
-__all__ = ["Pairs", "pair"]
+__all__ = ["Pairs", "computing_dtype", "pair", "result_dtype"]
 
 
 class Pairs(NamedTuple):
@@ -31,6 +32,20 @@ class Pairs(NamedTuple):
         """(P,) whether both columns of a problem are finite and not constant."""
         return _informative(self.x)[self.x_row] & _informative(self.y)[self.y_row]
 
+    def numbers(self) -> Tensor:
+        """The numbers of the problems that are `informative`.
+
+        Raises:
+            InputError: under torch.func.vmap or torch.jit.trace, where steps cannot depend on the scores.
+        """
+        good = self.informative()
+        if is_traced() or is_batched(good):
+            raise InputError(
+                "rank correlations and logistic fits cannot run under torch.jit.trace or torch.func.vmap; they are "
+                "batched over leading dimensions already: pass scores of shape (..., N)"
+            )
+        return good.nonzero().squeeze(-1)
+
     def chunks(self, problems: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The given problem numbers in portions, each with its rows of x and of y.
 
@@ -45,7 +60,7 @@ class Pairs(NamedTuple):
         return values.reshape(self.shape + values.shape[1:]).to(self.dtype)
 
 
-def pair(x: Tensor, y: Tensor, *, minimum: int, what: str, dtype: torch.dtype = torch.float64) -> Pairs:
+def pair(x: Tensor, y: Tensor, *, minimum: int, what: str, dtype: torch.dtype | None = None) -> Pairs:
     """Check `x` (..., N) and `y` (..., N) and lay them out as rows.
 
     Args:
@@ -53,20 +68,18 @@ def pair(x: Tensor, y: Tensor, *, minimum: int, what: str, dtype: torch.dtype = 
         y: subjective scores.
         minimum: the smallest N that `what` can be computed from.
         what: what is to be computed, for the messages.
-        dtype: the computing dtype.
+        dtype: the computing dtype; by default float64, or float32 where the device of `x` has no other.
 
     Raises:
-        InputError: not tensors, complex, of two devices, of different N, too few points, or leading
+        InputError: not tensors of real numbers, of two devices, of different N, too few points, or leading
             dimensions that do not broadcast.
     """
     for name, value in (("x", x), ("y", y)):
-        if not isinstance(value, Tensor):
-            raise InputError(f"{what}: {name} must be a torch.Tensor, got {type(value).__name__}")
-        if value.is_complex():
-            raise InputError(f"{what}: {name} must be real, got {value.dtype}")
+        check_tensor(value, f"{what}: {name}")
         if value.ndim == 0:
             raise InputError(f"{what}: {name} must have shape (..., N), got a scalar")
-    if dtype not in (torch.float32, torch.float64):
+    dtype = computing_dtype(x) if dtype is None else dtype
+    if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
         raise InputError(f"{what}: dtype must be torch.float64 or torch.float32, got {dtype}")
     if x.device != y.device:
         raise InputError(f"{what}: x is on {x.device}, y on {y.device}; move them to one device")
@@ -87,6 +100,11 @@ def pair(x: Tensor, y: Tensor, *, minimum: int, what: str, dtype: torch.dtype = 
         shape,
         result_dtype(x, y),
     )
+
+
+def computing_dtype(values: Tensor) -> torch.dtype:
+    """float64, or float32 on devices without it."""
+    return torch.float32 if values.device.type == "mps" else torch.float64
 
 
 def result_dtype(x: Tensor, y: Tensor) -> torch.dtype:

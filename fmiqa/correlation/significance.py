@@ -13,6 +13,8 @@ and r_by depend on one another through r_ab, the correlation of the two metrics.
   Bovik, IEEE Trans. Image Processing 15(11), 2006;
 - S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian J. of Statistics 6, 1979.
 
+All of them take tensors; a Python number stands for a scalar one.
+
 All of them take images as independent. Images made from one reference are not: `bootstrap` with groups does
 without that assumption.
 """
@@ -24,6 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fmiqa.checks import check_tensor, is_positive, scalar_or_tensor
 from fmiqa.errors import InputError
 
 __all__ = [
@@ -78,7 +81,8 @@ def williams_test(r_ay: Tensor, r_by: Tensor, r_ab: Tensor, n: int | Tensor) -> 
         correlations give NaN.
 
     Raises:
-        InputError: a correlation outside [-1, 1], three that cannot occur together, or fewer than 4 images.
+        InputError: arguments that are not tensors, a correlation outside [-1, 1], three that cannot occur together, or
+            fewer than 4 images.
 
     Example:
         >>> test = williams_test(torch.tensor(0.3), torch.tensor(0.4), torch.tensor(0.5), 100)
@@ -109,7 +113,8 @@ def meng_test(r_ay: Tensor, r_by: Tensor, r_ab: Tensor, n: int | Tensor) -> Sign
         z, positive where r_ay is the larger, and its two-sided p-value. NaN correlations give NaN.
 
     Raises:
-        InputError: a correlation outside [-1, 1], three that cannot occur together, or fewer than 4 images.
+        InputError: arguments that are not tensors, a correlation outside [-1, 1], three that cannot occur together, or
+            fewer than 4 images.
 
     Example:
         >>> test = meng_test(torch.tensor(0.63), torch.tensor(-0.03), torch.tensor(-0.19), 15)
@@ -139,8 +144,8 @@ def zou_interval(r_ay: Tensor, r_by: Tensor, r_ab: Tensor, n: int | Tensor, *, l
         The interval of r_ay - r_by. NaN correlations give NaN.
 
     Raises:
-        InputError: a correlation outside [-1, 1], three that cannot occur together, fewer than 4 images, or a
-            level that is none.
+        InputError: arguments that are not tensors, a correlation outside [-1, 1], three that cannot occur together,
+            fewer than 4 images, or a level that is none.
 
     Example:
         >>> interval = zou_interval(torch.tensor(0.396), torch.tensor(0.179), torch.tensor(0.088), 66)
@@ -174,7 +179,8 @@ def residual_f_test(residuals_a: Tensor, residuals_b: Tensor) -> Significance:
         p-value. NaN residuals and two variances of 0 give NaN.
 
     Raises:
-        InputError: different numbers of images, fewer than 2, or leading dimensions that do not broadcast.
+        InputError: arguments that are not tensors, different numbers of images, fewer than 2, or leading dimensions
+            that do not broadcast.
 
     Example:
         >>> test = residual_f_test(torch.tensor([-2.0, 0.0, 2.0]), torch.tensor([-1.0, 0.0, 1.0]))
@@ -183,6 +189,8 @@ def residual_f_test(residuals_a: Tensor, residuals_b: Tensor) -> Significance:
     """
     from scipy.special import betainc
 
+    for name, given in (("residuals_a", residuals_a), ("residuals_b", residuals_b)):
+        check_tensor(given, f"{name} (..., N)")
     a, b = (residuals.detach().to("cpu", torch.float64) for residuals in (residuals_a, residuals_b))
     shapes = f"got {tuple(a.shape)} and {tuple(b.shape)}"
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-1] or a.shape[-1] < 2:
@@ -209,12 +217,15 @@ def holm(p_values: Tensor) -> Tensor:
         (..., K) corrected p-values, at most 1, to be compared with the same level.
 
     Raises:
-        InputError: a scalar.
+        InputError: not a floating-point tensor, or a scalar.
 
     Example:
         >>> holm(torch.tensor([0.01, 0.04, 0.03]))
         tensor([0.0300, 0.0600, 0.0600])
     """
+    check_tensor(p_values, "p_values (..., K)")
+    if not p_values.is_floating_point():
+        raise InputError(f"p_values must be floating-point, got {p_values.dtype}")
     if p_values.ndim == 0:
         raise InputError("holm needs p-values of shape (..., K), got a scalar")
     ordered, order = p_values.sort(dim=-1)  # NaN last
@@ -224,21 +235,27 @@ def holm(p_values: Tensor) -> Tensor:
     return torch.empty_like(p_values).scatter_(-1, order, corrected)
 
 
+def check_level(level: float) -> None:
+    """Raise `InputError` unless `level` is a number between 0 and 1."""
+    if not is_positive(level) or level >= 1:
+        raise InputError(f"level must be a number between 0 and 1, such as 0.95, got {level!r}")
+
+
 def normal_quantile(level: float) -> float:
     """How many deviations a two-sided interval of this level reaches to either side.
 
     Raises:
         InputError: not between 0 and 1.
     """
-    if not 0 < level < 1:
-        raise InputError(f"level must lie between 0 and 1, such as 0.95, got {level!r}")
+    check_level(level)
     # By the lower tail, which does not round to 0 as the upper one rounds to 1.
     return -float(torch.special.ndtri(torch.tensor(0.5 - level / 2, dtype=torch.float64, device="cpu")))
 
 
 def _triple(r_ay: Tensor, r_by: Tensor, r_ab: Tensor, n: int | Tensor) -> tuple[Tensor, ...]:
     """The correlations and n in float64 on the CPU, and the determinant of the correlation matrix."""
-    values = [torch.as_tensor(value, dtype=torch.float64, device="cpu").detach() for value in (r_ay, r_by, r_ab, n)]
+    named = {"r_ay": r_ay, "r_by": r_by, "r_ab": r_ab, "n": n}
+    values = [scalar_or_tensor(value, name).detach().to("cpu", torch.float64) for name, value in named.items()]
     try:
         a, b, ab, count = torch.broadcast_tensors(*values)
     except RuntimeError:

@@ -7,7 +7,7 @@ import json
 import math
 import operator
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data._utils.collate import default_collate_fn_map  # the way that torch documents for own types
 
+from fmiqa.checks import check_tensor, is_number
 from fmiqa.datasets.folders import file_key
 from fmiqa.datasets.images import image_size, read_image
 from fmiqa.errors import DatasetError, InputError
 from fmiqa.progress import progress_bar
 
-__all__ = ["Batch", "IQADataset", "ImageDataset", "Record", "Sample", "collate"]
+__all__ = ["Batch", "IQADataset", "ImageDataset", "Record", "Sample", "check_data", "checked_sample", "collate"]
 
 
 @dataclass(frozen=True)
@@ -412,3 +413,34 @@ def _size(size: Sequence[int]) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def check_data(data: object) -> None:
+    """Raise `InputError` unless `data` has a length over 0 and items by number."""
+    unfit = isinstance(data, str | Mapping | Tensor)
+    if unfit or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        raise InputError(f"data is a map-style data set of fmiqa.datasets.Sample, got {type(data).__name__}")
+    if len(data) == 0:
+        raise InputError("the data set is empty; there is nothing to score")
+
+
+def checked_sample(sample: object, row: int) -> Sample:
+    """Item `row` of a data set, if it is a `Sample` of two images of one size and a number.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(sample, Sample):
+        raise InputError(f"item {row} of the data set is a {type(sample).__name__}, expected an fmiqa.datasets.Sample")
+    for what, image in (("test image", sample.distorted), ("reference", sample.reference)):
+        check_tensor(image, f"item {row} ({sample.name}): {what} (3, H, W)")
+        if image.ndim != 3:
+            raise InputError(f"item {row} ({sample.name}): {what} is a tensor (3, H, W), got {tuple(image.shape)}")
+    if sample.reference.shape != sample.distorted.shape:
+        raise InputError(
+            f"item {row} ({sample.name}): test image {tuple(sample.distorted.shape)} and reference "
+            f"{tuple(sample.reference.shape)} must have one size (3, H, W); fmiqa never resizes or crops"
+        )
+    if not (is_number(sample.score) or (isinstance(sample.score, Tensor) and sample.score.numel() == 1)):
+        raise InputError(f"item {row} ({sample.name}): score is a number, got {sample.score!r}")
+    return sample

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from fmiqa.checks import check_tensor, is_positive, is_recording
 from fmiqa.errors import InputError
 from fmiqa.precision import at_least_float32
 
@@ -23,6 +23,7 @@ __all__ = [
     "check_data_range",
     "check_maps",
     "check_pair",
+    "check_prepared",
     "limit_of",
 ]
 
@@ -166,14 +167,15 @@ class MapMeasure(ABC):
         Raises:
             InputError: shapes that do not go together.
         """
-        self._check(test)
-        check_pair(self.name, test.shape, prepared.shape)
-        test = at_least_float32(test)
         limit = self._limit_of_pair(test, prepared)
+        test = at_least_float32(test)
         scores = self._in_pieces(lambda x, *sides: (self._score(x, sides[0], sides[1:]),), test, limit, *prepared.sides)
         return scores[0]
 
     def _limit_of_pair(self, test: Tensor, prepared: Prepared) -> Tensor:
+        check_prepared(self.name, prepared, Prepared)
+        self._check(test)
+        check_pair(self.name, test, prepared.shape, prepared.peak)
         if self.data_range != "pair":
             return limit_of(prepared.peak)
         return limit_of(torch.maximum(prepared.peak, test.abs().amax((-2, -1), keepdim=True)))
@@ -191,6 +193,8 @@ class MapMeasure(ABC):
         self, function: Callable[..., tuple[Tensor, ...]], maps: Tensor, *sides: Tensor
     ) -> tuple[Tensor, ...]:
         """The function of so many channels at a time that what it holds stays small."""
+        if is_recording():
+            return function(maps, *sides)
         n, c, h, w = maps.shape
         budget = _PIECE.get(maps.device.type, _PIECE_ELSEWHERE) // self._held
         step = max(1, budget // (n * h * w))
@@ -205,24 +209,38 @@ class MapMeasure(ABC):
 
 
 def check_maps(name: str, maps: Tensor) -> None:
-    """Raise `InputError` unless maps are float (N, C, H, W)."""
-    if maps.ndim != 4 or not maps.is_floating_point():
+    """Raise `InputError` unless maps are a float tensor (N, C, H, W) that is not empty."""
+    check_tensor(maps, f"{name}: maps (N, C, H, W)")
+    if maps.ndim != 4 or not maps.is_floating_point() or 0 in maps.shape:
         raise InputError(f"{name} compares float maps (N, C, H, W), got {tuple(maps.shape)} of {maps.dtype}")
 
 
-def check_pair(name: str, test: tuple[int, ...], reference: tuple[int, ...]) -> None:
-    """Raise `InputError` unless maps of these shapes go together."""
-    if test[1:] != reference[1:] or reference[0] not in (1, test[0]):
+def check_pair(name: str, test: Tensor, reference: tuple[int, ...], prepared: Tensor) -> None:
+    """Raise `InputError` unless test maps go with reference maps of a shape and what was prepared of them."""
+    if test.device != prepared.device:
         raise InputError(
-            f"{name} compares maps of one shape: test {tuple(test)}, reference {tuple(reference)} "
+            f"{name}: test maps are on {test.device}, reference maps on {prepared.device}; move them to one device"
+        )
+    if test.shape[1:] != reference[1:] or reference[0] not in (1, test.shape[0]):
+        raise InputError(
+            f"{name} compares maps of one shape: test {tuple(test.shape)}, reference {tuple(reference)} "
             "(the reference may be one image for all)"
+        )
+
+
+def check_prepared(name: str, prepared: object, kind: type) -> None:
+    """Raise `InputError` unless the reference side is what the measure's `prepare` gives."""
+    if not isinstance(prepared, kind):
+        raise InputError(
+            f"{name}: compare() takes what prepare(reference) gave, got {type(prepared).__name__}; call the "
+            "measure with (test, reference) to compare two tensors"
         )
 
 
 def check_data_range(data_range: DataRange) -> None:
     """Raise `InputError` unless `data_range` is a positive number or one of the rules."""
-    named = data_range in ("reference", "pair", "layer")
-    if not named and (isinstance(data_range, str) or not 0 < data_range < math.inf):
+    named = isinstance(data_range, str) and data_range in ("reference", "pair", "layer")
+    if not named and not is_positive(data_range):
         raise InputError(f"data_range is a positive number, 'reference', 'pair' or 'layer', got {data_range!r}")
 
 

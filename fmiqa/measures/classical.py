@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from fmiqa.checks import is_batched, is_recording
 from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, MapMeasure, Sides
 from fmiqa.measures.histogram import to_unit
@@ -49,7 +50,7 @@ class Piq(MapMeasure):
     Values that rounding takes out of a metric's range are put back. Equal maps have the best value; where `piq` has
     none (0/0 on a map without content; a map too empty for the covariances of IW-SSIM), the value is the worst one.
     VIF is the share of the reference's information that is left in the test map, so of a constant reference map,
-    which has none, it is 1.
+    which has none, it is 1. The gradient is 0 where `piq` has none, as GMSD of equal maps.
 
     Args:
         metric: `"VIF"` (from 0, over 1 where contrast is raised; maps of at least 41x41), `"FSIM"` (0 to 1; 6x6),
@@ -58,7 +59,9 @@ class Piq(MapMeasure):
         data_range: L, see `fmiqa.measures.DataRange`.
 
     Raises:
-        InputError: an unknown metric, options out of range, or `piq` is not installed.
+        InputError: an unknown metric, options out of range, or `piq` is not installed; under torch.func.vmap and
+            torch.export, and with some metrics torch.jit.trace, which `piq` cannot run under (torch.compile can, with
+            graph breaks).
 
     Example:
         >>> measure = Piq("HaarPSI")
@@ -100,8 +103,10 @@ class Piq(MapMeasure):
 
     def _score(self, test: Tensor, limit: Tensor, sides: Sides) -> Tensor:
         shape, (maps, signed) = test.shape, sides
+        dtype = torch.promote_types(test.dtype, maps.dtype)
         x, y = (
-            to_unit(side, limit, signed).expand(shape).reshape(-1, 1, *shape[-2:]).contiguous() for side in (test, maps)
+            _FiniteGradient.apply(to_unit(side, limit, signed).expand(shape).reshape(-1, 1, *shape[-2:]).contiguous())
+            for side in (test.to(dtype), maps.to(dtype))
         )
         with strict_float32(test.device):
             values = self._values(x, y)
@@ -121,7 +126,32 @@ class Piq(MapMeasure):
                 values: Tensor = function(x, y, data_range=1.0, reduction="none", **metric.options)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             return x.new_full((len(x),), math.nan)
+        except (RuntimeError, TypeError) as error:
+            if is_recording() or is_batched(x):
+                raise InputError(
+                    f"piq's {self.metric} takes steps that depend on its images, which torch.func.vmap, torch.jit.trace"
+                    f" and torch.export cannot follow; compare a batch of maps (N, C, H, W) without them ({error})"
+                ) from error
+            raise
         return values.flatten()
+
+
+class _FiniteGradient(torch.autograd.Function):
+    """The identity, with a gradient of 0 where what comes back is infinite or NaN."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(images: Tensor) -> Tensor:
+        return images.view_as(images)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return torch.where(gradient.isfinite(), gradient, 0.0)
 
 
 def _piq() -> Any:

@@ -46,8 +46,11 @@ class Correlation(MapMeasure):
 def _standardised(maps: Tensor) -> Tensor:
     """(N, C, H W) values about their mean, of length 1; all 0 for a constant map."""
     values = maps.flatten(2)
+    tiny = torch.finfo(values.dtype).tiny
     values = values - values[..., :1].detach()  # exactly 0 for a constant map, and no digits lost to a far level
-    values = values / values.detach().abs().amax(-1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
+    spread = values.detach().abs().amax(-1, keepdim=True)
+    # No floating-point number holds the slope of subnormal values: their gradient is 0.
+    values = torch.where(spread < tiny, values.detach(), values) / spread.clamp(min=tiny)
     values = values - values.mean(-1, keepdim=True)
     power = values.square().sum(-1, keepdim=True)
     return values * torch.where(power > 0, power, 1.0).rsqrt()

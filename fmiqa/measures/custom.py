@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
+from fmiqa.checks import is_number
 from fmiqa.errors import InputError
 from fmiqa.measures.base import check_maps, check_pair
 from fmiqa.precision import at_least_float32
@@ -61,6 +62,11 @@ class Custom:
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise InputError(f"function is (test, reference) -> values, got {self.function!r}")
+        if not isinstance(self.higher_is_better, bool):
+            raise InputError(f"higher_is_better is True or False, got {self.higher_is_better!r}")
+        bounds = self.value_range
+        if not (isinstance(bounds, tuple | list) and len(bounds) == 2 and all(is_number(v) for v in bounds)):
+            raise InputError(f"value_range is the least and the greatest value, got {bounds!r}")
 
     def options(self) -> dict[str, Any]:
         """The function's name and what was said of it."""
@@ -109,7 +115,8 @@ class Custom:
             InputError: shapes that do not go together, or a result that is not (N, C).
         """
         check_maps(self._label, test)
-        check_pair(self._label, test.shape, prepared.shape)
+        check_maps(self._label, prepared)
+        check_pair(self._label, test, prepared.shape, prepared)
         values = self.function(at_least_float32(test), prepared.expand_as(test))
         if not isinstance(values, Tensor) or values.shape != test.shape[:2]:
             given = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__

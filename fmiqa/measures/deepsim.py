@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fmiqa.checks import is_positive
 from fmiqa.errors import InputError
 from fmiqa.measures.base import MapMeasure, Sides
 from fmiqa.measures.ssim import _blur
@@ -51,9 +52,9 @@ class DeepSimSSIM(MapMeasure):
     value_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
     def __post_init__(self) -> None:
-        if self.pool not in ("mean", "lowest"):
+        if not isinstance(self.pool, str) or self.pool not in ("mean", "lowest"):
             raise InputError(f"pool is 'mean' or 'lowest', got {self.pool!r}")
-        if not 0 < self.fraction <= 1:
+        if not is_positive(self.fraction) or self.fraction > 1:
             raise InputError(f"fraction is over 0 and at most 1, got {self.fraction!r}")
 
     def _reference(self, maps: Tensor, limit: Tensor) -> Sides:

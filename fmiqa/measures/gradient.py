@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fmiqa.checks import is_positive
 from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, MapMeasure, Sides
 from fmiqa.precision import at_least_float32
@@ -47,7 +48,7 @@ class GMS(MapMeasure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.c > 0:
+        if not is_positive(self.c):
             raise InputError(f"c is positive, got {self.c!r}")
 
     @property
@@ -56,8 +57,9 @@ class GMS(MapMeasure):
         return None if isinstance(self.data_range, str) else 3
 
     def local(self, test: Tensor, reference: Tensor) -> Tensor:
-        """The similarity at each position, (N, C, H - 2, W - 2); arguments as of a call."""
-        prepared, test = self.prepare(reference), at_least_float32(test)
+        """The similarity at each position, (N, C, H - 2, W - 2); arguments and errors as of a call."""
+        prepared = self.prepare(reference)
+        test = at_least_float32(test)
         return self._local(test, self._limit_of_pair(test, prepared), prepared.sides[0])
 
     def _reference(self, maps: Tensor, limit: Tensor) -> Sides:
@@ -94,8 +96,9 @@ class GMSD(GMS):
     def _score(self, test: Tensor, limit: Tensor, sides: Sides) -> Tensor:
         similarity = self._local(test, limit, sides[0])
         variance = (similarity - similarity.mean((-2, -1), keepdim=True)).square().mean((-2, -1))
-        # The root's slope at 0 is infinite: 0 stands there for it.
-        return torch.where(variance > 0, variance, 1.0).sqrt() * (variance > 0)
+        # The root's slope at 0 is infinite: the gradient is 0 there. A variance of NaN remains.
+        equal = variance == 0
+        return torch.where(equal, 1.0, variance).sqrt() * ~equal
 
 
 def _magnitude(maps: Tensor) -> Tensor:

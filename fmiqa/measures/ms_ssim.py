@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fmiqa.checks import is_positive
 from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, MapMeasure, Sides
 from fmiqa.measures.ssim import _blur, _flat_level
@@ -62,9 +63,9 @@ class MSSSIM(MapMeasure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.window < self.smallest or self.window % 2 == 0:
-            raise InputError(f"window is odd and at least {self.smallest}, got {self.window}")
-        if not (self.sigma > 0 and self.k1 > 0 and self.k2 > 0):
+        if not isinstance(self.window, int) or self.window < self.smallest or self.window % 2 == 0:
+            raise InputError(f"window is odd and at least {self.smallest}, got {self.window!r}")
+        if not all(is_positive(v) for v in (self.sigma, self.k1, self.k2)):
             raise InputError(f"sigma, k1 and k2 are positive, got {self.sigma}, {self.k1}, {self.k2}")
 
     def scales(self, height: int, width: int) -> int:
@@ -74,7 +75,8 @@ class MSSSIM(MapMeasure):
 
     def _reference(self, maps: Tensor, limit: Tensor) -> Sides:
         # As in SSIM: one constant a map is taken off first, lest the variance of flat places cancel away.
-        shift = limit * _flat_level(maps.detach() / limit, self.k2**2)
+        size = limit.detach()
+        shift = size * _flat_level(maps.detach() / size, self.k2**2)
         sides = [shift]
         taps, y = self._taps(maps), maps - shift
         for scale in range(self.scales(*maps.shape[-2:])):
@@ -101,7 +103,8 @@ class MSSSIM(MapMeasure):
                 a, b, c1 = mean_x + level, mean_y + level, self.k1**2
                 alike = alike * (2 * a * b + c1) / (a * a + b * b + c1)
             mean = alike.mean((-2, -1))
-            score = score * torch.where(mean > 0, mean, 1.0).pow(weight / sum(weights)) * (mean > 0)
+            opposed = mean <= 0  # NaN is not, and remains
+            score = score * torch.where(opposed, 1.0, mean).pow(weight / sum(weights)) * ~opposed
         return score
 
     def _taps(self, maps: Tensor) -> list[float]:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from fmiqa.checks import is_positive
 from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, MapMeasure, Sides
 
@@ -45,7 +46,7 @@ class PSNR(MapMeasure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.ceiling < math.inf:
+        if not is_positive(self.ceiling):
             raise InputError(f"ceiling is a positive number of dB, got {self.ceiling!r}")
 
     @property

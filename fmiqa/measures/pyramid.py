@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmiqa.errors import InputError
-from fmiqa.measures.base import check_maps, check_pair
+from fmiqa.measures.base import check_maps, check_pair, check_prepared
 from fmiqa.precision import at_least_float32
 
 __all__ = ["PyramidIntersection"]
@@ -51,7 +51,7 @@ class PyramidIntersection:
     whole_layers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.levels, int) or self.levels < 1:
+        if not isinstance(self.levels, int) or isinstance(self.levels, bool) or self.levels < 1:
             raise InputError(f"levels is a whole number from 1, got {self.levels!r}")
 
     def options(self) -> dict[str, Any]:
@@ -82,9 +82,7 @@ class PyramidIntersection:
         check_maps(self.name, reference)
         positive = at_least_float32(reference).relu()
         sums = [F.adaptive_avg_pool2d(positive, 2**k) for k in range(self.levels)]
-        totals = [s.sum(1, keepdim=True) for s in sums]
-        shares = [s / torch.where(t > 0, t, 1.0) for s, t in zip(sums, totals, strict=True)]
-        return _Pyramid(tuple(reference.shape), shares)
+        return _Pyramid(tuple(reference.shape), [_shares(s) for s in sums])
 
     def compare(self, test: Tensor, prepared: _Pyramid) -> Tensor:
         """The layer's value of test maps (N, C, H, W) against the reference of N images or of one, for each map.
@@ -92,10 +90,20 @@ class PyramidIntersection:
         Raises:
             InputError: shapes that do not go together.
         """
+        check_prepared(self.name, prepared, _Pyramid)
         own = self.prepare(test)
-        check_pair(self.name, own.shape, prepared.shape)
+        check_pair(self.name, test, prepared.shape, prepared.levels[0])
         levels = [_intersection(x, y).mean((-2, -1)) for x, y in zip(own.levels, prepared.levels, strict=True)]
         return torch.stack(levels).mean(0)[:, None].expand(test.shape[:2])
+
+
+def _shares(sums: Tensor) -> Tensor:
+    """(N, C, 2^k, 2^k) what each map has of a region's sum; all 0 in an empty region."""
+    # No floating-point number holds the slope of subnormal sums: their gradient is 0.
+    tiny = torch.finfo(sums.dtype).tiny
+    sums = torch.where(sums.detach().sum(1, keepdim=True) < tiny, sums.detach(), sums)
+    total = sums.sum(1, keepdim=True)
+    return sums / torch.where(total == 0, 1.0, total)
 
 
 def _intersection(x: Tensor, y: Tensor) -> Tensor:

@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fmiqa.checks import is_positive, is_recording
 from fmiqa.errors import InputError
 from fmiqa.fusing import Fused, is_fusing
-from fmiqa.measures.base import DataRange, check_data_range, limit_of
+from fmiqa.measures.base import DataRange, check_data_range, check_maps, check_pair, check_prepared, limit_of
 from fmiqa.precision import at_least_float32, strict_float32
 
 __all__ = ["SSIM", "PreparedReference"]
@@ -95,9 +96,9 @@ class SSIM:
 
     def __post_init__(self) -> None:
         check_data_range(self.data_range)
-        if self.window < _SMALLEST_WINDOW or self.window % 2 == 0:
-            raise InputError(f"window is odd and at least {_SMALLEST_WINDOW}, got {self.window}")
-        if not (self.sigma > 0 and self.k1 > 0 and self.k2 > 0):
+        if not isinstance(self.window, int) or self.window < _SMALLEST_WINDOW or self.window % 2 == 0:
+            raise InputError(f"window is odd and at least {_SMALLEST_WINDOW}, got {self.window!r}")
+        if not all(is_positive(v) for v in (self.sigma, self.k1, self.k2)):
             raise InputError(f"sigma, k1 and k2 are positive, got {self.sigma}, {self.k1}, {self.k2}")
 
     @property
@@ -140,7 +141,8 @@ class SSIM:
         peak = None
         if isinstance(self.data_range, str):
             peak = reference.abs().amax((1, 2, 3) if self.data_range == "layer" else (2, 3), keepdim=True)
-        shift = _flat_level(reference.detach(), self._constants(peak)[1])  # the score does not depend on it
+        # The score does not depend on the shift, and so neither does its gradient.
+        shift = _flat_level(reference.detach(), self._constants(None if peak is None else peak.detach())[1])
         shifted = reference - shift
         mean, variance = self._moments_of(shifted, taps)
         return PreparedReference(shift, shifted, mean, variance, peak)
@@ -151,15 +153,8 @@ class SSIM:
         Raises:
             InputError: shapes that do not go together.
         """
-        shape = prepared.maps.shape
-        if test.shape[1:] != shape[1:] or shape[0] not in (1, test.shape[0]):
-            raise InputError(
-                f"SSIM compares maps of one shape: test {tuple(test.shape)}, reference {tuple(shape)} "
-                "(the reference may be one image for all)"
-            )
-        taps = self._taps(test)
+        prepared, taps = self._of_pair(test, prepared), self._taps(test)
         test = at_least_float32(test)
-        prepared = self._of_pair(test, prepared)
         if is_fusing() and test.is_cpu and test.numel() > _TOGETHER:
             return torch.cat([self._in_pieces(one, prepared.image(i), taps) for i, one in enumerate(test.split(1))])
         return self._in_pieces(test, prepared, taps)
@@ -170,6 +165,9 @@ class SSIM:
         Args:
             test: (N, C, H, W) float.
             reference: (N, C, H, W) or (1, C, H, W) float.
+
+        Raises:
+            InputError: as of a call.
         """
         taps = self._taps(test)
         test = at_least_float32(test)
@@ -179,7 +177,10 @@ class SSIM:
         return _alike.eager(columns, prepared.shift, prepared.mean, prepared.variance, *constants, taps, False)
 
     def _of_pair(self, test: Tensor, prepared: PreparedReference) -> PreparedReference:
-        """The reference side beside these test maps, whose peaks may count too."""
+        """The reference side beside these test maps, whose peaks may count too; checks that both go together."""
+        check_prepared("SSIM", prepared, PreparedReference)
+        check_maps("SSIM", test)
+        check_pair("SSIM", test, prepared.maps.shape, prepared.maps)
         if self.data_range != "pair" or prepared.peak is None:
             return prepared
         return prepared._replace(peak=torch.maximum(prepared.peak, test.abs().amax((-2, -1), keepdim=True)))
@@ -219,8 +220,7 @@ class SSIM:
 
     def _taps(self, maps: Tensor) -> list[float]:
         """The window's weights along one side, for maps of this size."""
-        if maps.ndim != 4 or not maps.is_floating_point():
-            raise InputError(f"SSIM compares float maps (N, C, H, W), got {tuple(maps.shape)} of {maps.dtype}")
+        check_maps("SSIM", maps)
         side = min(self.window, *maps.shape[-2:])
         side -= side % 2 == 0
         if side < _SMALLEST_WINDOW:
@@ -298,6 +298,9 @@ def _pieces(maps: Tensor, window: int) -> Iterator[tuple[slice, list[tuple[slice
 
     Some channels at a time, and of large maps some rows: each with the strips of rows, and the windows on them.
     """
+    everything = slice(None)
+    if is_recording():
+        return iter([(everything, [(everything, everything)])])
     n, c, h, w = maps.shape
     fewest, budget = _PIECES["gpu" if not maps.is_cpu else "compiled" if is_fusing() else "eager"]
     channels = min(c, max(fewest, budget // (n * h * w)))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fmiqa.checks import is_count
 from fmiqa.correlation import Form
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap
@@ -147,8 +148,8 @@ def backward_eliminate(
         >>> backward_eliminate(values, y, fit=None, start=["map:0", "map:1", "map:2"]).maps
         MapIndex(['map:1', 'map:2'])
     """
-    if min_maps < 1:
-        raise InputError(f"min_maps is at least 1, got {min_maps}")
+    if not is_count(min_maps):
+        raise InputError(f"min_maps is at least 1, got {min_maps!r}")
     given = None if start is None else list(start)
     if given == []:
         raise InputError("start is empty: give the maps to take from, or leave it out for forward selection's")
@@ -224,8 +225,8 @@ def beam_select(
         >>> sorted(str(m) for m in beam_select(values, y, fit=None, width=3).maps)
         ['map:1', 'map:2']
     """
-    if width < 1:
-        raise InputError(f"width is at least 1, got {width}")
+    if not is_count(width):
+        raise InputError(f"width is at least 1, got {width!r}")
     problem = prepare(
         scores,
         targets,

@@ -37,7 +37,7 @@ class Objective:
     monotone: bool = False
 
     def __post_init__(self) -> None:
-        if self.criterion not in get_args(Criterion):
+        if not isinstance(self.criterion, str) or self.criterion not in get_args(Criterion):
             raise InputError(f"criterion is one of {', '.join(get_args(Criterion))}, got {self.criterion!r}")
 
     @property

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from fmiqa.checks import check_tensor, is_count, is_number
 from fmiqa.correlation import Form, fit_logistic
 from fmiqa.correlation.curves import weighted_pearson
 from fmiqa.errors import InputError
@@ -234,18 +235,22 @@ def read_scores(
         source = {**scores.options, "references": sorted(set(scores.groups))}
         targets = scores.targets if targets is None else targets
     else:
-        if not isinstance(scores, Tensor) or scores.ndim != 2:
-            given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise InputError(f"scores is a ScoreMatrix or a tensor (N, M) of N images and M maps, got {given}")
+        check_tensor(scores, "scores must be a ScoreMatrix, or (N, M) values which")
+        if scores.ndim != 2 or not scores.shape[1]:
+            raise InputError(
+                f"scores is a ScoreMatrix or a tensor (N, M), N images and M maps, got {tuple(scores.shape)}"
+            )
         values, maps, source = scores, MapIndex.of_layers({"map": scores.shape[1]}), {}
     if targets is None:
         raise InputError("a plain tensor of scores needs targets: forward_select(values, targets)")
-    targets = torch.as_tensor(targets, device=values.device)
+    check_tensor(targets, "targets (N,)")
+    if targets.device != values.device:
+        raise InputError(f"targets are on {targets.device}, scores on {values.device}; move them to one device")
     if targets.shape != values.shape[:1]:
         raise InputError(f"targets {tuple(targets.shape)} need one score for each of the {len(values)} images")
     if not targets.isfinite().all() or len(targets) < 5 or targets.min() == targets.max():
         raise InputError(f"targets must be at least 5 finite scores that are not all equal, got {targets}")
-    return values, targets.double(), maps, dict(source)
+    return values.detach(), targets.detach().double(), maps, dict(source)
 
 
 def usable(values: Tensor, targets: Tensor, direction: Direction = "rising") -> Tensor:
@@ -259,12 +264,12 @@ def usable(values: Tensor, targets: Tensor, direction: Direction = "rising") -> 
 
 
 def _check(direction: str, pool: str, max_maps: int | None, tol: float) -> None:
-    if direction not in get_args(Direction):
+    if not isinstance(direction, str) or direction not in get_args(Direction):
         raise InputError(f"direction is one of {', '.join(get_args(Direction))}, got {direction!r}")
-    if max_maps is not None and max_maps < 1:
-        raise InputError(f"max_maps is at least 1, got {max_maps}")
-    if not tol >= 0:
-        raise InputError(f"tol is a gain of at least 0, got {tol}")
+    if max_maps is not None and not is_count(max_maps):
+        raise InputError(f"max_maps is a whole number from 1, or None, got {max_maps!r}")
+    if not is_number(tol) or not tol >= 0:
+        raise InputError(f"tol is a gain of at least 0, got {tol!r}")
     check_pool(pool)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from fmiqa.checks import check_tensor
 from fmiqa.correlation import Form, plcc, srocc
 from fmiqa.errors import FileFormatError, FmiqaError, InputError
 from fmiqa.io import load_json, save_json
@@ -280,7 +281,8 @@ def observer_study(
     """
     labels = _checked_ratings(scores, ratings, names)
     # The observers are the targets here; the numbers stand in for a mean score that nothing uses.
-    values, _, maps, source = read_scores(scores, torch.arange(len(ratings), device="cpu"))
+    device = scores.values.device if isinstance(scores, ScoreMatrix) else scores.device
+    values, _, maps, source = read_scores(scores, torch.arange(len(ratings), device=device))
     y = ratings.to(values.device, torch.float64).T
     rated = y.isfinite()
     own = _Raters(y, rated, labels)
@@ -414,9 +416,9 @@ def _of_others(cross: Tensor) -> Tensor:
 
 
 def _checked_ratings(scores: ScoreMatrix | Tensor, ratings: Tensor, names: Sequence[str] | None) -> list[str]:
-    if not isinstance(ratings, Tensor) or ratings.ndim != 2 or ratings.shape[1] < 2:
-        given = tuple(ratings.shape) if isinstance(ratings, Tensor) else type(ratings).__name__
-        raise InputError(f"ratings is a tensor (N, O) of N images and O >= 2 observers, got {given}")
+    check_tensor(ratings, "ratings (N, O)")
+    if ratings.ndim != 2 or ratings.shape[1] < 2:
+        raise InputError(f"ratings is a tensor (N, O) of N images and O >= 2 observers, got {tuple(ratings.shape)}")
     if len(scores) != len(ratings):
         raise InputError(f"ratings {tuple(ratings.shape)} need a row for each of the {len(scores)} images")
     count = ratings.shape[1]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fmiqa.checks import is_count
 from fmiqa.correlation import Form
 from fmiqa.correlation.bootstrap import group_numbers
 from fmiqa.errors import InputError
@@ -150,8 +151,8 @@ def permutation_null(
     """
     values, y, maps, source = read_scores(scores, targets)
     names = groups_of(scores, groups, len(y))
-    if permutations < 1:
-        raise InputError(f"permutations is at least 1, got {permutations}")
+    if not is_count(permutations):
+        raise InputError(f"permutations is at least 1, got {permutations!r}")
     if len(set(names)) == len(names):
         raise InputError("every group has a single image, so nothing can be permuted within groups")
     generator = torch.Generator().manual_seed(seed)

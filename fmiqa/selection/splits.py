@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fmiqa.correlation.bootstrap import group_numbers
+from fmiqa.checks import is_count
+from fmiqa.correlation.bootstrap import group_names, group_numbers
 from fmiqa.errors import InputError
 
 __all__ = ["Split", "counts_of", "grouped_folds", "grouped_subsamples"]
@@ -22,7 +23,7 @@ class Split(NamedTuple):
 
 
 def grouped_folds(
-    groups: Sequence[str], *, folds: int | Literal["leave_one_out"] = 5, repeats: int = 1, seed: int = 0
+    groups: Sequence[Hashable] | Tensor, *, folds: int | Literal["leave_one_out"] = 5, repeats: int = 1, seed: int = 0
 ) -> list[Split]:
     """Folds of whole groups: each group is held out once a repeat.
 
@@ -42,12 +43,13 @@ def grouped_folds(
         [0, 1]
         [2]
     """
+    groups = group_names(groups)
     names = list(dict.fromkeys(groups))
     number = len(names) if folds == "leave_one_out" else folds
     if not isinstance(number, int) or not 2 <= number <= len(names):
         raise InputError(f"folds is from 2 to the number of groups ({len(names)}), or 'leave_one_out', got {folds!r}")
-    if repeats < 1:
-        raise InputError(f"repeats is at least 1, got {repeats}")
+    if not is_count(repeats):
+        raise InputError(f"repeats is a whole number from 1, got {repeats!r}")
     of_image = group_numbers(groups, len(groups))
     generator = torch.Generator().manual_seed(seed)
     splits = []
@@ -60,7 +62,7 @@ def grouped_folds(
 
 
 def grouped_subsamples(
-    groups: Sequence[str], *, fraction: float = 0.5, repeats: int = 100, seed: int = 0
+    groups: Sequence[Hashable] | Tensor, *, fraction: float = 0.5, repeats: int = 100, seed: int = 0
 ) -> list[Split]:
     """Random subsamples of whole groups without replacement; the groups left out are held out.
 
@@ -73,6 +75,7 @@ def grouped_subsamples(
     Raises:
         InputError: a fraction that leaves no group on one of the sides.
     """
+    groups = group_names(groups)
     names = list(dict.fromkeys(groups))
     taken = round(fraction * len(names))
     if not 1 <= taken < len(names) or repeats < 1:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fmiqa.correlation import Form, plcc, srocc
+from fmiqa.correlation.bootstrap import group_names
 from fmiqa.errors import FileFormatError, FmiqaError, InputError
 from fmiqa.io import load_json, save_json
 from fmiqa.maps import MapIndex
@@ -242,9 +243,10 @@ def groups_of(scores: ScoreMatrix | Tensor, groups: str | Sequence[str], images:
         if found is None:
             raise InputError("this score matrix has no distortion types; group by 'reference'")
         return found
-    if len(groups) != images:
-        raise InputError(f"groups needs a name for each of {images} images, got {len(groups)}")
-    return list(groups)
+    names = group_names(groups)
+    if len(names) != images:
+        raise InputError(f"groups needs a name for each of {images} images, got {len(names)}")
+    return [str(name) for name in names]
 
 
 def _judged(candidates: Candidates, chosen: list[int], rows: Tensor, y: Tensor, size: int) -> tuple[Tensor, Tensor]:
