@@ -214,7 +214,7 @@ def download(name: str) -> dict[str, Tensor]:
 
 
 def seeded_state(network: nn.Module, seed: int) -> dict[str, Tensor]:
-    """He-normal convolution weights and zero biases, the same for the same seed on every machine."""
+    """He-normal convolution weights and zero biases, the same for the same seed on every machine (see `_normal`)."""
     generator = torch.Generator().manual_seed(seed)
     state: dict[str, Tensor] = {}
     for name, value in network.state_dict().items():
@@ -232,7 +232,7 @@ def _normal(count: int, generator: torch.Generator) -> Tensor:
     `torch.randn` in float32 rounds differently on processors with and without AVX2, which would give the weights of a
     seed another fingerprint. Its uniform numbers are the same everywhere; the Box-Muller transform is computed in
     float64 here, with an error of some 1e-15, and rounded to multiples of 2^-16: the chance that any of a million
-    numbers lies so close to the middle between two multiples that processors round it differently is about 1e-4.
+    numbers lies so close to the middle between two multiples that processors round it differently is below 1e-4.
     """
     pairs = -(-count // 16) * 8
     uniform = torch.rand(pairs // 8, 2, 8, generator=generator, device="cpu").double()

@@ -314,7 +314,7 @@ def test_files_that_are_no_metric_are_refused(iqm: SelectedFeatureIQM, tmp_path:
     save_tensors(tmp_path / "x", "fmiqa metric 1", {"x": torch.zeros(1)}, {"network": "alexnet"})
     with pytest.raises(FileFormatError, match="not a whole saved metric"):
         SelectedFeatureIQM.load(tmp_path / "x")
-    save_tensors(tmp_path / "x", "fmiqa score matrix 1", {}, {})
+    save_tensors(tmp_path / "x", "fmiqa score matrix 1", {"x": torch.zeros(1)}, {})
     with pytest.raises(FileFormatError, match="holds fmiqa score matrix 1"):
         SelectedFeatureIQM.load(tmp_path / "x")
 
