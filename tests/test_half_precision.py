@@ -52,7 +52,7 @@ def pair() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
-@pytest.mark.parametrize("measure", MEASURES, ids=str)
+@pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.name)
 def test_a_measure_of_half_maps_is_that_of_the_widened_maps(measure: Any, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(1)
     flat = torch.full((1, 1, 48, 52), 0.5)
@@ -75,7 +75,7 @@ def test_local_scores_of_half_maps(measure: Any, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
-@pytest.mark.parametrize("measure", MEASURES, ids=str)
+@pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.name)
 def test_metrics_in_half_precision_are_near_the_full_ones(
     extractor: FeatureExtractor, pair: tuple[Tensor, Tensor], measure: Any, dtype: torch.dtype
 ) -> None:

@@ -27,7 +27,7 @@ __all__ = ["Best", "Candidates", "Path", "climb", "ranked"]
 _CONFIRMED = 8  # candidates of a step whose fit is searched globally
 _POINTS = {"eager": 2**18, "compiled": 2**19, "gpu": 2**24}  # of a portion of rows, which processes are dealt
 _COPIED = 2**28  # map scores up to which they are laid out anew, a map together
-_COMPILING_PAYS = 2e7  # points of a step: it takes longer eagerly than a step's share of compiling
+_COMPILING_PAYS = 1e9  # points of a step: at some 50 ns saved a point, compiling (40 s) takes less than the one step
 
 
 class Best(NamedTuple):
