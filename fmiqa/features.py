@@ -290,7 +290,12 @@ class FeatureExtractor(nn.Module):
 
 def check_images(images: Tensor, what: str = "images") -> None:
     """Raise `InputError` unless `images` is (N, 3, H, W), uint8 or float in [0, 1]."""
-    check_tensor(images, f"{what} (N, 3, H, W)")
+    if not isinstance(images, Tensor):
+        raise InputError(
+            f"{what}: expected a torch.Tensor (N, 3, H, W), got {type(images).__name__}; convert it with "
+            "torch.as_tensor(...)"
+        )
+    check_tensor(images, f"{what} (N, 3, H, W)", meta=True)
     if images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
         raise InputError(
             f"{what}: expected RGB images of shape (N, 3, H, W), got {tuple(images.shape)}; "
@@ -300,8 +305,8 @@ def check_images(images: Tensor, what: str = "images") -> None:
         return
     if not images.is_floating_point():
         raise InputError(
-            f"{what}: expected uint8 from 0 to 255 or floating point in [0, 1], got {images.dtype}; convert them with "
-            ".to(torch.uint8) or .float() accordingly"
+            f"{what}: expected uint8 or floating point, got {images.dtype}; convert values from 0 to 255 with "
+            ".to(torch.uint8), values in [0, 1] with .float()"
         )
     values = known_values(images)
     if values is None:
@@ -399,7 +404,7 @@ def _is_of_machine(error: Exception) -> bool:
 
 def _refusal(error: Exception, call: _Call, images: Tensor) -> InputError:
     height, width = images.shape[-2:]
-    seen = f"images {width} wide and {height} high, as the network sees them,"
+    seen = f"images {width} wide and {height} high"
     where = f"at {call.target!r}"
     if "too small" in str(error) or "Kernel size can't be greater" in str(error):
         advice = "give larger images, or ask for maps of earlier layers only"
