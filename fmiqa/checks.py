@@ -65,7 +65,7 @@ def scalar_or_tensor(value: object, what: str) -> Tensor:
     Raises:
         InputError: As `check_tensor`.
     """
-    return torch.tensor(value) if is_number(value) else check_tensor(value, what)
+    return torch.tensor(value, device="cpu") if is_number(value) else check_tensor(value, what)
 
 
 def is_number(value: object) -> TypeGuard[float]:

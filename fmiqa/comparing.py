@@ -235,12 +235,16 @@ def _checked(scores: Mapping[str, Tensor], targets: Tensor) -> tuple[list[str], 
         raise InputError("compare needs a mapping from metric names to scores, with at least one metric")
     check_tensor(targets, "targets (N,)")
     if targets.ndim != 1:
-        raise InputError(f"targets must have shape (N,), got {tuple(targets.shape)}")
+        raise InputError(f"targets must be (N,), got {tuple(targets.shape)}")
     for name, values in (("targets", targets), *scores.items()):
         what = "targets" if values is targets else f"scores of {name!r}"
-        if check_tensor(values, what).shape != targets.shape:
-            given = tuple(values.shape)
-            raise InputError(f"{what} must be a tensor of shape {tuple(targets.shape)} as the targets, got {given}")
+        if not isinstance(values, Tensor) or values.shape != targets.shape:
+            given = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise InputError(
+                f"{what} must be a tensor of shape {tuple(targets.shape)} as the targets, got {given}; convert arrays "
+                "and lists with torch.as_tensor(...)"
+            )
+        check_tensor(values, what)
         if values.device != targets.device:
             raise InputError(f"{what} are on {values.device}, targets on {targets.device}; move them to one device")
         missing = int((~values.isfinite()).sum())

@@ -184,7 +184,10 @@ class FeatureExtractor(WideBuffers):
     def normalization(self) -> dict[str, list[float]] | None:
         """The mean and deviation taken off the images, as JSON can hold them, where they are not ImageNet's."""
         used = {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist()}
-        usual = {"mean": torch.tensor(IMAGENET_MEAN).tolist(), "std": torch.tensor(IMAGENET_STD).tolist()}
+        usual = {
+            name: torch.tensor(value, device="cpu").tolist()
+            for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
+        }
         return None if used == usual else used
 
     @property
@@ -315,7 +318,7 @@ class FeatureExtractor(WideBuffers):
             WeightsError: constants that the network does not have.
         """
         for name, values in (normalization or {}).items():
-            getattr(self, name).copy_(torch.tensor(values).view(1, 3, 1, 1))
+            getattr(self, name).copy_(torch.tensor(values, device="cpu").view(1, 3, 1, 1))
         for name, value in (fit_state(constants, self.constants) if constants else {}).items():  # 0.1 saved none
             owner, _, attribute = name.rpartition(".")
             setattr(self.network.get_submodule(owner), attribute, value.detach().clone())
@@ -401,7 +404,12 @@ def _is_replica(module: nn.Module) -> bool:
 
 def check_images(images: Tensor, what: str = "images") -> None:
     """Raise `InputError` unless `images` is (N, 3, H, W), uint8 or float in [0, 1]."""
-    check_tensor(images, f"{what} (N, 3, H, W)")
+    if not isinstance(images, Tensor):
+        raise InputError(
+            f"{what}: expected a torch.Tensor (N, 3, H, W), got {type(images).__name__}; convert it with "
+            "torch.as_tensor(...)"
+        )
+    check_tensor(images, f"{what} (N, 3, H, W)", meta=True)
     if images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
         raise InputError(
             f"{what}: expected RGB images of shape (N, 3, H, W), got {tuple(images.shape)}; "
@@ -411,8 +419,8 @@ def check_images(images: Tensor, what: str = "images") -> None:
         return
     if not images.is_floating_point():
         raise InputError(
-            f"{what}: expected uint8 from 0 to 255 or floating point in [0, 1], got {images.dtype}; convert them with "
-            ".to(torch.uint8) or .float() accordingly"
+            f"{what}: expected uint8 or floating point, got {images.dtype}; convert values from 0 to 255 with "
+            ".to(torch.uint8), values in [0, 1] with .float()"
         )
     values = known_values(images)
     if values is None:
@@ -510,7 +518,7 @@ def _is_of_machine(error: Exception) -> bool:
 
 def _refusal(error: Exception, call: _Call, images: Tensor) -> InputError:
     height, width = images.shape[-2:]
-    seen = f"images {width} wide and {height} high, as the network sees them,"
+    seen = f"images {width} wide and {height} high"
     where = f"at {call.target!r}"
     if "too small" in str(error) or "Kernel size can't be greater" in str(error):
         advice = "give larger images, or ask for maps of earlier layers only"

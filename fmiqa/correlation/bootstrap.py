@@ -158,8 +158,8 @@ def bootstrap(
         (torch.Size([2, 200]), True)
     """
     function = _function(statistic, fit)
-    check_tensor(x, "bootstrap: x (..., N)")
-    check_tensor(y, "bootstrap: y (N,)")
+    check_tensor(x, "bootstrap needs tensors: x (..., N)")
+    check_tensor(y, "bootstrap needs tensors: y (N,)")
     if x.ndim == 0 or y.ndim == 0:
         raise InputError(f"bootstrap needs x (..., N) and y (N,), got {tuple(x.shape)} and {tuple(y.shape)}")
     if x.device != y.device:

@@ -129,8 +129,8 @@ class Piq(MapMeasure):
         except (RuntimeError, TypeError) as error:
             if is_recording() or is_batched(x):
                 raise InputError(
-                    f"piq's {self.metric} takes steps that depend on its images, which torch.func.vmap, torch.jit.trace"
-                    f" and torch.export cannot follow; compare a batch of maps (N, C, H, W) without them ({error})"
+                    f"{self.metric} of piq takes steps that depend on images, which torch.func.vmap, torch.jit.trace "
+                    f"and torch.export cannot follow; compare a batch of maps (N, C, H, W) without them ({error})"
                 ) from error
             raise
         return values.flatten()

@@ -267,7 +267,7 @@ def _check(direction: str, pool: str, max_maps: int | None, tol: float) -> None:
     if not isinstance(direction, str) or direction not in get_args(Direction):
         raise InputError(f"direction is one of {', '.join(get_args(Direction))}, got {direction!r}")
     if max_maps is not None and not is_count(max_maps):
-        raise InputError(f"max_maps is a whole number from 1, or None, got {max_maps!r}")
+        raise InputError(f"max_maps is at least 1, a whole number, or None, got {max_maps!r}")
     if not is_number(tol) or not tol >= 0:
         raise InputError(f"tol is a gain of at least 0, got {tol!r}")
     check_pool(pool)

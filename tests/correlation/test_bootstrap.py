@@ -206,7 +206,7 @@ def test_wrong_input_is_refused() -> None:
         ((x, y.expand(3, -1)), "y must be"),
         ((x, y, ["a"] * 9), "10 images, got 9"),
         ((x, y, ["a"] * 10), "at least 2 groups"),
-        ((x.tolist(), y), "tensors"),
+        ((x.tolist(), y), "must be a torch.Tensor, got list"),
     ):
         with pytest.raises(InputError, match=message):
             bootstrap(*arguments, fit=None)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import fmiqa
 from fmiqa import FeatureExtractor, MapIndex, ScoreMatrix, forward_select
+from fmiqa.correlation.logistic import STEEPNESS
 from fmiqa.selection.criteria import Objective
 from fmiqa.selection.search import Candidates
 
@@ -27,21 +28,24 @@ def synthetic(images: int = 120, maps: int = 30, seed: int = 0) -> tuple[Tensor,
 
 
 def scipy_plcc(x: np.ndarray, y: np.ndarray) -> float:
-    """The best of several curve_fit starts of the five-parameter logistic, and of the straight line."""
+    """The best of several starts of the five-parameter logistic, its slope bounded as ours, and the straight line."""
 
     def curve(x: np.ndarray, *b: float) -> np.ndarray:
         return b[0] * (0.5 - 1 / (1 + np.exp(np.clip(b[1] * (x - b[2]), -60, 60)))) + b[3] * x + b[4]
 
     x = (x - x.mean()) / x.std()
     best = stats.pearsonr(x, y)[0] ** 2
-    for slope in (0.5, 2.0, 6.0, 20.0, 60.0):
+    bounds = np.array([np.inf, STEEPNESS, np.inf, np.inf, np.inf])
+    for slope in (0.5, 1.0, 2.0, 6.0, 9.9):
         for centre in np.quantile(x, (0.05, 0.25, 0.5, 0.75, 0.95)):
             columns = np.stack([1 / (1 + np.exp(-slope * (x - centre))) - 0.5, x, np.ones_like(x)], 1)
             b1, b4, b5 = np.linalg.lstsq(columns, y, rcond=None)[0]
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    b, _ = optimize.curve_fit(curve, x, y, (b1, slope, centre, b4, b5), maxfev=2000)
+                    b, _ = optimize.curve_fit(
+                        curve, x, y, (b1, slope, centre, b4, b5), bounds=(-bounds, bounds), max_nfev=2000
+                    )
             except RuntimeError:
                 continue
             best = max(best, 1 - np.var(y - curve(x, *b)) / np.var(y))
@@ -91,9 +95,9 @@ def test_equals_a_plain_loop_over_scipy_fits_on_real_scores(shared) -> None:
     y = scores.targets.numpy()
     chosen, curve = greedy(scores.values.double().numpy(), lambda x: scipy_plcc(x, y), 3)
     assert list(selection.maps) == [scores.maps[i] for i in chosen]
-    # curve_fit stops a little before the optimum; ours may only be better.
+    # curve_fit stops a little before the optimum.
     np.testing.assert_allclose(selection.curve, curve, atol=2e-5)
-    assert all(ours >= theirs - 1e-9 for ours, theirs in zip(selection.curve, curve, strict=True))
+    assert all(ours >= theirs - 1e-6 for ours, theirs in zip(selection.curve, curve, strict=True))
 
 
 def real_scores(shared) -> ScoreMatrix:
