@@ -31,7 +31,7 @@ from fmiqa.precision import Precision, reduced
 from fmiqa.viewing import Viewing
 from fmiqa.weights import StateDict, download, fingerprint, fit_state, read_state, seeded_state
 
-__all__ = ["FeatureExtractor", "Operation", "run_node"]
+__all__ = ["FeatureExtractor", "Operation", "check_extractor", "run_node"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -286,6 +286,15 @@ class FeatureExtractor(nn.Module):
     def extra_repr(self) -> str:
         """Shown by repr()."""
         return f"{self.network_name}, {len(self.maps)} maps, stage={self.stage!r}, weights {self.weights_sha256[:12]}"
+
+
+def check_extractor(extractor: object) -> None:
+    """Raise `InputError` unless `extractor` is a `FeatureExtractor`."""
+    if not isinstance(extractor, FeatureExtractor):
+        raise InputError(
+            f"extractor is a FeatureExtractor, got {type(extractor).__name__}; make one of a network with "
+            "fmiqa.FeatureExtractor(network)"
+        )
 
 
 def check_images(images: Tensor, what: str = "images") -> None:

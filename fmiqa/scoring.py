@@ -19,7 +19,7 @@ from fmiqa.comparison import MapScorer, PreparedImages
 from fmiqa.datasets.base import Sample, check_data, checked_sample
 from fmiqa.distributed import from_first, gather, is_first, processes_here, share
 from fmiqa.errors import InputError
-from fmiqa.features import FeatureExtractor
+from fmiqa.features import FeatureExtractor, check_extractor
 from fmiqa.fusing import ahead, fusing
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Measure
@@ -100,10 +100,7 @@ def score_matrix(
         >>> score_matrix(FeatureExtractor("alexnet", weights=None), data, maps=["conv1:0", "conv3:7"]).values.shape
         torch.Size([2, 2])
     """
-    if not isinstance(extractor, FeatureExtractor):
-        raise InputError(
-            f"extractor is a FeatureExtractor, got {type(extractor).__name__}; make one of the network first"
-        )
+    check_extractor(extractor)
     check_data(data)
     if save is not None and Path(save).is_dir():
         raise InputError(f"save is the name of a file to be, {os.fspath(save)} is a folder")
