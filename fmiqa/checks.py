@@ -13,6 +13,7 @@ from torch._subclasses import FakeTensor
 from fmiqa.errors import InputError
 
 __all__ = [
+    "check_picture",
     "check_tensor",
     "is_batched",
     "is_count",
@@ -57,6 +58,18 @@ def check_tensor(value: object, what: str, *, meta: bool = False) -> Tensor:
     if value.is_meta and not meta:
         raise InputError(f"{what} has no values: it is on the meta device; give a tensor on a CPU or a GPU")
     return value
+
+
+def check_picture(value: object, what: str) -> Tensor:
+    """The value itself if it is one RGB image, a tensor (3, H, W).
+
+    Raises:
+        InputError: As `check_tensor`, or the tensor has another shape.
+    """
+    image = check_tensor(value, f"{what} (3, H, W)")
+    if image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
+        raise InputError(f"{what} is one RGB image (3, H, W), got {tuple(image.shape)}")
+    return image
 
 
 def scalar_or_tensor(value: object, what: str) -> Tensor:

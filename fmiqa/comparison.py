@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fmiqa.errors import InputError
-from fmiqa.features import FeatureExtractor
+from fmiqa.features import FeatureExtractor, check_extractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Measure, get_measure
 from fmiqa.precision import at_least_float32, strict_float32
@@ -54,6 +54,7 @@ class MapScorer(nn.Module):
         measure: str | dict[str, Any] | Measure = "ssim",
     ) -> None:
         super().__init__()
+        check_extractor(extractor)
         self.extractor = extractor
         self.measure = get_measure(measure)
         self.maps = extractor.maps if maps is None else MapIndex(maps)

@@ -42,7 +42,7 @@ from fmiqa.weights import (
     shared_names,
 )
 
-__all__ = ["FeatureExtractor", "Operation", "run_node"]
+__all__ = ["FeatureExtractor", "Operation", "check_extractor", "run_node"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -400,6 +400,15 @@ class FeatureExtractor(WideBuffers):
 def _is_replica(module: nn.Module) -> bool:
     """Whether nn.DataParallel made this module for one call on one of several devices."""
     return getattr(module, "_is_replica", False)
+
+
+def check_extractor(extractor: object) -> None:
+    """Raise `InputError` unless `extractor` is a `FeatureExtractor`."""
+    if not isinstance(extractor, FeatureExtractor):
+        raise InputError(
+            f"extractor is a FeatureExtractor, got {type(extractor).__name__}; make one of a network with "
+            "fmiqa.FeatureExtractor(network)"
+        )
 
 
 def check_images(images: Tensor, what: str = "images") -> None:

@@ -18,7 +18,7 @@ from fmiqa.comparison import MapScorer, PreparedImages
 from fmiqa.datasets.base import Sample, check_data, checked_sample
 from fmiqa.distributed import from_first, gather, is_first, processes_here, share
 from fmiqa.errors import InputError
-from fmiqa.features import FeatureExtractor
+from fmiqa.features import FeatureExtractor, check_extractor
 from fmiqa.fusing import ahead, fusing
 from fmiqa.io import check_output
 from fmiqa.maps import FeatureMap, MapIndex
@@ -105,10 +105,7 @@ def score_matrix(
         >>> score_matrix(FeatureExtractor("alexnet", weights=None), data, maps=["conv1:0", "conv3:7"]).values.shape
         torch.Size([2, 2])
     """
-    if not isinstance(extractor, FeatureExtractor):
-        raise InputError(
-            f"extractor is a FeatureExtractor, got {type(extractor).__name__}; make one of the network first"
-        )
+    check_extractor(extractor)
     check_data(data)
     home = torch.device(device) if device is not None else extractor.device
     if home != extractor.device:

@@ -93,7 +93,7 @@ class Viewing:
         Raises:
             InputError: not a tensor (N, 3, H, W), uint8 or float.
         """
-        check_tensor(images, "images (N, 3, H, W)", meta=True)
+        check_tensor(images, "images (N, 3, H, W)")
         if images.ndim != 4 or not (images.is_floating_point() or images.dtype == torch.uint8):
             raise InputError(f"images are (N, 3, H, W), uint8 or float, got {tuple(images.shape)} of {images.dtype}")
         if self.is_native:

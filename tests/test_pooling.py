@@ -35,3 +35,71 @@ def test_wrong_input_is_named() -> None:
         pool_scores(torch.rand(3, 3), maps)
     with pytest.raises(InputError, match="each of 0 maps"):
         pool_scores(torch.rand(3, 0), MapIndex([]))
+
+
+TINY = torch.finfo(torch.float64).tiny
+DEGENERATE = [0.0, TINY / 4, TINY, 1e-300, 1e-30, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("power", [0.01, 0.5, 1.0, 1.5, 3.0])
+@pytest.mark.parametrize("pool", ["mean", "layer_geometric"])
+@pytest.mark.parametrize("score", DEGENERATE)
+def test_the_gradient_is_finite_wherever_the_score_is(score: float, pool: str, power: float) -> None:
+    maps = MapIndex(["a:0", "a:1", "b:0"])
+    # One score, a whole layer or all of them are that small; without weights and, where they can be, with.
+    for rows in ([0], [2], [0, 1], [0, 1, 2]):
+        for weights in (None, torch.tensor([1.0, 0.0, 2.0])) if pool == "mean" else (None,):
+            values = torch.tensor([0.3, 0.7, 0.9], dtype=torch.float64)
+            values[rows] = score
+            values.requires_grad_()
+            pooled = pool_scores(values, maps, pool=pool, power=power, weights=weights)  # type: ignore[arg-type]
+            assert pooled.isfinite()
+            (gradient,) = torch.autograd.grad(pooled, values, create_graph=True)
+            assert gradient.isfinite().all()
+            if gradient.requires_grad and score in (0.0, 0.5, 1.0):
+                assert torch.autograd.grad(gradient.sum(), values)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("power", [0.3, 0.5, 2.0])
+def test_scores_keep_their_value_where_the_gradient_is_set_to_0(power: float) -> None:
+    maps = MapIndex(["a:0", "b:0"])
+    values = torch.tensor([[0.0, 0.25], [TINY / 4, 0.25], [-0.09, 0.25]], dtype=torch.float64)
+    raised = values.sign() * values.abs() ** power
+    assert torch.equal(pool_scores(values, maps, power=power), raised.mean(-1))
+    geometric = pool_scores(values, maps, pool="layer_geometric")
+    assert geometric[2].isnan()
+    assert torch.equal(geometric[:2], values[:2].log().mean(-1).exp())
+
+
+def test_a_score_of_0_has_no_gradient_and_leaves_the_others_theirs() -> None:
+    maps = MapIndex(["a:0", "b:0"])
+    values = torch.tensor([0.0, 0.25], dtype=torch.float64, requires_grad=True)
+    pool_scores(values, maps, power=0.5).backward()
+    assert values.grad is not None
+    # (sqrt x)' / 2 = 1 / (4 sqrt x)
+    torch.testing.assert_close(values.grad, torch.tensor([0.0, 0.5], dtype=torch.float64))
+    values.grad = None
+    pool_scores(values, maps, pool="layer_geometric").backward()  # sqrt(x y): 0 for y too, where x is 0
+    assert torch.equal(values.grad, torch.zeros(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("pool", ["mean", "layer_geometric"])
+def test_gradients_at_ordinary_scores(pool: str) -> None:
+    maps = MapIndex(["a:0", "a:1", "b:0"])
+    values = torch.rand(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.1
+
+    def pooled(v: torch.Tensor) -> torch.Tensor:
+        return pool_scores(v, maps, pool=pool, power=0.7)  # type: ignore[arg-type]
+
+    values.requires_grad_()
+    assert torch.autograd.gradcheck(pooled, values)
+    assert torch.autograd.gradgradcheck(pooled, values)
+
+
+def test_values_are_floating_point_scores_and_weights_finite() -> None:
+    maps = MapIndex(["a:0", "b:0"])
+    with pytest.raises(InputError, match=r"floating-point scores, got torch.int64; convert them with .float\(\)"):
+        pool_scores(torch.ones(3, 2, dtype=torch.int64), maps)
+    for weights in ([torch.inf, 1.0], [torch.nan, 1.0], [-1.0, 2.0], [0.0, 0.0], [1.0]):
+        with pytest.raises(InputError, match="finite numbers from 0"):
+            pool_scores(torch.rand(3, 2), maps, weights=torch.tensor(weights))

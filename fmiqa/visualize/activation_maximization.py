@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmiqa.errors import FileFormatError, InputError
-from fmiqa.features import FeatureExtractor, run_node
+from fmiqa.features import FeatureExtractor, check_extractor, run_node
 from fmiqa.io import load_tensors, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.precision import strict_float32
@@ -119,6 +119,7 @@ def maximize_activation(
         (torch.Size([2, 3, 64, 64]), torch.Size([2]))
     """
     chosen = maps if isinstance(maps, MapIndex) else MapIndex(maps)
+    check_extractor(extractor)
     if method not in get_args(Method):
         raise InputError(f"method is one of {', '.join(get_args(Method))}, got {method!r}")
     if steps < 1 or batch < 1 or min(size) < 1:

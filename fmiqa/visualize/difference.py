@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fmiqa.checks import check_picture
 from fmiqa.errors import FileFormatError, InputError
-from fmiqa.features import FeatureExtractor
+from fmiqa.features import FeatureExtractor, check_extractor
 from fmiqa.io import check_output, is_special, load_tensors, save_tensors
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.parts import refuse_other
@@ -127,9 +128,13 @@ def prediction_difference(
         torch.Size([2, 72, 80])
     """
     chosen = maps if isinstance(maps, MapIndex) else MapIndex(maps)
+    check_extractor(extractor)
     if not (isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] == 3):
         given = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
         raise InputError(f"one image (3, H, W) at a time, got {given}")
+    check_picture(image, "image")
+    if not all(hasattr(sampler, part) for part in ("window", "options", "sample")):
+        raise InputError(f"sampler is a ConditionalSampler or a MarginalSampler, got {type(sampler).__name__}")
     height, width = image.shape[1:]
     window = sampler.window
     if not (1 <= stride <= window <= min(height, width)) or samples < 1:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fmiqa.checks import check_picture, check_tensor
 from fmiqa.errors import InputError
 from fmiqa.plotting import new_figure
 
@@ -33,6 +34,9 @@ def overlay_relevance(image: Tensor, relevance: Tensor, *, limit: float | None =
     Returns:
         (3, H, W) uint8.
 
+    Raises:
+        InputError: arguments that are not tensors, or of shapes that do not go together.
+
     Example:
         >>> overlay_relevance(torch.rand(3, 8, 9), torch.randn(8, 9)).shape
         torch.Size([3, 8, 9])
@@ -55,6 +59,9 @@ def overlay_loss(image: Tensor, quality: Tensor, *, limit: float | None = None) 
 
     Returns:
         (3, H, W) uint8.
+
+    Raises:
+        InputError: arguments that are not tensors, or of shapes that do not go together.
     """
     _check(image, quality)
     loss = (1 - quality).clamp(min=0)
@@ -71,6 +78,9 @@ def outlined(image: Tensor, mask: Tensor) -> Tensor:
 
     Returns:
         (3, H, W) uint8.
+
+    Raises:
+        InputError: arguments that are not tensors, or of shapes that do not go together.
     """
     _check(image, mask)
     inside = mask.float()[None, None]
@@ -95,11 +105,13 @@ def picture_grid(
         A matplotlib figure.
 
     Raises:
-        InputError: no pictures, or not a title for each; matplotlib is not installed.
+        InputError: no pictures, pictures of another form, or not a title for each; matplotlib is not installed.
     """
     if not pictures or columns < 1 or (titles is not None and len(titles) != len(pictures)):
         given = "none" if titles is None else str(len(titles))
         raise InputError(f"a grid needs pictures and a title for each; got {len(pictures)} and {given} titles")
+    for number, picture in enumerate(pictures):
+        check_picture(picture, f"picture {number}")
     columns = min(columns, len(pictures))
     lines = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
     most = 0 if titles is None else max(title.count("\n") + 1 for title in titles)
@@ -116,7 +128,9 @@ def picture_grid(
 
 
 def _check(image: Tensor, over: Tensor) -> None:
-    if image.ndim != 3 or image.shape[0] != 3 or image.shape[1:] != over.shape:
+    check_picture(image, "image")
+    check_tensor(over, "what lies over the image (H, W)")
+    if image.shape[1:] != over.shape:
         raise InputError(
             f"an image (3, H, W) and what lies over it (H, W), got {tuple(image.shape)}, {tuple(over.shape)}"
         )

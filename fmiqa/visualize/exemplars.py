@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from fmiqa.checks import check_picture
 from fmiqa.comparison import MapScorer
 from fmiqa.errors import InputError
-from fmiqa.features import FeatureExtractor
+from fmiqa.features import FeatureExtractor, check_extractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import SSIM
 from fmiqa.precision import strict_float32
@@ -79,6 +80,9 @@ def exemplars(
         [torch.Size([3, ...
     """
     chosen = maps if isinstance(maps, MapIndex) else MapIndex(maps)
+    check_extractor(extractor)
+    if not (hasattr(images, "__len__") and hasattr(images, "__getitem__")) or isinstance(images, str):
+        raise InputError(f"images is a sequence of images (3, H, W), got {type(images).__name__}")
     if not len(images) or count < 1:
         raise InputError(f"at least one image and one patch, got {len(images)} images and count {count}")
     seen = reaches(extractor, chosen)
@@ -119,6 +123,7 @@ def mean_activations(extractor: FeatureExtractor, images: Iterable[Tensor], maps
         torch.Size([3, 2])
     """
     chosen = maps if isinstance(maps, MapIndex) else MapIndex(maps)
+    check_extractor(extractor)
     with strict_float32(extractor.device):
         rows = [torch.stack([m.mean() for m in _by_map(extractor, image, chosen)]).cpu() for image in images]
     if not rows:
@@ -158,6 +163,9 @@ def local_quality(
         torch.Size([2, 80, 96])
     """
     chosen = maps if isinstance(maps, MapIndex) else MapIndex(maps)
+    check_extractor(extractor)
+    check_picture(test, "test image")
+    check_picture(reference, "reference")
     if test.shape != reference.shape:
         raise InputError(f"test image {tuple(test.shape)} and reference {tuple(reference.shape)} are of one size")
     seen = reaches(extractor, chosen)
@@ -219,6 +227,7 @@ class reference_images(Sequence[Tensor]):  # noqa: N801, called as a function
 def _by_map(extractor: FeatureExtractor, image: Tensor, maps: MapIndex) -> Iterator[Tensor]:
     """(h, w) of each map in order."""
     channels = maps.channels
+    check_picture(image, "an image")
     found = extractor(image[None].to(extractor.device), maps)
     return (found[m.layer][0, channels[m.layer].index(m.channel)] for m in maps)
 
@@ -242,6 +251,7 @@ def _exemplar(image: Tensor, number: int, place: tuple[int, int], value: float, 
 
 def _visible(extractor: FeatureExtractor, image: Tensor) -> Tensor:
     """An image (3, H, W) at the size that the network sees it at."""
+    check_picture(image, "image")
     if extractor.viewing.is_native:
         return image
     pixels = image.float() / 255 if image.dtype == torch.uint8 else image

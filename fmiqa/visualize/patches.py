@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from fmiqa.checks import check_picture
 from fmiqa.errors import InputError
 
 __all__ = ["ConditionalSampler", "MarginalSampler", "PatchSampler"]
@@ -179,6 +180,8 @@ class MarginalSampler:
 
 def _patches(images: Iterable[Tensor], side: int, count: int, seed: int) -> Tensor:
     """(n, 3, side, side) float32 in [0, 1] from random places, as many of each image, about `count` in all."""
+    if not isinstance(images, Iterable):
+        raise InputError(f"images is a list of images (3, H, W), got {type(images).__name__}")
     pictures = list(images)
     if side < 1 or count < 2 or not pictures:
         raise InputError(
@@ -188,8 +191,7 @@ def _patches(images: Iterable[Tensor], side: int, count: int, seed: int) -> Tens
     generator = torch.Generator().manual_seed(seed)
     each, found = -(-count // len(pictures)), []
     for number, picture in enumerate(pictures):
-        if picture.ndim != 3 or picture.shape[0] != 3:
-            raise InputError(f"image {number} to take patches from is (3, H, W), got {tuple(picture.shape)}")
+        check_picture(picture, f"image {number} to take patches from")
         height, width = picture.shape[1:]
         _check_size(height, width, side, f"image {number} to take patches from")
         tops = torch.randint(height - side + 1, (each,), generator=generator, device="cpu")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fmiqa.checks import check_tensor
 from fmiqa.correlation import fit_logistic
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap, MapIndex
@@ -106,6 +107,8 @@ def plot_agreement(scores: ScoreMatrix, quality: Selection | Tensor, *, ax: Axes
         'residual'
     """
     chosen = quality if isinstance(quality, Selection) else None
+    if chosen is None:
+        check_tensor(quality, "quality, unless it is a Selection, (N,)")
     x = (quality.combine(scores) if isinstance(quality, Selection) else quality).detach().double().cpu()
     y = scores.targets.double().cpu()
     if x.shape != y.shape or not bool(x.isfinite().all()):
