@@ -125,6 +125,7 @@ class FeatureExtractor(nn.Module):
         for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             constant = torch.tensor(value).view(1, 3, 1, 1)  # of float32 also for wider networks, as .double() has it
             self.register_buffer(name, constant.to(self.device, self.dtype), persistent=False)
+        self.plan(self.maps)
         self.eval()
 
     @property
@@ -245,7 +246,16 @@ class FeatureExtractor(nn.Module):
         other.network, other._layers = keep_layers(other.network, other.network.graph, other._layers, layers)
         other.maps = MapIndex.of_layers({layer.name: layer.channels for layer in other._layers.values()})
         other._plans = {}
+        other.plan(other.maps)
         return other
+
+    def plan(self, maps: MapIndex) -> None:
+        """Plan the run for these maps now: torch.compile with `fullgraph=True` cannot, it finds a plan that is there.
+
+        Raises:
+            InputError: no maps, or maps that the network does not have.
+        """
+        self._plan(maps)
 
     def _plan(self, maps: MapIndex) -> _Plan:
         if maps not in self._plans:
@@ -276,6 +286,10 @@ class FeatureExtractor(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_plans": {}}  # nodes get other names when the network is unpickled
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.plan(self.maps)
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise InputError(
