@@ -1,4 +1,8 @@
-"""fmiqa: image quality from the few CNN feature maps that matter."""
+"""fmiqa: image quality from the few CNN feature maps that matter.
+
+Functions take tensors and return tensors on the same device. Arrays and lists raise an `InputError`, which says how to
+convert them.
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -140,6 +140,7 @@ class FeatureExtractor(WideBuffers):
             # Rounded to float32 also for wider networks, as .double() has it.
             constant = torch.tensor(value, device="cpu").view(1, 3, 1, 1)
             self.register_buffer(name, constant.to(self.device, self.dtype), persistent=False)
+        self.plan(self.maps)
         self.eval()
 
     @property
@@ -307,7 +308,16 @@ class FeatureExtractor(WideBuffers):
         other.maps = MapIndex.of_layers({layer.name: layer.channels for layer in other._layers.values()})
         other._plans = {}
         other._identity = Identity.of(other.network.state_dict(), whole=self.weights_sha256)
+        other.plan(other.maps)
         return other
+
+    def plan(self, maps: MapIndex) -> None:
+        """Plan the run for these maps now: torch.compile with `fullgraph=True` cannot, it finds a plan that is there.
+
+        Raises:
+            InputError: no maps, or maps that the network does not have.
+        """
+        self._plan(maps)
 
     def recorded(
         self, weights_sha256: str, *, normalization: Mapping[str, list[float]] | None, constants: StateDict
@@ -385,6 +395,7 @@ class FeatureExtractor(WideBuffers):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         if recorded is not None:
             self._take_for(recorded)
+        self.plan(self.maps)
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise InputError(

@@ -60,7 +60,6 @@ OF_SCORES: dict[str, Call] = {
     "krocc": lambda x: fmiqa.krocc(x, OTHER),
     "fit_logistic": lambda x: fmiqa.fit_logistic(x, OTHER),
     "predict": lambda x: fmiqa.fit_logistic(SCORES, OTHER).predict(x),
-    "starts": lambda x: fmiqa.fit_logistic(SCORES, OTHER, starts=x),
     "holm": lambda x: holm(x),
     "residual_f_test": lambda x: residual_f_test(x, OTHER),
     "williams_test": lambda x: williams_test(x, 0.4, 0.5, 100),  # type: ignore[arg-type]
@@ -151,9 +150,7 @@ CASES = [
     for calls, value in ((OF_SCORES, SCORES), (OF_MATRICES, VALUES), (OF_IMAGES, IMAGES), (OF_PICTURES, IMAGES[0]))
     for name, call in calls.items()
     for kind, given in others(value).items()
-    if not (
-        name in {"compare, deviations", "metric, weights", "starts"} and kind == "None"
-    )  # where None is the default
+    if not (name in {"compare, deviations", "metric, weights"} and kind == "None")  # where None is the default
 ]
 
 

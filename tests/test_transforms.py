@@ -5,6 +5,8 @@ Each gives the scores of a plain call, or an error of the library that says what
 
 from __future__ import annotations
 
+import copy
+import pickle
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -226,6 +228,12 @@ class TestCompile:
         for layer, value in network(test).items():
             torch.testing.assert_close(found[layer], value, **CLOSE)
 
+    @pytest.mark.parametrize("again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
+    def test_copies_are_ready_to_be_compiled(self, again: Any) -> None:
+        iqm, given = again(make()), images()
+        found = torch.compile(iqm, fullgraph=True, backend="eager")(*given)
+        torch.testing.assert_close(found, iqm(*given), **CLOSE)
+
     def test_vmap_within(self) -> None:
         iqm, (test, reference) = make(), images()
         each = torch.func.vmap(lambda t, r: iqm(t[None], r[None])[0])
@@ -266,7 +274,9 @@ class TestRefused:
     @pytest.mark.filterwarnings("ignore")
     def test_script(self, wrap: Any) -> None:
         for module in (make(), extractor(), AllFeatureIQM(extractor())):
-            with pytest.raises(InputError, match="torch.jit.script cannot compile fmiqa's modules; use torch.export"):
+            with pytest.raises(
+                InputError, match=r"torch\.jit\.script cannot compile fmiqa's modules; use torch\.export"
+            ):
                 torch.jit.script(wrap(module))
 
     def test_symbolic_trace(self) -> None:
@@ -277,9 +287,9 @@ class TestRefused:
     def test_piq(self) -> None:
         pytest.importorskip("piq")
         measure, (test, reference) = Piq("GMSD"), maps()
-        with pytest.raises(InputError, match="torch.func.vmap.*compare a batch of maps"):
+        with pytest.raises(InputError, match=r"torch\.func\.vmap.*compare a batch of maps"):
             torch.func.vmap(lambda t, r: measure(t[None], r[None])[0])(test, reference)
-        with pytest.raises(InputError, match="torch.jit.trace"):
+        with pytest.raises(InputError, match=r"torch\.jit\.trace"):
             traced(lambda t, r: Piq("FSIM")(t, r), test, reference)
         compiled = torch.compile(lambda t, r: measure(t, r), backend="eager")
         torch.testing.assert_close(compiled(test, reference), measure(test, reference), **CLOSE)

@@ -59,8 +59,8 @@ class GMS(MapMeasure):
     def local(self, test: Tensor, reference: Tensor) -> Tensor:
         """The similarity at each position, (N, C, H - 2, W - 2); arguments and errors as of a call."""
         prepared = self.prepare(reference)
-        test = at_least_float32(test)
-        return self._local(test, self._limit_of_pair(test, prepared), prepared.sides[0])
+        limit = self._limit_of_pair(test, prepared)
+        return self._local(at_least_float32(test), limit, prepared.sides[0])
 
     def _reference(self, maps: Tensor, limit: Tensor) -> Sides:
         return (_magnitude(maps),)

@@ -63,11 +63,9 @@ class HistogramIntersection(MapMeasure):
 
     def _counts(self, unit: Tensor) -> Tensor:
         """(N, C, bins) how many values of maps on [0, 1] lie in each bin."""
-        n, c = unit.shape[:2]
         bins = (unit * self.bins).long().clamp(max=self.bins - 1).flatten(2)
-        first = torch.arange(n * c, device=unit.device).view(n, c, 1) * self.bins
-        counts: Tensor = torch.bincount((bins + first).flatten(), minlength=n * c * self.bins)
-        return counts.view(n, c, self.bins)
+        counts = bins.new_zeros(*bins.shape[:2], self.bins)
+        return counts.scatter_add(-1, bins, bins.new_ones(()).expand(bins.shape))
 
 
 def to_unit(maps: Tensor, limit: Tensor, signed: Tensor) -> Tensor:

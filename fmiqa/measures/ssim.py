@@ -169,9 +169,8 @@ class SSIM:
         Raises:
             InputError: as of a call.
         """
-        taps = self._taps(test)
+        prepared, taps = self._of_pair(test, self.prepare(reference)), self._taps(test)
         test = at_least_float32(test)
-        prepared = self._of_pair(test, self.prepare(reference))
         columns = _down.eager(test, prepared.shift, prepared.maps, taps)
         constants = self._constants(prepared.peak)
         return _alike.eager(columns, prepared.shift, prepared.mean, prepared.variance, *constants, taps, False)
