@@ -116,7 +116,7 @@ class TestVmap:
         found = torch.func.vmap(lambda t, r: iqm(t[None], r[None])[0])(test, reference)
         torch.testing.assert_close(found, iqm(test, reference), **CLOSE)
 
-    @pytest.mark.parametrize("measure", MEASURES, ids=str)
+    @pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.name)
     def test_measures(self, measure: Any) -> None:
         test, reference = maps()
         found = torch.func.vmap(lambda t, r: measure(t[None], r[None])[0])(test, reference)
@@ -174,7 +174,7 @@ class TestTrace:
         more = images(5, seed=1)
         torch.testing.assert_close(found(*more), iqm(*more), **CLOSE)
 
-    @pytest.mark.parametrize("measure", MEASURES, ids=str)
+    @pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.name)
     def test_measures(self, measure: Any) -> None:
         iqm, (test, reference) = make(measure), images()
         more = images(5, seed=1)
@@ -197,7 +197,7 @@ class TestCompile:
         found = torch.compile(iqm, fullgraph=True, backend="eager")(test, reference)
         torch.testing.assert_close(found, iqm(test, reference), **CLOSE)
 
-    @pytest.mark.parametrize("measure", MEASURES, ids=str)
+    @pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.name)
     def test_measures_as_one_graph(self, measure: Any) -> None:
         test, reference = maps()
         found = torch.compile(lambda t, r: measure(t, r), fullgraph=True, backend="eager")(test, reference)
@@ -256,7 +256,7 @@ class TestExport:
         found = torch.export.export(iqm, given, strict=strict).module()(*given)
         torch.testing.assert_close(found, iqm(*given), **CLOSE)
 
-    @pytest.mark.parametrize("measure", MEASURES, ids=str)
+    @pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.name)
     def test_any_number_of_images(self, measure: Any) -> None:
         iqm, given, more = make(measure), images(), images(5, seed=1)
         batch = torch.export.Dim("batch")

@@ -84,7 +84,7 @@ PAIRS: dict[str, Callable[[torch.dtype], tuple[Tensor, Tensor]]] = {
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-@pytest.mark.parametrize("measure", [*OWN, *CLASSICAL], ids=str)
+@pytest.mark.parametrize("measure", [*OWN, *CLASSICAL], ids=lambda measure: measure.name)
 def test_the_gradient_is_finite_wherever_the_value_is(measure: Any, pair: str) -> None:
     if measure.name == "piq":
         pytest.importorskip("piq")
@@ -96,7 +96,7 @@ def test_the_gradient_is_finite_wherever_the_value_is(measure: Any, pair: str) -
             assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("measure", OWN, ids=str)
+@pytest.mark.parametrize("measure", OWN, ids=lambda measure: measure.name)
 def test_gradients_at_ordinary_maps(measure: Any) -> None:
     generator = torch.Generator().manual_seed(3)
     test, reference = (
@@ -105,7 +105,7 @@ def test_gradients_at_ordinary_maps(measure: Any) -> None:
     assert torch.autograd.gradcheck(measure, (test, reference))
 
 
-@pytest.mark.parametrize("measure", OWN, ids=str)
+@pytest.mark.parametrize("measure", OWN, ids=lambda measure: measure.name)
 def test_second_derivatives_are_finite_at_ordinary_maps(measure: Any) -> None:
     generator = torch.Generator().manual_seed(3)
     test = torch.rand(1, 2, 7, 8, dtype=torch.float64, generator=generator).requires_grad_()
@@ -116,7 +116,7 @@ def test_second_derivatives_are_finite_at_ordinary_maps(measure: Any) -> None:
         assert second.isfinite().all()
 
 
-@pytest.mark.parametrize("measure", OWN, ids=str)
+@pytest.mark.parametrize("measure", OWN, ids=lambda measure: measure.name)
 def test_maps_of_nan_have_a_value_of_nan(measure: Any) -> None:
     """Never the best or the worst value, which would hide them in a mean."""
     maps = rand(0, torch.float32)
