@@ -141,7 +141,7 @@ class MapScorer(nn.Module):
         return scores if self._columns is None else scores[:, self._columns]
 
     def _check_pair(self, test: Tensor, reference: Tensor | PreparedImages) -> None:
-        if not isinstance(test, Tensor) or not isinstance(reference, Tensor | PreparedImages):
+        if not isinstance(test, Tensor) or not isinstance(reference, (Tensor, PreparedImages)):
             given = f"{type(test).__name__} and {type(reference).__name__}"
             raise InputError(
                 f"test and reference images are tensors (N, 3, H, W), got {given}; convert arrays with "

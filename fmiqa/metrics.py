@@ -168,8 +168,8 @@ class SelectedFeatureIQM(WideBuffers):
         return scores if self._columns is None else scores[:, self._columns]
 
     def _check_prepared(self, reference: object) -> None:
-        if not isinstance(reference, list | tuple) or len(reference) != len(self.scorers):
-            given = f"{len(reference)} parts" if isinstance(reference, list | tuple) else type(reference).__name__
+        if not isinstance(reference, (list, tuple)) or len(reference) != len(self.scorers):
+            given = f"{len(reference)} parts" if isinstance(reference, (list, tuple)) else type(reference).__name__
             raise InputError(
                 f"reference images are a torch.Tensor (N, 3, H, W), or the list of {len(self.scorers)} that prepare() "
                 f"gave, got {given}"
