@@ -39,14 +39,13 @@ test-all: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --durations=15
 
 # The tests of what depends on how a processor computes, on THREADS threads; without some of the longest.
-NUMERICAL := $(addprefix tests/,correlation measures peers selection test_comparing.py test_comparison.py \
-	test_evaluation.py test_features.py test_fusing.py test_metrics.py test_networks.py test_pooling.py \
-	test_precision.py test_presets.py test_scores.py test_scoring.py test_tiling.py test_weights.py) \
-	$(addprefix tests/visualize/test_,activation_maximization.py difference.py dissection.py exemplars.py patches.py \
-	quantiles.py replay.py) \
-	$(addprefix --deselect tests/,test_tiling.py::test_a_score_matrix_that_does_not_fit_is_made_of_tiles \
-	test_tiling.py::test_reach_is_where_gradients_come_from test_presets.py::test_presets_are_evaluated_beside_each_other \
-	selection/test_weighted.py::test_a_mixed_metric_equals_the_joined_matrix \
+NUMERICAL := $(addprefix tests/,correlation evaluation features measures scoring selection runtime/test_compiled.py \
+	runtime/test_precision.py test_metrics.py test_pooling.py test_presets.py visualize/dissection) \
+	$(addprefix tests/visualize/test_,activation_maximization.py difference.py exemplars.py patches.py replay.py) \
+	$(addprefix --deselect tests/,scoring/test_tiling.py::test_a_score_matrix_that_does_not_fit_is_made_of_tiles \
+	scoring/test_tiling.py::test_reach_is_where_gradients_come_from \
+	test_presets.py::test_presets_are_evaluated_beside_each_other \
+	selection/test_lasso.py::test_a_mixed_metric_equals_the_joined_matrix \
 	correlation/test_bootstrap.py::test_images_of_one_group_do_not_count_as_independent)
 THREADS ?= 1
 CAPABILITY := $(BIN)/python -c 'import torch; print(torch.backends.cpu.get_cpu_capability())'

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Subset
 
 import fmiqa
 from fmiqa import FeatureExtractor, ScoreMatrix, Selection, Viewing
-from fmiqa.io import write_whole
+from fmiqa._io import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 

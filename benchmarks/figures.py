@@ -19,8 +19,8 @@ from common import RESULTS
 from measuring import MIB
 from score_matrix import WITHOUT_SSIM
 
-from fmiqa.io import write_whole
-from fmiqa.plotting import BLUE, GREEN, GREY, ORANGE, SKY
+from fmiqa._io import write_whole
+from fmiqa._plotting import BLUE, GREEN, GREY, ORANGE, SKY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 import fmiqa
 from fmiqa import ScoreMatrix, Selection
-from fmiqa.peers import PEERS, peer_scores
-from fmiqa.tables import text_table
+from fmiqa._tables import text_table
+from fmiqa.evaluation.peers import PEERS, peer_scores
 
 
 def main() -> None:

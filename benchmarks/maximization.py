@@ -17,8 +17,8 @@ from common import store
 from torch import Tensor
 
 import fmiqa
+from fmiqa._tables import text_table
 from fmiqa.datasets import read_image
-from fmiqa.tables import text_table
 from fmiqa.visualize import maximize_activation, mean_activations
 
 SIDE = 128

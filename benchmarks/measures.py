@@ -21,10 +21,10 @@ from common import all_maps, mean_and_error, some_of, store
 
 import fmiqa
 from fmiqa import FeatureExtractor, ScoreMatrix, Selection
-from fmiqa.io import write_whole
+from fmiqa._io import write_whole
+from fmiqa._tables import text_table
 from fmiqa.measures import GMS, MSE, PSNR, SSIM, Measure, Piq
 from fmiqa.selection import Split
-from fmiqa.tables import text_table
 
 SECOND = ["conv2"]
 MEASURES: dict[str, tuple[Measure, list[str] | None]] = {

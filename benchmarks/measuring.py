@@ -144,7 +144,7 @@ def large_copy(device: torch.device) -> tuple[Callable[[], object], int]:
 
 def large_product(device: torch.device) -> tuple[Callable[[], object], int]:
     """A large matrix product in full float32, and how many operations it takes."""
-    from fmiqa.precision import strict_float32
+    from fmiqa._runtime.precision import strict_float32
 
     side = 8192 if device.type == "cuda" else 2048
     a = torch.rand(side, side, device=device)

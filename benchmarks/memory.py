@@ -22,8 +22,8 @@ from measuring import MIB, PeakMemory
 
 import fmiqa
 from fmiqa import FeatureExtractor, MapIndex, ScoreMatrix
+from fmiqa._tables import text_table
 from fmiqa.datasets import Sample
-from fmiqa.tables import text_table
 
 CASES = [
     ("alexnet", (384, 512), 8),

@@ -26,7 +26,7 @@ from measuring import MIB, PeakMemory
 from torch import Tensor
 
 from fmiqa import AllFeatureIQM, FeatureExtractor, SelectedFeatureIQM, Selection
-from fmiqa.tables import text_table
+from fmiqa._tables import text_table
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 

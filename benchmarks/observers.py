@@ -17,7 +17,7 @@ from common import add_jpegtid_options, jpegtid, score_all, store
 from torch import Tensor
 
 import fmiqa
-from fmiqa.tables import text_table
+from fmiqa._tables import text_table
 
 
 def main() -> None:

@@ -24,9 +24,9 @@ from torch.utils.data import Dataset
 
 import fmiqa
 from fmiqa import FeatureExtractor, ScoreMatrix, SelectedFeatureIQM, pool_scores, presets
-from fmiqa.comparison import MapScorer
 from fmiqa.datasets import Sample
-from fmiqa.peers import peer_scores
+from fmiqa.evaluation.peers import peer_scores
+from fmiqa.scoring.scorer import MapScorer
 
 PEERS = ("SSIM", "MS-SSIM", "FSIM", "VIF", "GMSD")
 CHOSEN = "paper, chosen on TID2013-R"

@@ -18,8 +18,8 @@ from scaling import noise, random_scores
 
 import fmiqa
 from fmiqa import FeatureExtractor
-from fmiqa.distributed import is_first
-from fmiqa.parts import SampleSource
+from fmiqa._runtime.distributed import is_first
+from fmiqa.scoring.checkpoint import SampleSource
 
 
 def main() -> None:

@@ -27,8 +27,8 @@ from torch import Tensor
 
 import fmiqa
 from fmiqa import FeatureExtractor, FeatureMap
+from fmiqa._tables import text_table
 from fmiqa.datasets import Sample
-from fmiqa.tables import text_table
 
 STEPS = 4  # of a selection; the first is left out, it also prepares the data
 

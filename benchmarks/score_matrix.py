@@ -31,12 +31,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import fmiqa
 from fmiqa import FeatureExtractor
+from fmiqa._runtime.precision import strict_float32
+from fmiqa._tables import text_table
 from fmiqa.datasets import Demo, Sample
 from fmiqa.measures import Custom, Measure
-from fmiqa.parts import SampleSource
-from fmiqa.precision import strict_float32
-from fmiqa.scoring import reference_ids
-from fmiqa.tables import text_table
+from fmiqa.scoring.checkpoint import SampleSource
+from fmiqa.scoring.run import reference_ids
 
 TOLERANCE = 2e-5  # of float32 scores against float64
 TOLERANCE_FLOAT32 = 1e-3  # of packages that take E[x^2] - mu^2 in float32, of maps far from zero

@@ -25,10 +25,10 @@ from scipy.optimize import curve_fit
 
 import fmiqa
 from fmiqa import MapIndex, ScoreMatrix
-from fmiqa.fusing import fusing
+from fmiqa._runtime.compiled import fusing
+from fmiqa._tables import text_table
 from fmiqa.selection.criteria import Objective
-from fmiqa.selection.search import Candidates
-from fmiqa.tables import text_table
+from fmiqa.selection.engine import Candidates
 
 Array = NDArray[np.float64]
 

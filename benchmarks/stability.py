@@ -17,8 +17,8 @@ from common import store
 
 import fmiqa
 from fmiqa.selection.criteria import Objective
+from fmiqa.selection.engine import Candidates, climb
 from fmiqa.selection.forward import usable
-from fmiqa.selection.search import Candidates, climb
 from fmiqa.selection.splits import Split, counts_of, grouped_subsamples
 
 

@@ -17,8 +17,8 @@ import torch
 from common import mean_and_error, store
 
 import fmiqa
+from fmiqa._tables import text_table
 from fmiqa.selection import criteria
-from fmiqa.tables import text_table
 
 BOUNDS = (2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 40.0, None)
 

@@ -19,9 +19,9 @@ from torch.nn.functional import interpolate
 
 import fmiqa
 from fmiqa import FeatureExtractor, Viewing
+from fmiqa._tables import text_table
 from fmiqa.datasets import Sample
-from fmiqa.parts import SampleSource
-from fmiqa.tables import text_table
+from fmiqa.scoring.checkpoint import SampleSource
 
 
 class Resized:

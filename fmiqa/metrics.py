@@ -10,18 +10,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fmiqa.comparison import MapScorer, PreparedImages
+from fmiqa._io import load_tensors, save_tensors
+from fmiqa._runtime.precision import WideBuffers
 from fmiqa.correlation.logistic import LogisticFit
 from fmiqa.errors import FileFormatError, InputError
-from fmiqa.features import FeatureExtractor
-from fmiqa.io import load_tensors, save_tensors
+from fmiqa.features.extractor import FeatureExtractor
+from fmiqa.features.networks import NETWORKS
+from fmiqa.features.viewing import Viewing
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Custom, Measure
-from fmiqa.networks import NETWORKS
 from fmiqa.pooling import Pool, pool_scores
-from fmiqa.precision import WideBuffers
+from fmiqa.scoring.scorer import MapScorer, PreparedImages
 from fmiqa.selection.result import Selection
-from fmiqa.viewing import Viewing
 
 __all__ = ["AllFeatureIQM", "SelectedFeatureIQM"]
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from fmiqa.checks import check_tensor, is_positive, known_values
+from fmiqa._checks import check_tensor, is_positive, known_values
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from fmiqa.errors import InputError
-from fmiqa.features import FeatureExtractor
+from fmiqa.features.extractor import FeatureExtractor
+from fmiqa.features.networks import Stage
 from fmiqa.maps import FeatureMap
 from fmiqa.measures import SSIM, DeepSimSSIM, PyramidIntersection
 from fmiqa.metrics import AllFeatureIQM, SelectedFeatureIQM
-from fmiqa.networks import Stage
 from fmiqa.selection.result import Selection
 
 __all__ = ["amirshahi2016", "amirshahi2018", "deepsim", "paper"]

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fmiqa.comparison_table import Comparison
+from fmiqa._io import write_whole
+from fmiqa._plotting import load_matplotlib, new_figure
+from fmiqa._tables import html_table
 from fmiqa.errors import InputError
-from fmiqa.io import write_whole
-from fmiqa.plotting import load_matplotlib, new_figure
-from fmiqa.scores import ScoreMatrix
+from fmiqa.evaluation.comparison import Comparison
+from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection import Selection, Validation
-from fmiqa.tables import html_table
 from fmiqa.visualize.cards import STYLE, Cards, embedded
 from fmiqa.visualize.plots import (
     check_same_search,

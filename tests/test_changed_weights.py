@@ -29,9 +29,9 @@ from fmiqa import (
     scoring,
 )
 from fmiqa.datasets import Demo, ImageDataset, Record, Sample
+from fmiqa.features.checkpoints import fingerprint, shared_names
 from fmiqa.measures import Custom
-from fmiqa.scores import differing_computation
-from fmiqa.weights import fingerprint, shared_names
+from fmiqa.scoring.matrix import differing_computation
 
 MAPS = ["conv2:3", "conv1:5"]
 
@@ -190,7 +190,7 @@ def test_scoring_does_not_take_fingerprints(
     extractor: FeatureExtractor, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     iqm = SelectedFeatureIQM(extractor, MAPS)
-    monkeypatch.setattr("fmiqa.weights.fingerprint", None)
+    monkeypatch.setattr("fmiqa.features.checkpoints.fingerprint", None)
     iqm(images[0], iqm.prepare(images[1]))
 
 

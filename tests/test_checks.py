@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import fmiqa
 from fmiqa import FeatureExtractor, InputError, MapIndex, ScoreMatrix, SelectedFeatureIQM, measures, visualize
-from fmiqa.checks import check_picture, check_tensor, is_batched, is_count, is_number, is_positive, known_values
+from fmiqa._checks import check_picture, check_tensor, is_batched, is_count, is_number, is_positive, known_values
 from fmiqa.correlation.bootstrap import bootstrap
 from fmiqa.correlation.krasula import pair_analysis
 from fmiqa.correlation.significance import holm, meng_test, residual_f_test, williams_test, zou_interval

@@ -19,8 +19,8 @@ from fmiqa.correlation import fit_logistic, krocc, plcc, rmse, srocc
 from fmiqa.correlation.bootstrap import bootstrap
 from fmiqa.correlation.krasula import pair_analysis
 from fmiqa.correlation.significance import holm, meng_test, residual_f_test, williams_test, zou_interval
+from fmiqa.evaluation.peers import peer_scores
 from fmiqa.measures import Piq
-from fmiqa.peers import peer_scores
 from fmiqa.selection import (
     grouped_folds,
     held_out,
@@ -30,8 +30,8 @@ from fmiqa.selection import (
     weighted_select,
 )
 from fmiqa.visualize import ConditionalSampler, MarginalSampler, maximize_activation, prediction_difference
-from fmiqa.visualize.dissection import dissect
-from fmiqa.visualize.planted import PlantedConcepts
+from fmiqa.visualize.dissection.planted import PlantedConcepts
+from fmiqa.visualize.dissection.run import dissect
 
 MAPS = ["conv1:3", "conv1:9", "conv2:5"]
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from fmiqa import AllFeatureIQM, FeatureExtractor, SelectedFeatureIQM, Viewing, score_matrix
-from fmiqa.comparison import MapScorer
 from fmiqa.datasets import Demo
 from fmiqa.measures import GMS, SSIM, Custom, Piq, PyramidIntersection, get_measure
-from fmiqa.tiling import Tiling
+from fmiqa.scoring.scorer import MapScorer
+from fmiqa.scoring.tiling import Tiling
 
 HALF = [torch.float16, torch.bfloat16]
 # Relative errors of float16 are 2^-11, of bfloat16 2^-8. They come in at the image, the weights and the map itself.

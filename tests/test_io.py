@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from fmiqa import FileFormatError, InputError
-from fmiqa.io import (
+from fmiqa._io import (
     check_output,
     check_output_folder,
     is_special,
@@ -306,7 +306,7 @@ def test_a_full_disk_is_named_with_the_file(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no /dev/fd here")
 def test_an_open_file_is_written_to_where_it_stands(tmp_path: Path) -> None:
     code = """
-from fmiqa.io import write_whole
+from fmiqa._io import write_whole
 print("before")
 write_whole("/dev/stdout", b"result\\n")
 write_whole("/dev/fd/1", b"again\\n")

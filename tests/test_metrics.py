@@ -28,8 +28,8 @@ from fmiqa import (
     pool_scores,
     score_matrix,
 )
+from fmiqa._io import save_tensors
 from fmiqa.datasets import Sample, read_image
-from fmiqa.io import save_tensors
 from fmiqa.measures import Custom
 
 CHOSEN = ["conv2:17", "conv1:5", "conv3:100", "conv1:0"]
@@ -255,7 +255,7 @@ def test_one_file_suffices(
     metric = make(extractor)
     metric.save(tmp_path / "metric.safetensors")
     # Elsewhere there are no weights, and no net to fetch them from.
-    monkeypatch.setattr("fmiqa.features.download", None)
+    monkeypatch.setattr("fmiqa.features.extractor.download", None)
     if model is not None:
         with pytest.raises(FileFormatError, match=r"network of your own \(Own\).*load\(path, model=...\)"):
             SelectedFeatureIQM.load(tmp_path / "metric.safetensors")

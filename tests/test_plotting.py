@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fmiqa import InputError
-from fmiqa.plotting import axes, check_picture, new_figure, save_figure
+from fmiqa._plotting import axes, check_picture, new_figure, save_figure
 
 pytest.importorskip("matplotlib")
 
@@ -37,7 +37,7 @@ def run(code: str, backend: str, folder: Path) -> str:
 def test_a_backend_that_is_not_there_does_not_matter(backend: str, tmp_path: Path) -> None:
     code = """
 import os, sys
-from fmiqa.plotting import axes, check_picture, new_figure, save_figure
+from fmiqa._plotting import axes, check_picture, new_figure, save_figure
 check_picture("a.png")
 figure = new_figure(2, 1)
 figure.subplots().plot([1, 2])
@@ -56,7 +56,7 @@ print(os.environ["MPLBACKEND"])
 
 def test_a_working_backend_of_the_user_is_kept(tmp_path: Path) -> None:
     code = """
-from fmiqa.plotting import axes, new_figure
+from fmiqa._plotting import axes, new_figure
 new_figure(1, 1)
 import matplotlib
 ax = axes(None)
@@ -98,7 +98,7 @@ def test_pictures_are_written_in_the_format_of_their_name(name: str, tmp_path: P
 
 def test_a_device_without_an_ending_gets_png(monkeypatch: pytest.MonkeyPatch) -> None:
     written = {}
-    monkeypatch.setattr("fmiqa.plotting.write_whole", lambda path, content: written.update({path: content}))
+    monkeypatch.setattr("fmiqa._plotting.write_whole", lambda path, content: written.update({path: content}))
     check_picture(os.devnull)
     save_figure(new_figure(1, 1), os.devnull)
     with Image.open(io.BytesIO(written[os.devnull])) as picture:

@@ -14,8 +14,8 @@ from torch import Tensor
 import fmiqa
 from fmiqa import SSIM, FeatureExtractor, InputError, SelectedFeatureIQM, presets
 from fmiqa.datasets import read_image
+from fmiqa.features.networks import Stage
 from fmiqa.measures import DeepSimSSIM
-from fmiqa.networks import Stage
 
 CHOSEN = ["conv2:17", "conv1:5", "conv3:100"]
 MAKE: dict[str, tuple[Stage, Callable[[FeatureExtractor], SelectedFeatureIQM]]] = {

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from fmiqa import FeatureExtractor, MapIndex, ScoreMatrix, forward_select, permutation_null, score_matrix
+from fmiqa._progress import progress_bar
 from fmiqa.datasets import Demo
-from fmiqa.progress import progress_bar
 from fmiqa.selection import grouped_folds, held_out
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune, spectral_norm
 
 from fmiqa import AllFeatureIQM, FeatureExtractor, SelectedFeatureIQM, WeightsError, score_matrix
+from fmiqa._io import load_tensors, save_tensors
 from fmiqa.datasets import Demo
-from fmiqa.io import load_tensors, save_tensors
 
 
 class Shared(nn.Module):

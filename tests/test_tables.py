@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from fmiqa.tables import html_table, markdown_table, text_table
+from fmiqa._tables import html_table, markdown_table, text_table
 
 ROWS = [("metric", "PLCC"), ("<b>ssim</b>", "0.9"), ("a|b & c", "-0.25 [-0.3, -0.2]")]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from fmiqa._runtime.distributed import alone, from_first, is_first, launched
 from fmiqa.cli import (
     datasets,
     demo,
@@ -27,7 +28,6 @@ from fmiqa.cli import (
 )
 from fmiqa.cli.output import ReaderGoneError, explained, flush_output, say, usable_streams
 from fmiqa.cli.outputs import check_outputs
-from fmiqa.distributed import alone, from_first, is_first, launched
 from fmiqa.errors import FmiqaError
 
 __all__ = ["main"]

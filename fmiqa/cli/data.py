@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Iterable
 
 from fmiqa import datasets
+from fmiqa._io import printable
 from fmiqa.datasets import CATALOGUE, IQADataset
-from fmiqa.io import printable
 
 __all__ = ["add_data_options", "check_data_options", "data_set"]
 

@@ -8,11 +8,11 @@ from collections import Counter
 from dataclasses import fields
 from typing import Any
 
+from fmiqa._tables import text_table
 from fmiqa.cli import options
 from fmiqa.cli.output import add_output_options, print_result, wants_progress
 from fmiqa.datasets import CATALOGUE, CatalogueEntry, ImageDataset
 from fmiqa.errors import DatasetError
-from fmiqa.tables import text_table
 
 _EXAMPLES = """\
 examples:

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from fmiqa._io import check_output
+from fmiqa._plotting import load_matplotlib
 from fmiqa.cli import options
 from fmiqa.cli.evaluate import agreement_table
 from fmiqa.cli.figures import save_selection_figure
@@ -20,13 +22,11 @@ from fmiqa.cli.outputs import OutputFolder
 from fmiqa.cli.results import Agreement, agreement, judging
 from fmiqa.datasets import Demo
 from fmiqa.errors import InputError
-from fmiqa.features import FeatureExtractor
-from fmiqa.io import check_output
+from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.maps import MapIndex
 from fmiqa.metrics import SelectedFeatureIQM
-from fmiqa.plotting import load_matplotlib
-from fmiqa.scores import ScoreMatrix
-from fmiqa.scoring import score_matrix
+from fmiqa.scoring.matrix import ScoreMatrix
+from fmiqa.scoring.run import score_matrix
 from fmiqa.selection import Selection, forward_select
 
 _EXAMPLE = """\

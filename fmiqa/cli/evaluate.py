@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from torch import Tensor
 
+from fmiqa._tables import text_table
 from fmiqa.cli import options
 from fmiqa.cli.data import add_data_options, check_data_options, data_set
 from fmiqa.cli.output import add_output_options, figure4, print_result, wants_progress
@@ -23,16 +24,15 @@ from fmiqa.cli.results import (
     load_scores,
     recorded_extractors,
 )
-from fmiqa.comparing import compare
 from fmiqa.correlation import Form
 from fmiqa.datasets import IQADataset
+from fmiqa.evaluation.compare import compare
+from fmiqa.evaluation.peers import PEERS, check_peers, peer_scores
 from fmiqa.measures import get_measure
 from fmiqa.metrics import SelectedFeatureIQM
-from fmiqa.peers import PEERS, check_peers, peer_scores
 from fmiqa.pooling import pool_scores
-from fmiqa.scores import ScoreMatrix, sources_of
+from fmiqa.scoring.matrix import ScoreMatrix, sources_of
 from fmiqa.selection import Selection
-from fmiqa.tables import text_table
 
 _EXAMPLES = """\
 examples:

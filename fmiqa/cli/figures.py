@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from fmiqa._plotting import ORANGE, new_figure, save_figure
 from fmiqa.cli.results import agreement, judging
-from fmiqa.plotting import ORANGE, new_figure, save_figure
-from fmiqa.scores import ScoreMatrix
+from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection import Selection, Validation
 from fmiqa.visualize.plots import plot_agreement, plot_weights
 

@@ -11,8 +11,8 @@ from fmiqa.cli.data import add_data_options, check_data_options, data_set
 from fmiqa.cli.output import add_output_options, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFile
 from fmiqa.errors import InputError
+from fmiqa.features.viewing import Viewing
 from fmiqa.measures import MEASURES, Measure, get_measure
-from fmiqa.viewing import Viewing
 
 _EXAMPLES = """\
 examples:

@@ -12,14 +12,14 @@ from typing import Any, get_args
 
 import torch
 
+from fmiqa._io import printable
 from fmiqa.datasets import IQADataset
 from fmiqa.errors import InputError
-from fmiqa.features import FeatureExtractor
-from fmiqa.io import printable
-from fmiqa.networks import NETWORKS, Stage
-from fmiqa.scores import ScoreMatrix
-from fmiqa.scoring import score_matrix
-from fmiqa.viewing import Viewing
+from fmiqa.features.extractor import FeatureExtractor
+from fmiqa.features.networks import NETWORKS, Stage
+from fmiqa.features.viewing import Viewing
+from fmiqa.scoring.matrix import ScoreMatrix
+from fmiqa.scoring.run import score_matrix
 
 __all__ = [
     "add_computing_options",

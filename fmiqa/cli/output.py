@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
-from fmiqa.distributed import is_first
+from fmiqa._runtime.distributed import is_first
 from fmiqa.errors import FmiqaError
 
 __all__ = [

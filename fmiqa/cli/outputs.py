@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fmiqa._io import check_output, check_output_folder, is_special
+from fmiqa._plotting import check_picture
 from fmiqa.errors import InputError
-from fmiqa.io import check_output, check_output_folder, is_special
-from fmiqa.plotting import check_picture
 
 __all__ = ["OutputFile", "OutputFolder", "OutputPicture", "check_outputs"]
 

@@ -7,16 +7,16 @@ import shutil
 from functools import partial
 from typing import Any
 
+from fmiqa._io import check_output_folder, is_special
+from fmiqa._plotting import load_matplotlib
 from fmiqa.cli import options
 from fmiqa.cli.data import add_data_options, check_data_options, data_set
 from fmiqa.cli.output import Written, add_output_options, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFile
 from fmiqa.cli.results import check_same_computation, load_scores, recorded_extractors
-from fmiqa.comparing import compare
 from fmiqa.errors import InputError
-from fmiqa.io import check_output_folder, is_special
-from fmiqa.peers import PEERS, check_peers, peer_scores
-from fmiqa.plotting import load_matplotlib
+from fmiqa.evaluation.compare import compare
+from fmiqa.evaluation.peers import PEERS, check_peers, peer_scores
 from fmiqa.selection import Selection, Validation
 
 _EXAMPLES = """\

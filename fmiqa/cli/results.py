@@ -11,16 +11,16 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from fmiqa._io import printable
 from fmiqa.cli.options import check_weights_options, extractor_of, named_file, weights_given
 from fmiqa.correlation import Form, fit_logistic, krocc, plcc, srocc
 from fmiqa.errors import InputError, WeightsError
-from fmiqa.features import FeatureExtractor
-from fmiqa.io import printable
+from fmiqa.features.extractor import FeatureExtractor
+from fmiqa.features.viewing import Viewing
 from fmiqa.maps import MapIndex
 from fmiqa.metrics import SelectedFeatureIQM
-from fmiqa.scores import ScoreMatrix, differing_computation, sources_of
+from fmiqa.scoring.matrix import ScoreMatrix, differing_computation, sources_of
 from fmiqa.selection import Selection
-from fmiqa.viewing import Viewing
 
 __all__ = [
     "Agreement",

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fmiqa._progress import progress_bar
 from fmiqa.cli import options
 from fmiqa.cli.output import add_output_options, print_result, show, wants_progress
 from fmiqa.cli.results import recorded_extractors
@@ -18,7 +19,6 @@ from fmiqa.datasets.folders import file_key
 from fmiqa.datasets.table import Row, read_rows
 from fmiqa.errors import DatasetError, InputError
 from fmiqa.metrics import SelectedFeatureIQM
-from fmiqa.progress import progress_bar
 from fmiqa.selection import Selection
 
 _EXAMPLES = """\

@@ -19,7 +19,7 @@ from fmiqa.selection import (
     forward_select,
     weighted_select,
 )
-from fmiqa.selection.weighted import Rule
+from fmiqa.selection.lasso import Rule
 
 __all__ = ["SEARCHES", "SEARCH_OPTIONS", "add_search_options", "given_options", "parameters_of"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from fmiqa._runtime.distributed import is_first
 from fmiqa.cli import options
 from fmiqa.cli.figures import save_selection_figure
 from fmiqa.cli.output import Written, add_output_options, figure4, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFile, OutputPicture
 from fmiqa.cli.results import load_scores, recorded_extractors
 from fmiqa.cli.searches import SEARCH_OPTIONS, SEARCHES, add_search_options, given_options, parameters_of
-from fmiqa.distributed import is_first
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.selection import Selection
 

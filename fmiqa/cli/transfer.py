@@ -7,15 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+from fmiqa._io import printable
+from fmiqa._plotting import new_figure, save_figure
+from fmiqa._runtime.distributed import is_first
 from fmiqa.cli import options
 from fmiqa.cli.output import Written, add_output_options, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFile, OutputPicture
-from fmiqa.distributed import is_first
-from fmiqa.io import printable
-from fmiqa.plotting import new_figure, save_figure
+from fmiqa.evaluation import cross_dataset
 from fmiqa.pooling import Pool
-from fmiqa.reproduction import cross_dataset
-from fmiqa.scores import ScoreMatrix
+from fmiqa.scoring.matrix import ScoreMatrix
 
 _EXAMPLES = """\
 examples:

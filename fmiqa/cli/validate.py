@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fmiqa._io import save_json
+from fmiqa._runtime.distributed import is_first
+from fmiqa._tables import text_table
 from fmiqa.cli import options
 from fmiqa.cli.figures import save_validation_figure
 from fmiqa.cli.output import Written, add_output_options, figure4, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFile, OutputPicture
 from fmiqa.cli.results import load_scores
 from fmiqa.cli.searches import SEARCH_OPTIONS, SEARCHES, add_search_options, given_options, parameters_of
-from fmiqa.distributed import is_first
-from fmiqa.io import save_json
-from fmiqa.scores import ScoreMatrix
+from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection import (
     HeldOut,
     StabilitySelection,
@@ -31,7 +32,6 @@ from fmiqa.selection import (
     stability_selection,
 )
 from fmiqa.selection.validation import groups_of
-from fmiqa.tables import text_table
 
 _EXAMPLES = """\
 examples:

@@ -10,19 +10,19 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from fmiqa._io import check_output, printable
+from fmiqa._plotting import save_figure
+from fmiqa._tables import text_table
 from fmiqa.cli import options
 from fmiqa.cli.output import Written, add_output_options, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFolder, OutputPicture
 from fmiqa.cli.results import recorded_extractors
 from fmiqa.datasets import read_image
 from fmiqa.errors import InputError
-from fmiqa.features import FeatureExtractor
-from fmiqa.io import check_output, printable
+from fmiqa.features.extractor import FeatureExtractor
+from fmiqa.features.viewing import Viewing
 from fmiqa.maps import FeatureMap, MapIndex
-from fmiqa.plotting import save_figure
 from fmiqa.selection import Selection
-from fmiqa.tables import text_table
-from fmiqa.viewing import Viewing
 
 _EXAMPLES = """\
 examples:

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fmiqa.checks import check_tensor, is_count
+from fmiqa._checks import check_tensor, is_count
 from fmiqa.correlation.coefficients import krocc, plcc, rmse, srocc
 from fmiqa.correlation.logistic import Form
 from fmiqa.correlation.significance import Interval, check_level

@@ -20,8 +20,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fmiqa._runtime.compiled import Fused
 from fmiqa.correlation.portions import by_portions
-from fmiqa.fusing import Fused
 
 __all__ = ["Curves", "Kind", "Problems", "best_curves", "linear_part", "tied_slope", "weighted_pearson"]
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fmiqa.checks import check_tensor
+from fmiqa._checks import check_tensor
 from fmiqa.correlation.pairs import computing_dtype
 from fmiqa.correlation.significance import normal_quantile
 from fmiqa.errors import InputError

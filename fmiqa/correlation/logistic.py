@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import torch
 from torch import Tensor
 
-from fmiqa.checks import check_tensor, is_number
+from fmiqa._checks import check_tensor, is_number
 from fmiqa.correlation.curves import Curves, Kind, Problems, best_curves, linear_part, tied_slope
 from fmiqa.correlation.pairs import pair
 from fmiqa.errors import InputError

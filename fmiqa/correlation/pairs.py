@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fmiqa.checks import check_tensor, is_batched, is_traced
+from fmiqa._checks import check_tensor, is_batched, is_traced
 from fmiqa.errors import InputError
 
 __all__ = ["Pairs", "computing_dtype", "pair", "result_dtype"]

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from fmiqa.fusing import is_fusing
+from fmiqa._runtime.compiled import is_fusing
 
 __all__ = ["by_portions", "rows_at_once"]
 

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fmiqa.checks import check_tensor, is_positive, scalar_or_tensor
+from fmiqa._checks import check_tensor, is_positive, scalar_or_tensor
 from fmiqa.errors import InputError
 
 __all__ = [

@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data._utils.collate import default_collate_fn_map  # the way that torch documents for own types
 
-from fmiqa.checks import check_tensor, is_number
+from fmiqa._checks import check_tensor, is_number
+from fmiqa._progress import progress_bar
 from fmiqa.datasets.folders import file_key
 from fmiqa.datasets.images import image_size, read_image
 from fmiqa.errors import DatasetError, InputError
-from fmiqa.progress import progress_bar
 
 __all__ = ["Batch", "IQADataset", "ImageDataset", "Record", "Sample", "check_data", "checked_sample", "collate"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
+from fmiqa._io import printable
 from fmiqa.datasets.base import ImageDataset, Record
 from fmiqa.datasets.folders import file_key
 from fmiqa.datasets.table import Row, deviation, finite, read_rows, whole_number
-from fmiqa.io import printable
 
 __all__ = ["CSVDataset"]
 

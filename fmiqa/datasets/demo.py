@@ -153,7 +153,7 @@ class Demo(IQADataset):
     def _simulated_quality(self) -> Tensor:
         """(N,) float64, the mean SSIM over the planted maps."""
         # Here, not above: the numerics are only needed where a demo is made.
-        from fmiqa.features import FeatureExtractor
+        from fmiqa.features.extractor import FeatureExtractor
         from fmiqa.measures import SSIM
 
         with warnings.catch_warnings():

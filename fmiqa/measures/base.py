@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from fmiqa.checks import check_tensor, is_positive, is_recording
+from fmiqa._checks import check_tensor, is_positive, is_recording
+from fmiqa._runtime.precision import at_least_float32
 from fmiqa.errors import InputError
-from fmiqa.precision import at_least_float32
 
 __all__ = [
     "DataRange",

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from fmiqa.checks import is_batched, is_recording
+from fmiqa._checks import is_batched, is_recording
+from fmiqa._runtime.precision import strict_float32
 from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, MapMeasure, Sides
 from fmiqa.measures.histogram import to_unit
-from fmiqa.precision import strict_float32
 
 __all__ = ["Piq"]
 

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from fmiqa.checks import is_number
+from fmiqa._checks import is_number
+from fmiqa._runtime.precision import at_least_float32
 from fmiqa.errors import InputError
+from fmiqa.features.checkpoints import fingerprint
 from fmiqa.measures.base import check_maps, check_pair
-from fmiqa.precision import at_least_float32
-from fmiqa.weights import fingerprint
 
 __all__ = ["Custom"]
 

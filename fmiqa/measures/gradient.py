@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fmiqa.checks import is_positive
+from fmiqa._checks import is_positive
+from fmiqa._runtime.precision import at_least_float32
 from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, MapMeasure, Sides
-from fmiqa.precision import at_least_float32
 
 __all__ = ["GMS", "GMSD"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmiqa.checks import is_positive
+from fmiqa._checks import is_positive
 from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, MapMeasure, Sides
 from fmiqa.measures.ssim import _blur, _flat_level

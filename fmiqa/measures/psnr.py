@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fmiqa.checks import is_positive
+from fmiqa._checks import is_positive
 from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, MapMeasure, Sides
 

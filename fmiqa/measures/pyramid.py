@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fmiqa._runtime.precision import at_least_float32
 from fmiqa.errors import InputError
 from fmiqa.measures.base import check_maps, check_pair, check_prepared
-from fmiqa.precision import at_least_float32
 
 __all__ = ["PyramidIntersection"]
 

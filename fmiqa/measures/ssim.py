@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmiqa.checks import is_positive, is_recording
+from fmiqa._checks import is_positive, is_recording
+from fmiqa._runtime.compiled import Fused, is_fusing
+from fmiqa._runtime.precision import at_least_float32, strict_float32
 from fmiqa.errors import InputError
-from fmiqa.fusing import Fused, is_fusing
 from fmiqa.measures.base import DataRange, check_data_range, check_maps, check_pair, check_prepared, limit_of
-from fmiqa.precision import at_least_float32, strict_float32
 
 __all__ = ["SSIM", "PreparedReference"]
 

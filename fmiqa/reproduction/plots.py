@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fmiqa._plotting import BLUE, GREY, ORANGE, axes, new_figure, whole_numbers
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
-from fmiqa.plotting import BLUE, GREY, ORANGE, axes, new_figure, whole_numbers
 from fmiqa.reproduction.result import Reproduction, Row, mean_and_error
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fmiqa._io import load_json, save_json, write_whole
+from fmiqa._plotting import save_figure
+from fmiqa._tables import html_table, markdown_table, text_table
 from fmiqa.datasets import CATALOGUE
 from fmiqa.errors import FileFormatError, FmiqaError
-from fmiqa.io import load_json, save_json, write_whole
 from fmiqa.maps import MapIndex
-from fmiqa.plotting import save_figure
 from fmiqa.reproduction.published import ALL_MAPS, Published
-from fmiqa.tables import html_table, markdown_table, text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

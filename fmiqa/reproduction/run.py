@@ -10,24 +10,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fmiqa.comparison import MapScorer
+from fmiqa._io import check_output
+from fmiqa._plotting import load_matplotlib
+from fmiqa._runtime.distributed import from_first
 from fmiqa.correlation import plcc, srocc
 from fmiqa.datasets import CATALOGUE, IQADataset
-from fmiqa.distributed import from_first
 from fmiqa.errors import InputError
-from fmiqa.features import FeatureExtractor
-from fmiqa.io import check_output
+from fmiqa.features.checkpoints import StateDict
+from fmiqa.features.extractor import FeatureExtractor
+from fmiqa.features.networks import Stage
 from fmiqa.measures import Measure
-from fmiqa.networks import Stage
-from fmiqa.parts import Kept
-from fmiqa.plotting import load_matplotlib
 from fmiqa.pooling import Pool
 from fmiqa.reproduction.published import PUBLISHED, TABLES
 from fmiqa.reproduction.result import Measured, Reproduction, Row, files_of
-from fmiqa.scores import ScoreMatrix
-from fmiqa.scoring import score_matrix
+from fmiqa.scoring.checkpoint import Kept
+from fmiqa.scoring.matrix import ScoreMatrix
+from fmiqa.scoring.run import score_matrix
+from fmiqa.scoring.scorer import MapScorer
 from fmiqa.selection import Selection, Validation, cross_validate, forward_select, grouped_folds
-from fmiqa.weights import StateDict
 
 __all__ = ["reproduce"]
 

@@ -1,15 +1,15 @@
 """Choosing feature maps, and finding out what a choice is worth."""
 
-from fmiqa.selection.beyond import backward_eliminate, beam_select, floating_select
 from fmiqa.selection.criteria import Criterion
 from fmiqa.selection.forward import Direction, forward_select
+from fmiqa.selection.lasso import weighted_select
+from fmiqa.selection.null import PermutationNull, StabilitySelection, permutation_null, stability_selection
 from fmiqa.selection.observers import ObserverStudy, observer_study
-from fmiqa.selection.resampling import PermutationNull, StabilitySelection, permutation_null, stability_selection
 from fmiqa.selection.result import Selection, Step
+from fmiqa.selection.searches import backward_eliminate, beam_select, floating_select
 from fmiqa.selection.splits import Split, grouped_folds, grouped_subsamples
 from fmiqa.selection.stability import Stability, stability
 from fmiqa.selection.validation import HeldOut, Validation, cross_validate, held_out
-from fmiqa.selection.weighted import weighted_select
 
 __all__ = [
     "Criterion",

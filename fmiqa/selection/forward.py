@@ -8,17 +8,17 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from fmiqa.checks import check_tensor, is_count, is_number
+from fmiqa._checks import check_tensor, is_count, is_number
+from fmiqa._progress import progress_bar
 from fmiqa.correlation import Form, fit_logistic
 from fmiqa.correlation.curves import weighted_pearson
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.pooling import Pool, check_pool
-from fmiqa.progress import progress_bar
-from fmiqa.scores import ScoreMatrix
+from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection.criteria import Criterion, Objective
+from fmiqa.selection.engine import Best, Candidates, climb
 from fmiqa.selection.result import Selection, Step
-from fmiqa.selection.search import Best, Candidates, climb
 
 _COLUMNS = 256  # maps whose agreement with the targets is looked at together
 

@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from fmiqa.checks import check_tensor
+from fmiqa._checks import check_tensor
+from fmiqa._io import load_json, save_json
+from fmiqa._plotting import axes
+from fmiqa._tables import html_table, text_table
 from fmiqa.correlation import Form, plcc, srocc
 from fmiqa.errors import FileFormatError, FmiqaError, InputError
-from fmiqa.io import load_json, save_json
 from fmiqa.maps import MapIndex
-from fmiqa.plotting import axes
 from fmiqa.pooling import Pool
-from fmiqa.scores import ScoreMatrix
+from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection.criteria import Criterion, Objective
+from fmiqa.selection.engine import Candidates, Path, climb
 from fmiqa.selection.forward import Direction, read_scores, usable
-from fmiqa.selection.search import Candidates, Path, climb
 from fmiqa.selection.splits import Split, grouped_folds
 from fmiqa.selection.stability import Stability, selection_frequency, stability
 from fmiqa.selection.validation import groups_of
-from fmiqa.tables import html_table, text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fmiqa._io import load_json, save_json
+from fmiqa._plotting import BLUE, axes, whole_numbers
+from fmiqa._tables import html_table, text_table
 from fmiqa.correlation import LogisticFit
 from fmiqa.errors import FileFormatError, FmiqaError
-from fmiqa.io import load_json, save_json
 from fmiqa.maps import FeatureMap, MapIndex
-from fmiqa.plotting import BLUE, axes, whole_numbers
 from fmiqa.pooling import Pool, pool_scores
-from fmiqa.scores import ScoreMatrix
-from fmiqa.tables import html_table, text_table
+from fmiqa.scoring.matrix import ScoreMatrix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

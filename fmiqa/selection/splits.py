@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fmiqa.checks import is_count
+from fmiqa._checks import is_count
 from fmiqa.correlation.bootstrap import group_names, group_numbers
 from fmiqa.errors import InputError
 
-__all__ = ["Split", "counts_of", "grouped_folds", "grouped_subsamples"]
+__all__ = ["Split", "counts_of", "grouped_folds", "grouped_subsamples", "mean_and_error"]
 
 
 class Split(NamedTuple):
@@ -95,3 +95,20 @@ def grouped_subsamples(
 def counts_of(rows: Sequence[Tensor], images: int) -> Tensor:
     """(B, N) how often each image counts, from row numbers that may repeat."""
     return torch.stack([torch.bincount(r.cpu(), minlength=images) for r in rows]).double()
+
+
+def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over folds and its standard error; folds share training images, so the error is a little too small.
+
+    Args:
+        values: (F, ...) a figure for each of F folds.
+
+    Returns:
+        Two tensors (...); the error is NaN for a single fold.
+
+    Example:
+        >>> mean_and_error(torch.tensor([0.8, 0.9, 1.0]))
+        (tensor(0.9000), tensor(0.0577))
+    """
+    spread = values.std(0) if len(values) > 1 else torch.full_like(values[0], torch.nan)
+    return values.mean(0), spread / len(values) ** 0.5

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from fmiqa._io import load_json, save_json
+from fmiqa._plotting import BLUE, GREEN, GREY, ORANGE, axes, whole_numbers
+from fmiqa._progress import progress_bar
+from fmiqa._tables import html_table, text_table
 from fmiqa.correlation import Form, plcc, srocc
 from fmiqa.correlation.bootstrap import group_names
 from fmiqa.errors import FileFormatError, FmiqaError, InputError
-from fmiqa.io import load_json, save_json
 from fmiqa.maps import MapIndex
-from fmiqa.plotting import BLUE, GREEN, GREY, ORANGE, axes, whole_numbers
 from fmiqa.pooling import Pool
-from fmiqa.progress import progress_bar
-from fmiqa.scores import ScoreMatrix
+from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection.criteria import Criterion, Objective
+from fmiqa.selection.engine import Candidates, climb
 from fmiqa.selection.forward import Direction, read_scores, usable
 from fmiqa.selection.result import Selection
-from fmiqa.selection.search import Candidates, climb
 from fmiqa.selection.splits import Split, counts_of, grouped_folds
-from fmiqa.tables import html_table, text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

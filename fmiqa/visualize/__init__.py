@@ -1,12 +1,13 @@
 """See what feature maps look at: prediction difference, activation maximisation, dissection, exemplars, plots."""
 
 from fmiqa.visualize.activation_maximization import MaximalImages, maximize_activation
-from fmiqa.visualize.broden import Broden
 from fmiqa.visualize.cards import Cards, MapCard, map_cards
-from fmiqa.visualize.concepts import Concept, ConceptImage, ConceptSource
 from fmiqa.visualize.difference import PAPER, PredictionDifference, prediction_difference
-from fmiqa.visualize.dissected import Dissection
-from fmiqa.visualize.dissection import dissect
+from fmiqa.visualize.dissection.broden import Broden
+from fmiqa.visualize.dissection.concepts import Concept, ConceptImage, ConceptSource
+from fmiqa.visualize.dissection.planted import PlantedConcepts
+from fmiqa.visualize.dissection.result import Dissection
+from fmiqa.visualize.dissection.run import dissect
 from fmiqa.visualize.drawing import outlined, overlay_loss, overlay_relevance, picture_grid
 from fmiqa.visualize.exemplars import (
     Exemplar,
@@ -18,7 +19,6 @@ from fmiqa.visualize.exemplars import (
     reference_images,
 )
 from fmiqa.visualize.patches import ConditionalSampler, MarginalSampler
-from fmiqa.visualize.planted import PlantedConcepts
 from fmiqa.visualize.plots import (
     plot_agreement,
     plot_correlation,

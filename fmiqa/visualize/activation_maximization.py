@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fmiqa._io import load_tensors, save_tensors
+from fmiqa._progress import progress_bar
+from fmiqa._runtime.precision import strict_float32
 from fmiqa.errors import FileFormatError, InputError
-from fmiqa.features import FeatureExtractor, check_extractor, run_node
-from fmiqa.io import load_tensors, save_tensors
+from fmiqa.features.extractor import FeatureExtractor, check_extractor, run_node
 from fmiqa.maps import FeatureMap, MapIndex
-from fmiqa.precision import strict_float32
-from fmiqa.progress import progress_bar
 
 __all__ = ["MaximalImages", "Method", "maximize_activation"]
 

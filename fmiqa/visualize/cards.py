@@ -14,16 +14,17 @@ import torch
 from torch import Tensor
 
 from fmiqa.errors import InputError
-from fmiqa.features import FeatureExtractor
+from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import SSIM, Measure, get_measure
-from fmiqa.parts import Kept, SampleSource
+from fmiqa.scoring.checkpoint import Kept, SampleSource
 from fmiqa.selection import Selection
 from fmiqa.visualize.activation_maximization import MaximalImages, maximize_activation
-from fmiqa.visualize.concepts import ConceptSource
 from fmiqa.visualize.difference import prediction_difference
-from fmiqa.visualize.dissected import BestConcept, Dissection
-from fmiqa.visualize.dissection import dissect
+from fmiqa.visualize.dissection.concepts import ConceptSource
+from fmiqa.visualize.dissection.planted import PlantedConcepts
+from fmiqa.visualize.dissection.result import BestConcept, Dissection
+from fmiqa.visualize.dissection.run import dissect
 from fmiqa.visualize.drawing import overlay_loss, overlay_relevance
 from fmiqa.visualize.exemplars import (
     Exemplar,
@@ -35,7 +36,6 @@ from fmiqa.visualize.exemplars import (
     reference_images,
 )
 from fmiqa.visualize.patches import ConditionalSampler
-from fmiqa.visualize.planted import PlantedConcepts
 
 __all__ = ["STYLE", "Cards", "MapCard", "Picture", "embedded", "map_cards"]
 

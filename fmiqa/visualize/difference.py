@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmiqa.checks import check_picture
+from fmiqa._checks import check_picture
+from fmiqa._io import check_output, is_special, load_tensors, save_tensors
+from fmiqa._progress import progress_bar
 from fmiqa.errors import FileFormatError, InputError
-from fmiqa.features import FeatureExtractor, check_extractor
-from fmiqa.io import check_output, is_special, load_tensors, save_tensors
+from fmiqa.features.extractor import FeatureExtractor, check_extractor
 from fmiqa.maps import FeatureMap, MapIndex
-from fmiqa.parts import refuse_other
-from fmiqa.progress import progress_bar
+from fmiqa.scoring.checkpoint import refuse_other
 from fmiqa.visualize.patches import PatchSampler
 from fmiqa.visualize.replay import Replay
 

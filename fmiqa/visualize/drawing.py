@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmiqa.checks import check_picture, check_tensor
+from fmiqa._checks import check_picture, check_tensor
+from fmiqa._plotting import new_figure
 from fmiqa.errors import InputError
-from fmiqa.plotting import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from fmiqa.errors import InputError
-from fmiqa.features import FeatureExtractor
+from fmiqa.features.extractor import FeatureExtractor
+from fmiqa.features.receptive_field import Reach, reaches
 from fmiqa.maps import MapIndex
-from fmiqa.tiling import Reach, reaches
 
 __all__ = ["enlarged", "seen_by"]
 

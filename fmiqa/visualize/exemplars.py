@@ -9,17 +9,17 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from fmiqa.checks import check_picture
-from fmiqa.comparison import MapScorer
+from fmiqa._checks import check_picture
+from fmiqa._progress import progress_bar
+from fmiqa._runtime.precision import strict_float32
 from fmiqa.errors import InputError
-from fmiqa.features import FeatureExtractor, check_extractor
+from fmiqa.features.extractor import FeatureExtractor, check_extractor
+from fmiqa.features.receptive_field import Reach, reaches
+from fmiqa.features.viewing import Viewing
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import SSIM
-from fmiqa.precision import strict_float32
-from fmiqa.progress import progress_bar
-from fmiqa.scoring import reference_ids
-from fmiqa.tiling import Reach, reaches
-from fmiqa.viewing import Viewing
+from fmiqa.scoring.run import reference_ids
+from fmiqa.scoring.scorer import MapScorer
 from fmiqa.visualize.enlarging import enlarged
 
 __all__ = ["Exemplar", "as_seen", "exemplars", "local_quality", "mean_activations", "native", "reference_images"]

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fmiqa.checks import check_picture
+from fmiqa._checks import check_picture
 from fmiqa.errors import InputError
 
 __all__ = ["ConditionalSampler", "MarginalSampler", "PatchSampler"]

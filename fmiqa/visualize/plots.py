@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fmiqa.checks import check_tensor
+from fmiqa._checks import check_tensor
+from fmiqa._plotting import BLUE, GREEN, GREY, ORANGE, SKY, axes
 from fmiqa.correlation import fit_logistic
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap, MapIndex
-from fmiqa.plotting import BLUE, GREEN, GREY, ORANGE, SKY, axes
-from fmiqa.scores import ScoreMatrix
+from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection import Selection, StabilitySelection, Validation
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from fmiqa._runtime.precision import strict_float32
 from fmiqa.errors import InputError
-from fmiqa.features import FeatureExtractor, run_node
+from fmiqa.features.extractor import FeatureExtractor, run_node
+from fmiqa.features.receptive_field import is_pointwise
 from fmiqa.maps import MapIndex
-from fmiqa.precision import strict_float32
-from fmiqa.tiling import is_pointwise
 
 __all__ = ["Replay"]
 

@@ -14,8 +14,8 @@ from scipy.stats import kendalltau, spearmanr
 from fmiqa import MapIndex, ScoreMatrix, Selection, cli, compare
 from fmiqa.cli.results import claim
 from fmiqa.datasets import CSVDataset
-from fmiqa.peers import PEERS, peer_scores
-from fmiqa.peers import scores as peers_by_name
+from fmiqa.evaluation.peers import PEERS, peer_scores
+from fmiqa.evaluation.peers import scores as peers_by_name
 
 DataOptions = Callable[..., list[str]]
 

@@ -16,7 +16,7 @@ from fmiqa.datasets import CSVDataset, Demo, Sample
 from fmiqa.datasets.distortions import DISTORTIONS
 from fmiqa.datasets.scenes import scene
 from fmiqa.errors import InputError
-from fmiqa.features import FeatureExtractor
+from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.maps import MapIndex
 from fmiqa.measures import SSIM
 

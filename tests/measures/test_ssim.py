@@ -16,10 +16,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from fmiqa import FeatureExtractor, InputError
-from fmiqa.comparison import MapScorer
 from fmiqa.datasets import read_image
 from fmiqa.measures import SSIM, get_measure
 from fmiqa.measures import ssim as module
+from fmiqa.scoring.scorer import MapScorer
 
 # Of whole rows of a score matrix, from the same maps: only SSIM itself is rounded. Seen: 5e-6 and less.
 ROW_TOLERANCE = 2e-5

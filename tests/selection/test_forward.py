@@ -15,7 +15,7 @@ import fmiqa
 from fmiqa import FeatureExtractor, MapIndex, ScoreMatrix, forward_select
 from fmiqa.correlation.logistic import STEEPNESS
 from fmiqa.selection.criteria import Objective
-from fmiqa.selection.search import Candidates
+from fmiqa.selection.engine import Candidates
 
 
 def synthetic(images: int = 120, maps: int = 30, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -140,7 +140,7 @@ def test_scores_that_stay_where_they_are_give_the_same(monkeypatch: pytest.Monke
         return candidates.tried([[], [1], [2, 3], [5]], allowed)
 
     laid_out = tried()
-    monkeypatch.setattr("fmiqa.selection.search._COPIED", 0)
+    monkeypatch.setattr("fmiqa.selection.engine._COPIED", 0)
     assert torch.equal(tried(), laid_out)
 
 

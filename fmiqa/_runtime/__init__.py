@@ -1,0 +1,1 @@
+"""How things run: compiled loops, number formats, several processes."""

@@ -1,0 +1,178 @@
+"""What `fmiqa.compare` returns: agreements and differences that print as tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from html import escape
+from typing import Any, NamedTuple
+
+from fmiqa._tables import html_table, markdown_table, text_table
+from fmiqa.errors import InputError
+
+__all__ = ["Agreement", "Comparison", "Difference", "Estimate", "PairTest"]
+
+
+class Estimate(NamedTuple):
+    """A figure and its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+class PairTest(NamedTuple):
+    """A two-sided test of a difference.
+
+    Args:
+        statistic: t, z or F.
+        p_value: of this pair by itself.
+        corrected: by Holm's method for all pairs compared.
+    """
+
+    statistic: float
+    p_value: float
+    corrected: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well one metric agrees with the subjective scores.
+
+    Args:
+        name: the metric.
+        plcc: with the percentile interval of the bootstrap, as the following three.
+        srocc: signed: negative where the scores fall with quality.
+        krocc: signed as well.
+        rmse: in units of the targets.
+        auc_different: Krasula's figures, see `pair_analysis`; None without `target_stds`.
+        auc_better: likewise.
+        correct: likewise.
+    """
+
+    name: str
+    plcc: Estimate
+    srocc: Estimate
+    krocc: Estimate
+    rmse: Estimate
+    auc_different: float | None = None
+    auc_better: float | None = None
+    correct: float | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two metrics compared; differences are `first` minus `second`.
+
+    Args:
+        first: one metric.
+        second: the other.
+        plcc: difference with the paired bootstrap's t interval, as the following three.
+        srocc: the same of SROCC.
+        krocc: the same of KROCC.
+        rmse: the same of RMSE: negative where `first` is the better.
+        bootstrap: paired bootstrap test of the PLCC difference; the one that decides.
+        williams: Williams' t-test on images.
+        meng: Meng's z-test on images.
+        f: F-test of residual variances on images.
+        zou: the PLCC difference with Zou's interval on images.
+        real: whether the PLCC difference counts as real, see `compare`.
+    """
+
+    first: str
+    second: str
+    plcc: Estimate
+    srocc: Estimate
+    krocc: Estimate
+    rmse: Estimate
+    bootstrap: PairTest
+    williams: PairTest
+    meng: PairTest
+    f: PairTest
+    zou: Estimate
+    real: bool
+
+    @property
+    def verdict(self) -> str:
+        """Which metric has the higher PLCC, if that is shown."""
+        if not self.real:
+            return "no difference shown"
+        return f"{self.first if self.plcc.value > 0 else self.second} is better"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome of `compare`; prints as a table, in notebooks too.
+
+    Args:
+        agreements: one entry a metric, in the order given.
+        differences: one entry a pair compared.
+        options: how it was computed.
+        notes: how to read it.
+    """
+
+    agreements: tuple[Agreement, ...]
+    differences: tuple[Difference, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, name: str) -> Agreement:
+        for agreement in self.agreements:
+            if agreement.name == name:
+                return agreement
+        raise InputError(f"no metric {name!r} here; there are {[a.name for a in self.agreements]}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: estimates as [value, low, high], tests as dictionaries, NaN as None."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, PairTest):
+                return {name: plain(part) for name, part in value._asdict().items()}
+            if isinstance(value, Estimate):
+                return [plain(part) for part in value]
+            return None if value != value else value  # NaN is not JSON
+
+        def entry(row: Agreement | Difference) -> dict[str, Any]:
+            return {part.name: plain(getattr(row, part.name)) for part in fields(row)}
+
+        return {
+            "agreements": [entry(agreement) for agreement in self.agreements],
+            "differences": [{**entry(d), "verdict": d.verdict} for d in self.differences],
+            "options": dict(self.options),
+            "notes": list(self.notes),
+        }
+
+    def to_markdown(self) -> str:
+        """Both tables and the notes as Markdown."""
+        return "\n\n".join(
+            [markdown_table(rows) for rows in self._tables()] + ["\n".join(f"- {note}" for note in self.notes)]
+        )
+
+    def __str__(self) -> str:
+        return "\n\n".join([text_table(rows) for rows in self._tables()] + ["\n".join(self.notes)])
+
+    def _repr_html_(self) -> str:
+        return "".join(html_table(rows) for rows in self._tables()) + "".join(f"<p>{escape(n)}</p>" for n in self.notes)
+
+    def _tables(self) -> list[list[tuple[str, ...]]]:
+        krasula = self.agreements[0].auc_different is not None
+        more = ("AUC different", "AUC better", "C0") if krasula else ()
+        agreements: list[tuple[str, ...]] = [("metric", "PLCC", "SROCC", "KROCC", "RMSE", *more)]
+        for a in self.agreements:
+            extra = [f"{v:.3f}" for v in (a.auc_different, a.auc_better, a.correct) if v is not None]
+            agreements.append((a.name, str(a.plcc), str(a.srocc), str(a.krocc), str(a.rmse), *extra))
+        if not self.differences:
+            return [agreements]
+        p_values = ("p bootstrap", "p Williams", "p Meng", "p F")
+        differences: list[tuple[str, ...]] = [("difference", "PLCC", "SROCC", *p_values, "Zou interval", "verdict")]
+        for d in self.differences:
+            tests = (_p_text(t.corrected) for t in (d.bootstrap, d.williams, d.meng, d.f))
+            zou = f"[{d.zou.low:.3f}, {d.zou.high:.3f}]"
+            differences.append((f"{d.first} - {d.second}", str(d.plcc), str(d.srocc), *tests, zou, d.verdict))
+        return [agreements, differences]
+
+
+def _p_text(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,0 +1,109 @@
+"""Metrics judged on a data set, beside each other and beside classical ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from fmiqa._progress import progress_bar
+from fmiqa.datasets.base import check_data, checked_sample
+from fmiqa.errors import InputError
+from fmiqa.evaluation.compare import compare
+from fmiqa.evaluation.comparison import Comparison
+from fmiqa.evaluation.peers import peer_scores
+from fmiqa.metrics import SelectedFeatureIQM
+from fmiqa.scoring.checkpoint import SampleSource
+from fmiqa.scoring.scorer import PreparedImages
+
+__all__ = ["evaluate", "metric_scores"]
+
+
+def evaluate(
+    metrics: SelectedFeatureIQM | Mapping[str, SelectedFeatureIQM],
+    data: SampleSource,
+    *,
+    peers: Iterable[str] = (),
+    baseline: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: bool = False,
+) -> Comparison:
+    """Judge metrics on a data set: agreement with its scores, with intervals, and which differences are real.
+
+    Whether the figures are in sample is for the caller to know: they are, where a metric's maps were chosen on
+    these images. Images of one reference are resampled together.
+
+    Args:
+        metrics: one metric, or name -> metric.
+        data: any map-style data set of `Sample`s.
+        peers: classical metrics to put beside them, names of `fmiqa.peers.PEERS` (most need the package piq).
+        baseline: compare all others with this one only; all pairs by default.
+        resamples: of the bootstrap over references.
+        seed: of the bootstrap.
+        progress: show progress bars.
+
+    Returns:
+        A table that prints as text, shows in notebooks, and has `.to_dict()` and `.to_markdown()`.
+
+    Raises:
+        InputError: no metrics, an unknown peer, a name used twice.
+
+    Example:
+        >>> import warnings; warnings.simplefilter("ignore")
+        >>> import fmiqa
+        >>> data = torch.utils.data.Subset(fmiqa.datasets.Demo(references=5, levels=2), range(30))
+        >>> iqm = fmiqa.SelectedFeatureIQM(fmiqa.FeatureExtractor("alexnet", weights=None), ["conv1:44", "conv1:3"])
+        >>> print(evaluate({"two maps": iqm}, data, resamples=20).agreements[0].name)
+        two maps
+    """
+    check_data(data)
+    named = {"metric": metrics} if isinstance(metrics, SelectedFeatureIQM) else metrics
+    if not isinstance(named, Mapping) or not all(isinstance(m, SelectedFeatureIQM) for m in named.values()):
+        raise InputError(
+            f"metrics is a SelectedFeatureIQM, or name -> SelectedFeatureIQM, got {type(metrics).__name__}"
+        )
+    peers = list(peers)
+    if not named and not peers:
+        raise InputError("nothing to evaluate: give a metric, or name -> metric")
+    if set(named) & set(peers):
+        raise InputError(f"a metric has the name of a peer: {', '.join(sorted(set(named) & set(peers)))}")
+    scores, targets, groups = _walk(named, data, progress)
+    if peers:
+        scores |= peer_scores(data, peers, progress=progress)
+    return compare(
+        scores,
+        targets,
+        groups,
+        baseline=baseline,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def metric_scores(metric: SelectedFeatureIQM, data: SampleSource, *, progress: bool = False) -> Tensor:
+    """(N,) float64, a metric's value for each image of a data set."""
+    return _walk({"": metric}, data, progress)[0][""]
+
+
+@torch.inference_mode()
+def _walk(
+    metrics: Mapping[str, SelectedFeatureIQM], data: SampleSource, progress: bool
+) -> tuple[dict[str, Tensor], Tensor, list[str]]:
+    """Every metric's scores, the targets and the groups, each image decoded once; a reference's side is kept."""
+    found: dict[str, list[float]] = {name: [] for name in metrics}
+    targets, groups = [], []
+    last: Tensor | None = None
+    prepared: dict[str, list[PreparedImages]] = {}
+    for i in progress_bar(range(len(data)), show=progress, desc="scoring", unit="image"):
+        sample = checked_sample(data[i], i)
+        targets.append(float(sample.score))
+        groups.append(sample.reference_id)
+        if last is None or not (last is sample.reference or torch.equal(last, sample.reference)):
+            last = sample.reference
+            prepared = {name: metric.prepare(last[None].to(metric.device)) for name, metric in metrics.items()}
+        for name, metric in metrics.items():
+            found[name].append(float(metric(sample.distorted[None].to(metric.device), prepared[name])))
+    scores = {name: torch.tensor(values, dtype=torch.float64, device="cpu") for name, values in found.items()}
+    return scores, torch.tensor(targets, dtype=torch.float64, device="cpu"), groups

@@ -1,0 +1,206 @@
+"""`ScoreMatrix`: the score of every image at every feature map, with what it was computed from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fmiqa._checks import check_tensor
+from fmiqa._io import load_tensors, save_tensors
+from fmiqa.errors import FileFormatError, InputError
+from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.pooling import Pool, pool_scores
+
+__all__ = ["COMPUTATION", "ScoreMatrix", "differing_computation", "sources_of"]
+
+COMPUTATION = ("network", "weights_sha256", "stage", "viewing", "precision", "normalization", "measure")
+"""The options that map scores depend on, beside the images."""
+
+_KIND = "fmiqa score matrix 1"
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreMatrix:
+    """Scores of N images at M feature maps.
+
+    Args:
+        values: (N, M) float32, row i for image i, column m for `maps[m]`.
+        maps: the M feature maps.
+        targets: (N,) float64, subjective scores, higher = better.
+        groups: the reference id of each image.
+        names: the name of each image.
+        distortions: the distortion type of each image, where the data set has one.
+        options: what the values were computed with: data set, network, weights, stage, measure.
+
+    Raises:
+        InputError: values or targets that are not tensors, parts of different length.
+
+    Example:
+        >>> scores = ScoreMatrix(torch.rand(4, 2), MapIndex(["conv1:0", "conv1:1"]), torch.arange(4.0),
+        ...                      ["a", "a", "b", "b"], ["a1", "a2", "b1", "b2"])
+        >>> scores.columns(["conv1:1"]).values.shape, scores.rows([0, 3]).groups
+        (torch.Size([4, 1]), ['a', 'b'])
+    """
+
+    values: Tensor
+    maps: MapIndex
+    targets: Tensor
+    groups: list[str]
+    names: list[str]
+    distortions: list[str] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part, shape in (("values", "(N, M)"), ("targets", "(N,)")):
+            check_tensor(getattr(self, part), f"{part} {shape}")
+        if self.targets.ndim != 1:
+            raise InputError(f"targets must have shape (N,), got {tuple(self.targets.shape)}")
+        if not isinstance(self.maps, MapIndex):
+            raise InputError(f"maps must be a MapIndex, got {type(self.maps).__name__}; write MapIndex([...])")
+        lists = {"groups": self.groups, "names": self.names, "distortions": self.distortions}
+        for part, given in lists.items():
+            if not isinstance(given, list | tuple) and not (part == "distortions" and given is None):
+                raise InputError(f"{part} must be a list with an entry for each image, got {type(given).__name__}")
+        if not isinstance(self.options, Mapping):
+            raise InputError(f"options must be a dict, got {type(self.options).__name__}")
+        n = len(self.names)
+        sizes = [len(self.targets), len(self.groups), n if self.distortions is None else len(self.distortions)]
+        if self.values.shape != (n, len(self.maps)) or any(size != n for size in sizes):
+            raise InputError(
+                f"a score matrix has a row an image and a column a map: values {tuple(self.values.shape)}, "
+                f"{len(self.maps)} maps, {n} names, {sizes[0]} targets, {sizes[1]} groups, {sizes[2]} distortions"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def rows(self, index: Sequence[int] | Tensor) -> ScoreMatrix:
+        """Some of the images, in the order given (positions, or a boolean mask).
+
+        Raises:
+            InputError: positions that are not there, or a mask of another length.
+        """
+        try:
+            given = torch.as_tensor(index, device="cpu")
+            chosen = torch.arange(len(self), device="cpu")[
+                given if given.numel() else given.long()
+            ].tolist()  # [] makes floats
+            if given.ndim != 1:
+                raise IndexError(f"one dimension is expected, got {given.ndim}")
+        except (IndexError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"rows are positions among {len(self)} images or a boolean mask of them: {error}"
+            ) from error
+        return replace(
+            self,
+            values=self.values[chosen],
+            targets=self.targets[chosen],
+            groups=[self.groups[i] for i in chosen],
+            names=[self.names[i] for i in chosen],
+            distortions=None if self.distortions is None else [self.distortions[i] for i in chosen],
+        )
+
+    def columns(self, maps: Iterable[FeatureMap | str]) -> ScoreMatrix:
+        """Some of the maps, in the order given."""
+        index = MapIndex(maps)
+        return replace(self, values=self.values[:, self.maps.positions(index)], maps=index)
+
+    @classmethod
+    def concat(cls, matrices: Mapping[str, ScoreMatrix]) -> ScoreMatrix:
+        """Join matrices of the same images as candidates side by side: several networks, scales, stages, measures.
+
+        Args:
+            matrices: source name -> matrix; a map's name becomes `"source/layer:channel"`.
+
+        Raises:
+            InputError: matrices of other images or scores, of maps that have a source already, or none; a
+                source name that is empty or holds `/` or `:`.
+        """
+        if not isinstance(matrices, Mapping) or not all(isinstance(m, ScoreMatrix) for m in matrices.values()):
+            raise InputError("expected a mapping from source names to ScoreMatrix objects, as in {'half': scores}")
+        if not matrices:
+            raise InputError("no score matrices to join")
+        first = next(iter(matrices.values()))
+        maps: list[FeatureMap] = []
+        for source, matrix in matrices.items():
+            if not isinstance(source, str) or not source or set(source) & set("/:"):
+                raise InputError(f"a source name is not empty and holds neither '/' nor ':', got {source!r}")
+            if matrix.names != first.names or not torch.equal(matrix.targets, first.targets):
+                raise InputError(f"matrix {source!r} has other images or scores than {next(iter(matrices))!r}")
+            if any(m.source for m in matrix.maps):
+                raise InputError(f"matrix {source!r} is a joined one already; join its parts at once")
+            maps += [FeatureMap(m.layer, m.channel, source) for m in matrix.maps]
+        options = {"dataset": first.options.get("dataset"), "sources": {k: m.options for k, m in matrices.items()}}
+        values = torch.cat([m.values for m in matrices.values()], 1)
+        return replace(first, values=values, maps=MapIndex(maps), options=options)
+
+    def pool(self, maps: Iterable[FeatureMap | str] | None = None, *, pool: Pool = "mean") -> Tensor:
+        """(N,) the images' scores at a set of maps combined; at all maps by default (DeepSSIM).
+
+        Raises:
+            InputError: unknown maps or pooling.
+        """
+        chosen = self if maps is None else self.columns(maps)
+        return pool_scores(chosen.values.double(), chosen.maps, pool=pool)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save everything in one safetensors file, written whole or not at all."""
+        header = {
+            "maps": [str(m) for m in self.maps],
+            "groups": self.groups,
+            "names": self.names,
+            "distortions": self.distortions,
+            "options": self.options,
+        }
+        save_tensors(path, _KIND, {"values": self.values, "targets": self.targets}, header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ScoreMatrix:
+        """What `save` saved.
+
+        Raises:
+            FileFormatError: the file is missing, damaged, or holds something else.
+        """
+        tensors, header = load_tensors(path, _KIND)
+        try:
+            maps = MapIndex(header.pop("maps"))
+            return cls(values=tensors["values"], targets=tensors["targets"], maps=maps, **header)
+        except (KeyError, TypeError, InputError) as error:
+            raise FileFormatError(f"{path} is not a whole score matrix: {error}") from error
+
+    def __repr__(self) -> str:
+        source = " on ".join(str(self.options[k]) for k in ("network", "dataset") if k in self.options)
+        return (
+            f"ScoreMatrix({len(self)} images of {len(set(self.groups))} references x {len(self.maps)} maps"
+            f"{', ' + source if source else ''})"
+        )
+
+
+def sources_of(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of each score matrix behind a joined one or a result, by source name (`""` for a single one)."""
+    return options.get("sources") or {"": dict(options)}
+
+
+def differing_computation(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What map scores depend on where two score matrices or results say otherwise of it.
+
+    Args:
+        one: the options of a score matrix or the source of a result, joined ones too.
+        other: those of another.
+
+    Returns:
+        Name of the option, with the source before it if it has a name, and both values. What one of them does not
+        say is not among them.
+    """
+    ours, theirs = sources_of(one), sources_of(other)
+    return [
+        (f"{source} {key}".strip(), options[key], theirs[source][key])
+        for source, options in ours.items()
+        for key in COMPUTATION
+        if key in options and key in theirs.get(source, {}) and options[key] != theirs[source][key]
+    ]

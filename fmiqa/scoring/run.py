@@ -1,0 +1,393 @@
+"""The score matrix of a data set: one batched pass, resumable, within a memory budget."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from fmiqa._io import check_output
+from fmiqa._progress import progress_bar
+from fmiqa._runtime.compiled import ahead, fusing
+from fmiqa._runtime.distributed import from_first, gather, is_first, processes_here, share
+from fmiqa.datasets.base import Sample, check_data, checked_sample
+from fmiqa.errors import InputError
+from fmiqa.features.checkpoints import fingerprint
+from fmiqa.features.extractor import FeatureExtractor, check_extractor
+from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.measures import Measure
+from fmiqa.scoring.checkpoint import Parts, SampleSource
+from fmiqa.scoring.matrix import ScoreMatrix
+from fmiqa.scoring.scorer import MapScorer, PreparedImages
+from fmiqa.scoring.tiling import Tiling
+
+__all__ = ["score_matrix"]
+
+_PART_ROWS = 32  # a kill costs at most so many images
+
+# Batches beyond these are no faster: a CPU's cache is full, a GPU is busy.
+_LARGEST_BATCH = {"cpu": 8}
+_LARGEST_BATCH_ELSEWHERE = 64
+_DEFAULT_MEMORY = 2**30
+_COMPILING_PAYS = 8e9  # map elements of all images: at some 5 ns saved an element, compiling (40 s) takes less
+
+
+def score_matrix(
+    extractor: FeatureExtractor,
+    data: SampleSource,
+    *,
+    maps: Iterable[FeatureMap | str] | None = None,
+    measure: str | Measure = "ssim",
+    device: torch.device | str | None = None,
+    memory: int | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    save: str | os.PathLike[str] | None = None,
+    check: bool = True,
+    compile: bool | None = None,
+    progress: bool = False,
+) -> ScoreMatrix:
+    """Score every image of a data set at every feature map (step 3 of the paper).
+
+    Images go through the network once; each layer is reduced to one number a map at once and dropped.
+    A reference's side is computed once for all its test images. Images keep their size.
+
+    Called in every process of a `torch.distributed` process group, the images are dealt to the processes, and all
+    return the whole result. On machines of one kind it has the same bits as one process's (see `fmiqa.distributed`).
+
+    Args:
+        extractor: the network.
+        data: any map-style data set of `Sample`s, `torch.utils.data.Subset` too.
+        maps: the maps to score, all by default.
+        measure: how maps are compared: `"ssim"`, or a `Measure` with options such as `SSIM(data_range="pair")`.
+        device: where to compute; by default where the extractor is. The extractor itself stays where it is.
+        memory: bytes that images, features and moments may take on the device, 1 GiB by default (half of
+            what is free on a GPU); batches are cut to fit, and images of which not one fits are scored in tiles.
+        batch_size: the largest number of test images in a batch, chosen by device and `memory` if None.
+        workers: processes that decode images ahead; by default 0 on a CPU, up to 8 on a GPU.
+        save: file for the result (safetensors). Finished parts are kept beside it in `<save>.parts`, and
+            a run that was stopped goes on from them when called again; a damaged part is computed again. They
+            are removed at the end. Weights, images and scores that have changed meanwhile are refused; items of a
+            data set of your own are compared by its method `digest(index) -> str`, or else by their names.
+            Several processes may go on from parts of another number of processes; on several machines, the folder
+            has to be on a file system that they share, or only the first one's parts are found again. The first
+            process writes the file.
+        check: decode every image once before the start, so that a damaged file is found now.
+        compile: make one kernel of the measure's inner loop with `torch.compile`; by default where there are so
+            many images that the seconds it takes (fewer once torch has cached the kernels) come back. Where it is
+            not possible, a warning says so and the run goes on without. Scores move by rounding only.
+        progress: show a progress bar.
+
+    Returns:
+        The scores with maps, targets, groups, names and options. The values do not depend on batches or order
+        beyond float32 rounding (about 1e-6, and up to 1e-3 for dark maps of few positions), and are the same bits for
+        the same call on the same machine with the same number of threads.
+
+    Raises:
+        InputError: an item that is not a `Sample`, pairs of different size, images too small for a layer; `save`
+            cannot be written.
+        DatasetError: from the check, naming every damaged file.
+        ResumeError: `save` has parts of a run with other options, weights or images.
+        WorkerError: another process of the group ended or does not answer.
+
+    Example:
+        >>> import warnings; warnings.simplefilter("ignore")
+        >>> images = torch.randint(0, 256, (3, 3, 96, 96), dtype=torch.uint8)
+        >>> data = [Sample(images[0], images[i], float(i), "first", f"test{i}") for i in (1, 2)]
+        >>> score_matrix(FeatureExtractor("alexnet", weights=None), data, maps=["conv1:0", "conv3:7"]).values.shape
+        torch.Size([2, 2])
+    """
+    check_extractor(extractor)
+    check_data(data)
+    home = torch.device(device) if device is not None else extractor.device
+    if home != extractor.device:
+        extractor = copy.deepcopy(extractor).to(home)
+    scorer = MapScorer(extractor, maps, measure=measure)
+    run = _Run(scorer, data, home, memory, batch_size, workers, compile, kept=save is not None)
+    parts = Parts(save, run.plan)
+
+    def begin() -> list[int]:
+        if save is not None:
+            check_output(save, beside=".parts/run.json")
+        if check and hasattr(data, "check"):
+            data.check(progress=progress)
+        if save is not None:
+            parts.take_up(run.describe())
+            parts.refuse_other_items(run.look_again)
+        return list(parts.done)
+
+    def end() -> None:
+        if save is not None:
+            result.save(save)
+            parts.remove()
+
+    finished = set(from_first(begin))
+    mine = share([number for number in range(len(run.plan)) if number not in finished])
+    done = sum(len(run.plan[number]) for number in finished)
+    total = done + sum(len(run.plan[number]) for number in mine)
+    with _bar(progress and is_first(), total, done) as bar:
+        for number, part in run.compute(mine):
+            parts.add(number, part)
+            bar.update(len(part["rows"]))
+    for theirs in gather(parts.done):
+        parts.done.update(theirs)
+    result = run.assemble(parts.all())
+    from_first(end)
+    return result
+
+
+class _Footprint(NamedTuple):
+    """What images of a size take: how many go into a batch, whether the prepared reference fits beside them."""
+
+    images: int
+    prepared: bool
+    elements: int  # of all maps of one image
+    tiling: Tiling | None  # where not even one test image fits
+
+
+class _Run:
+    """What is computed, in which order and in which batches."""
+
+    def __init__(
+        self,
+        scorer: MapScorer,
+        data: SampleSource,
+        device: torch.device,
+        memory: int | None,
+        batch_size: int | None,
+        workers: int | None,
+        compile: bool | None,
+        *,
+        kept: bool,
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"batch_size is at least 1, got {batch_size}")
+        if memory is not None and memory < 2**20:
+            raise InputError(f"memory is a number of bytes, at least one MiB (1048576), got {memory}")
+        self.scorer = scorer.eval()
+        self.data = data
+        self.device = device
+        self.memory = memory or _default_memory(device)
+        self.batch_size = batch_size or _LARGEST_BATCH.get(device.type, _LARGEST_BATCH_ELSEWHERE)
+        self.workers = _default_workers(device) if workers is None else workers
+        self.plan = _plan(reference_ids(data), len(data))
+        self._reference: tuple[Tensor, PreparedImages | Tensor] | None = None
+        self._compile = compile
+        self._footprint: dict[tuple[int, int], _Footprint] = {}
+        self._kept = kept
+        dataset = str(getattr(_innermost(self.data), "name", type(self.data).__name__))
+        self.options = {"dataset": dataset, **self.scorer.options()}  # of the weights as they are at the start
+
+    def describe(self) -> dict[str, Any]:
+        """What finished parts must share with this run to be used again."""
+        names = item_names(self.data)
+        digest = hashlib.sha256(json.dumps([names, self.plan, [str(m) for m in self.scorer.maps]]).encode())
+        return {
+            **self.options,
+            "operations_sha256": self.scorer.extractor.operations_sha256,
+            "measure_sha256": getattr(self.scorer.measure, "parameters_sha256", None),
+            "images": len(self.data),
+            "maps": len(self.scorer.maps),
+            "batch_size": self.batch_size,
+            "memory": self.memory if self.device.type == "cpu" else None,  # what is free on a GPU changes by itself
+            "device": self.device.type,
+            "compile": self._compile,
+            "images_and_maps_sha256": digest.hexdigest(),
+        }
+
+    def look_again(self, rows: list[int]) -> list[tuple[int, str | None, str]]:
+        """Row, name (where it is to be compared) and digest of finished items, as far as they cost no decoding.
+
+        Of data that says nothing of its items without decoding them, the first one is decoded.
+        """
+        digests = item_digests(self.data, rows)
+        if digests is not None:
+            return [(row, None, digest) for row, digest in zip(rows, digests, strict=True)]
+        if item_names(self.data) is not None:
+            return []
+        sample = self.data[rows[0]]
+        return [(rows[0], sample.name, _digest(sample))]
+
+    @torch.inference_mode()
+    def compute(self, numbers: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The given parts of the plan, one by one."""
+        order = [row for number in numbers for row in self.plan[number]]
+        loader: DataLoader[Sample] = DataLoader(
+            self.data,  # type: ignore[arg-type]
+            sampler=order,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=min(self.workers, len(order)),
+            generator=torch.Generator(),  # or the caller's random numbers would move on
+        )
+        with torch.device("cpu"):  # it draws a number on the default device, which may not be the generator's
+            samples = iter(loader)
+        for number in numbers:
+            part: dict[str, Any] = {"rows": self.plan[number], "targets": [], "groups": [], "names": []}
+            part["distortions"], values = [], []
+            digests = item_digests(self.data, self.plan[number]) if self._kept else []
+            part["digests"] = digests or []
+            for batch in self._batches(samples, self.plan[number]):
+                values.append(self._score(batch))
+                part["targets"] += [float(s.score) for s in batch]
+                part["groups"] += [s.reference_id for s in batch]
+                part["names"] += [s.name for s in batch]
+                part["distortions"] += [s.distortion for s in batch]
+                part["digests"] += [_digest(s) for s in batch] if digests is None else []
+            yield number, {**part, "values": torch.cat(values)}
+
+    def _batches(self, samples: Iterator[object], rows: list[int]) -> Iterator[list[Sample]]:
+        """Samples of one reference image, as many as fit; no more images are held at a time."""
+        batch: list[Sample] = []
+        for row in rows:
+            sample = checked_sample(next(samples), row)
+            if batch and (len(batch) == self._fitting(batch[0]).images or not _go_together(sample, batch[0])):
+                yield batch
+                batch = []
+            batch.append(sample)
+        yield batch
+
+    def _score(self, samples: list[Sample]) -> Tensor:
+        """Samples of one reference image: (n, M)."""
+        image, fitting = samples[0].reference, self._fitting(samples[0])
+        try:
+            if self._reference is None or not _same(self._reference[0], image):
+                self._reference = None  # frees the last one before the next is made
+                moved = image[None].to(self.device)
+                # A reference whose prepared side does not fit is run again beside each batch, layer by layer.
+                self._reference = image, self.scorer.prepare(moved) if fitting.prepared else moved
+            test = torch.stack([s.distorted for s in samples]).to(self.device)
+            many = fitting.elements * len(self.data) > _COMPILING_PAYS
+            with contextlib.nullcontext() if self._compile is None else fusing(self._compile), ahead(pays=many):
+                reference = self._reference[1]
+                if fitting.tiling is not None and isinstance(reference, Tensor):
+                    scores: Tensor = fitting.tiling(test, reference)
+                else:
+                    scores = self.scorer(test, reference)
+        except InputError as error:
+            names = ", ".join(s.name for s in samples)
+            raise InputError(f"{names}, or the reference {samples[0].reference_id}: {error}") from error
+        return scores.float().cpu()
+
+    def _fitting(self, sample: Sample) -> _Footprint:
+        """What images of this size take."""
+        height, width = sample.reference.shape[1:]
+        if (height, width) not in self._footprint:
+            extractor = self.scorer.extractor
+            layers = [c * h * w for c, h, w in extractor.layer_shapes(height, width, self.scorer.asked).values()]
+            item = max(4, extractor.dtype.itemsize)  # maps are compared in float32 at least
+            # A layer, the next one, a convolution's workspace, and the moments of a few channels.
+            size = 4 * max([*layers, 3 * height * width]) * item
+            fixed = 3 * sum(layers) * item
+            prepared = fixed + size <= self.memory
+            room = self.memory - (fixed if prepared else 0)
+            images = max(1, min(self.batch_size, room // size))
+            tiled = 2 * size > self.memory and getattr(self.scorer.measure, "tile_window", None) is not None
+            tiling = Tiling(self.scorer, *extractor.viewing.size(height, width), self.memory) if tiled else None
+            self._footprint[height, width] = _Footprint(
+                1 if tiled else images, prepared and not tiled, sum(layers), tiling
+            )
+        return self._footprint[height, width]
+
+    def assemble(self, parts: list[dict[str, Any]]) -> ScoreMatrix:
+        order = torch.argsort(torch.tensor([row for part in parts for row in part["rows"]], device="cpu"))
+
+        def column(key: str) -> list[Any]:
+            flat = [item for part in parts for item in part[key]]
+            return [flat[i] for i in order.tolist()]
+
+        distortions = column("distortions")
+        return ScoreMatrix(
+            values=torch.cat([part["values"] for part in parts])[order],
+            maps=MapIndex(self.scorer.maps),
+            targets=torch.tensor(column("targets"), dtype=torch.float64, device="cpu"),
+            groups=column("groups"),
+            names=column("names"),
+            distortions=None if None in distortions else distortions,
+            options=self.options,
+        )
+
+
+def reference_ids(data: object) -> list[str] | None:
+    """The reference of each item without decoding any, where the data set knows it; through `Subset`s."""
+    return _known(data, "reference_ids", "reference_id")
+
+
+def item_names(data: object) -> list[str] | None:
+    """The name of each item without decoding any, where the data set knows it; through `Subset`s."""
+    return _known(data, "names", "name")
+
+
+def item_digests(data: object, rows: Sequence[int]) -> list[str] | None:
+    """What tells these items from others of the same names, without decoding any where the data set can; see `digest`.
+
+    A data set in memory is looked at itself; of others that have no `digest(index)`, nothing is known.
+    """
+    if isinstance(data, Subset):
+        return item_digests(data.dataset, [data.indices[row] for row in rows])
+    if isinstance(data, list | tuple):
+        return [_digest(data[row]) for row in rows]
+    known = getattr(data, "digest", None)
+    return None if known is None else [str(known(row)) for row in rows]
+
+
+def _digest(sample: Sample) -> str:
+    described = [float(sample.score), sample.reference_id, sample.distortion]
+    digest = hashlib.sha256(json.dumps(described).encode())
+    digest.update(fingerprint({"reference": sample.reference, "distorted": sample.distorted}).encode())
+    return digest.hexdigest()
+
+
+def _known(data: object, of_all: str, of_one: str) -> list[str] | None:
+    if isinstance(data, Subset):
+        inner = _known(data.dataset, of_all, of_one)
+        return None if inner is None else [inner[i] for i in data.indices]
+    if isinstance(data, list | tuple):
+        return [str(getattr(sample, of_one, "")) for sample in data]
+    known = getattr(data, of_all, None)
+    return None if known is None else [str(item) for item in known]
+
+
+def _innermost(data: Any) -> Any:
+    return _innermost(data.dataset) if isinstance(data, Subset) else data
+
+
+def _plan(ids: list[str] | None, count: int) -> list[list[int]]:
+    """Parts of rows that share a reference, so that its side is computed once."""
+    by_reference: dict[str, list[int]] = {}
+    for row in range(count):
+        by_reference.setdefault("" if ids is None else ids[row], []).append(row)
+    return [rows[i : i + _PART_ROWS] for rows in by_reference.values() for i in range(0, len(rows), _PART_ROWS)]
+
+
+def _go_together(a: Sample, b: Sample) -> bool:
+    """Whether two test images can share a batch: the same reference picture, whatever its id says."""
+    return a.distorted.dtype == b.distorted.dtype and _same(a.reference, b.reference)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a is b or (a.dtype == b.dtype and torch.equal(a, b))
+
+
+def _as_it_is(sample: object) -> object:
+    return sample
+
+
+def _default_memory(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else _DEFAULT_MEMORY
+
+
+def _default_workers(device: torch.device) -> int:
+    return max(1, min(8, (os.cpu_count() or 1) // processes_here())) if device.type == "cuda" else 0
+
+
+def _bar(progress: bool, total: int, done: int) -> Any:
+    return progress_bar(show=progress, total=total, initial=done, desc="scoring", unit="image")
