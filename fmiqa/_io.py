@@ -260,8 +260,8 @@ def save_json(path: str | os.PathLike[str], kind: str, content: Mapping[str, Any
     write_whole(path, (json.dumps({"kind": kind, **content}, indent=1) + "\n").encode())
 
 
-def load_json(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
-    """What `save_json` saved under the same `kind`.
+def load_json(path: str | os.PathLike[str], kind: str, *older: str) -> dict[str, Any]:
+    """What `save_json` saved under the same `kind`, or one of the older kinds.
 
     Raises:
         FileFormatError: the file is missing, damaged, or holds something else.
@@ -272,7 +272,8 @@ def load_json(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
         raise FileFormatError(f"no file {path}; expected a saved {kind}") from error
     except (UnicodeDecodeError, json.JSONDecodeError, OSError) as error:
         raise FileFormatError(f"{path} is damaged or not a saved {kind}: {error}") from error
-    _expect(path, kind, content.pop("kind", None) if isinstance(content, dict) else None)
+    found = content.pop("kind", None) if isinstance(content, dict) else None
+    _expect(path, kind, kind if found in older else found)
     return content  # type: ignore[no-any-return]
 
 

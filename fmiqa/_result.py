@@ -26,6 +26,8 @@ class Result:
 
     kind: ClassVar[str]
     """What a saved file says that it holds, with the format's version, such as `"fmiqa selection 1"`."""
+    older_kinds: ClassVar[tuple[str, ...]] = ()
+    """Kinds of files of earlier versions that `from_dict` also understands."""
     binary: ClassVar[bool] = False
     """Whether a file holds tensors with a JSON header (safetensors), and not JSON alone."""
 
@@ -60,7 +62,10 @@ class Result:
         """
         from fmiqa._io import load_json, load_tensors
 
-        tensors, content = load_tensors(path, cls.kind) if cls.binary else ({}, load_json(path, cls.kind))
+        if cls.binary:
+            tensors, content = load_tensors(path, cls.kind)
+        else:
+            tensors, content = {}, load_json(path, cls.kind, *cls.older_kinds)
         try:
             return cls.from_dict(content, tensors)
         except (AttributeError, KeyError, TypeError, ValueError, FmiqaError) as error:

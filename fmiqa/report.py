@@ -20,15 +20,9 @@ from fmiqa.errors import InputError
 from fmiqa.evaluation.comparison import Comparison
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection import Selection, Validation
+from fmiqa.selection.plots import check_same_search, plot_curve, plot_weights
 from fmiqa.visualize.cards import STYLE, Cards, embedded
-from fmiqa.visualize.plots import (
-    check_same_search,
-    plot_agreement,
-    plot_correlation,
-    plot_curve,
-    plot_layers,
-    plot_weights,
-)
+from fmiqa.visualize.plots import plot_agreement, plot_correlation, plot_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,8 @@ from fmiqa._plotting import ORANGE, new_figure, save_figure
 from fmiqa.cli.results import agreement, judging
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection import Selection, Validation
-from fmiqa.visualize.plots import plot_agreement, plot_weights
+from fmiqa.selection.plots import plot_weights
+from fmiqa.visualize.plots import plot_agreement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

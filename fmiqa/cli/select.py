@@ -6,12 +6,13 @@ import argparse
 from typing import Any
 
 from fmiqa._runtime.distributed import is_first
+from fmiqa._tables import text_table
 from fmiqa.cli import options
 from fmiqa.cli.figures import save_selection_figure
 from fmiqa.cli.output import Written, add_output_options, figure4, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFile, OutputPicture
 from fmiqa.cli.results import load_scores, recorded_extractors
-from fmiqa.cli.searches import SEARCH_OPTIONS, SEARCHES, add_search_options, given_options, parameters_of
+from fmiqa.cli.searches import add_search_options, asked_search
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.selection import Selection
 
@@ -44,10 +45,7 @@ def add(commands: Any) -> None:
         "--metric", type=OutputFile, metavar="FILE", help="a metric that `fmiqa score` uses (.safetensors)"
     )
     files.add_argument("--fitted", action="store_true", help="the metric answers on the scale of the scores")
-    search = add_search_options(parser)
-    search.add_argument("--monotone", action="store_true", default=None, help="the fitted curve may not turn round")
-    search.add_argument("--start", nargs="+", metavar="MAP", help="maps to begin with; of backward, to take from")
-    search.add_argument("--exclude", nargs="+", metavar="MAP", help="maps that may not join")
+    add_search_options(parser)
     options.add_weights_options(parser)
     add_output_options(parser)
 
@@ -56,16 +54,12 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     if args.fitted and not args.metric:
         args.parser.error("--fitted: only with --metric")
-    search = SEARCHES[args.search]
-    accepted = parameters_of(search)
-    chosen = given_options(args, (*SEARCH_OPTIONS, "monotone", "start", "exclude"), accepted)
-    if "progress" in accepted:
-        chosen["progress"] = wants_progress(args)
+    search = asked_search(args, progress=wants_progress(args))
     scores = load_scores(args.scores, args)
     # What could fail is tried before the search, which may take minutes.
     what = " and ".join(args.scores)
     extractors = recorded_extractors(scores.options, what, args) if args.metric else None
-    selection = search(scores, **chosen)
+    selection = search(scores)
     if not is_first():
         return
     written = Written()
@@ -88,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
             "weights": None if selection.weights is None else selection.weights.tolist(),
             "curve": selection.curve,
         },
-        f"{selection}\n\n{describe(selection)}",
+        f"{text_table(selection.table())}\n\n{describe(selection)}",
         written,
     )
 

@@ -13,10 +13,9 @@ from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 from fmiqa.pooling import pool_scores, raised
 from fmiqa.scoring.matrix import ScoreMatrix
-from fmiqa.selection.forward import read_scores, usable
+from fmiqa.selection.forward import as_matrix, source_of, usable
 from fmiqa.selection.result import Selection
-from fmiqa.selection.splits import counts_of, grouped_folds
-from fmiqa.selection.validation import groups_of
+from fmiqa.selection.splits import Groups, counts_of, grouped_folds, groups_of, mean_and_error
 
 __all__ = ["NonNegativeFit", "Rule", "nonnegative_path", "weighted_select"]
 
@@ -30,7 +29,7 @@ def weighted_select(
     scores: ScoreMatrix | Tensor,
     targets: Tensor | None = None,
     *,
-    groups: str | Sequence[str] = "reference",
+    groups: Groups = "reference",
     strengths: Sequence[float] = STRENGTHS,
     powers: Sequence[float] = (1.0,),
     rule: Rule = "one_standard_error",
@@ -73,8 +72,8 @@ def weighted_select(
     """
     if rule not in get_args(Rule):
         raise InputError(f"rule is one of {', '.join(get_args(Rule))}, got {rule!r}")
-    values, y, maps, source = read_scores(scores, targets)
-    values = values.double()
+    matrix = as_matrix(scores, targets)
+    values, y, maps = matrix.values.double(), matrix.targets, matrix.maps
     splits = grouped_folds(groups_of(scores, groups, len(y)), folds=folds, seed=seed)
     order = sorted((float(s) for s in strengths), reverse=True)
     live = usable(values, y, "any").nonzero()[:, 0]
@@ -89,11 +88,11 @@ def weighted_select(
     every = torch.cat(predictions, 1)
     held_out = torch.stack([plcc(every[b][:, s.held_out], y[s.held_out]) for b, s in enumerate(splits)])
     held_out = held_out.nan_to_num(nan=0.0)
-    means = held_out.mean(0)
+    means, errors = mean_and_error(held_out)
     best = int(means.argmax())
     power, strength = tried[best]
     if rule == "one_standard_error":
-        enough = means[best] - held_out[:, best].std() / len(splits) ** 0.5
+        enough = means[best] - errors[best]
         strength = next(s for (p, s), mean in zip(tried, means, strict=True) if p == power and mean >= enough)
     columns = raised(values[:, live], power)
     upto = order[: order.index(strength) + 1]
@@ -127,7 +126,7 @@ def weighted_select(
             "images": len(y),
             "maps": len(maps),
         },
-        source=source,
+        source=source_of(matrix),
         fit=fit,
         weights=shares.cpu(),
     )

@@ -11,8 +11,12 @@ from torch import Tensor
 from fmiqa._checks import is_count
 from fmiqa.correlation.bootstrap import group_names, group_numbers
 from fmiqa.errors import InputError
+from fmiqa.scoring.matrix import ScoreMatrix
 
-__all__ = ["Split", "counts_of", "grouped_folds", "grouped_subsamples", "mean_and_error"]
+__all__ = ["Groups", "Split", "counts_of", "grouped_folds", "grouped_subsamples", "groups_of", "mean_and_error"]
+
+Groups = Literal["reference", "distortion"] | Sequence[str]
+"""What is kept together: references, distortion types, or a name for each image."""
 
 
 class Split(NamedTuple):
@@ -90,6 +94,23 @@ def grouped_subsamples(
         kept = torch.isin(of_image, torch.randperm(len(names), generator=generator, device="cpu")[:taken])
         splits.append(Split(kept.nonzero()[:, 0], (~kept).nonzero()[:, 0]))
     return splits
+
+
+def groups_of(scores: ScoreMatrix | Tensor, groups: Groups, images: int) -> Sequence[str]:
+    """The group of each image, checked."""
+    if isinstance(groups, str):
+        if not isinstance(scores, ScoreMatrix):
+            raise InputError(f"a plain tensor of scores has no {groups} names; pass groups=[a name for each image]")
+        if groups not in ("reference", "distortion"):
+            raise InputError(f"groups is 'reference', 'distortion' or a name for each image, got {groups!r}")
+        found = scores.groups if groups == "reference" else scores.distortions
+        if found is None:
+            raise InputError("this score matrix has no distortion types; group by 'reference'")
+        return found
+    names = group_names(groups)
+    if len(names) != images:
+        raise InputError(f"groups needs a name for each of {images} images, got {len(names)}")
+    return [str(name) for name in names]
 
 
 def counts_of(rows: Sequence[Tensor], images: int) -> Tensor:
