@@ -109,8 +109,10 @@ def test_any_search_is_validated_and_repeated_like_forward_selection() -> None:
     assert each.predictions.tolist() == pytest.approx(batch.predictions.tolist(), abs=1e-6)
     sets = [fmiqa.stability_selection(values, y, groups=GROUPS, subsamples=5, **how) for how in both(alone)]
     assert sets[0].selected == sets[1].selected
-    nulls = [fmiqa.permutation_null(values, y, groups=GROUPS, permutations=4, **how) for how in both(alone)]
-    assert nulls[0].null[:, -1].tolist() == pytest.approx(nulls[1].null[:, -1].tolist(), abs=1e-6)
+    # Without a fit, since the batch does not fit the best maps of a step globally, which can change the sets of noise.
+    plain = [{"max_maps": 3, "fit": None}, {"search": partial(forward_select, max_maps=3, fit=None)}]
+    nulls = [fmiqa.permutation_null(values, y, groups=GROUPS, permutations=4, **how) for how in plain]
+    assert nulls[0].null[:, -1].tolist() == pytest.approx(nulls[1].null[:, -1].tolist(), abs=1e-9)
     ratings = torch.stack([y, y.square(), values[:, 2]], 1)
     studies = [fmiqa.observer_study(values, ratings, groups=GROUPS, folds=3, **how) for how in both(alone)]
     assert studies[0].selected == studies[1].selected
