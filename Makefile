@@ -25,7 +25,7 @@ help:
 	@echo "make test-all   run all tests"
 	@echo "make test-processors   run the numerical tests as on older processors, and with one and two threads"
 	@echo "make test-oldest   run the tests with the oldest versions of all packages that pyproject.toml allows"
-	@echo "make lint   ruff and mypy"
+	@echo "make lint   ruff, mypy and the import rules"
 	@echo "make clean  remove .venv, .venv-oldest, demo/ and caches"
 
 demo: $(READY)
@@ -74,6 +74,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 $(READY): pyproject.toml
 	@"$(PYTHON)" -c '$(NEW_ENOUGH)' 2>/dev/null || \
