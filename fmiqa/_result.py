@@ -12,16 +12,17 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Self
 
-__all__ = ["Result", "Rows"]
+__all__ = ["Result", "Rows", "Saved"]
 
 Rows = list[tuple[str, ...]]
 """A table as text, its header first."""
 
 
-class Result:
-    """The base of results. A result is data: how files, tables and plots are made is imported when it is asked for.
+class Saved:
+    """The base of whatever can be saved to a file and loaded again.
 
-    A subclass names its `kind`, says what a file holds (`to_dict`, `tensors`, `from_dict`) and gives its `table`.
+    A subclass names its `kind` and says what a file holds: `to_dict`, `tensors` and `from_dict`. How files are written
+    is imported only when it is asked for.
     """
 
     kind: ClassVar[str]
@@ -69,15 +70,15 @@ class Result:
         try:
             return cls.from_dict(content, tensors)
         except (AttributeError, KeyError, TypeError, ValueError, FmiqaError) as error:
-            raise FileFormatError(f"{path} is damaged: it is not a complete {cls.kind}: {error!r}") from error
+            raise FileFormatError(f"{path} is damaged: it is not a complete {cls.kind} ({error!r})") from error
 
-    def table(self) -> Rows:
-        """The figures as rows of text, the header first."""
-        raise NotImplementedError
+
+class Result(Saved):
+    """The base of results, which are also shown as tables."""
 
     def tables(self) -> dict[str, Rows]:
-        """All tables by their captions; a caption may be empty."""
-        return {"": self.table()}
+        """The figures as rows of text, by caption; a caption may be empty."""
+        raise NotImplementedError
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -88,8 +89,10 @@ class Result:
         """Tables and notes as Markdown."""
         from fmiqa._tables import markdown_table
 
-        parts = [part for caption, rows in self.tables().items() for part in (caption, markdown_table(rows)) if part]
-        return "\n\n".join([*parts, *filter(None, ["\n".join(f"- {note}" for note in self.notes)])]) + "\n"
+        headings = {f"## {caption}\n\n" if caption else "": rows for caption, rows in self.tables().items()}
+        parts = [heading + markdown_table(rows) for heading, rows in headings.items()]
+        notes = "\n".join(f"- {note}" for note in self.notes)
+        return "\n\n".join([*parts, *filter(None, [notes])]) + "\n"
 
     def __str__(self) -> str:
         from fmiqa._tables import text_table

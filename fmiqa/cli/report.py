@@ -13,8 +13,9 @@ from fmiqa.cli import options
 from fmiqa.cli.data import add_data_options, check_data_options, data_set
 from fmiqa.cli.output import Written, add_output_options, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFile
-from fmiqa.cli.results import check_same_computation, load_scores, recorded_extractors
+from fmiqa.cli.results import load_scores, recorded_extractors
 from fmiqa.errors import InputError
+from fmiqa.evaluation.claims import check_applicable
 from fmiqa.evaluation.compare import compare
 from fmiqa.evaluation.peers import PEERS, check_peers, peer_scores
 from fmiqa.selection import Selection, Validation
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     if work is not None:
         check_output_folder(work)
     selection, scores = Selection.load(args.selection), load_scores(args.matrix, args)
-    check_same_computation(selection, scores, args.selection)
+    check_applicable(selection, scores, args.selection)
     validation = Validation.load(args.validation) if args.validation else None
     check_report(selection, scores, validation)
     data = data_set(args)

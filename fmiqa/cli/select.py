@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from fmiqa._plotting import save_figure
 from fmiqa._runtime.distributed import is_first
 from fmiqa._tables import text_table
 from fmiqa.cli import options
-from fmiqa.cli.figures import save_selection_figure
 from fmiqa.cli.output import Written, add_output_options, figure4, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFile, OutputPicture
 from fmiqa.cli.results import load_scores, recorded_extractors
 from fmiqa.cli.searches import add_search_options, asked_search
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.selection import Selection
+from fmiqa.visualize.plots import selection_figure
 
 _EXAMPLES = """\
 examples:
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     written = Written()
     written.write("out", args.out, selection.save)
     if args.plot:
-        written.write("plot", args.plot, lambda path: save_selection_figure(path, selection, scores))
+        written.write("plot", args.plot, lambda path: save_figure(selection_figure(selection, scores), path))
     if extractors is not None:
         metric = SelectedFeatureIQM.from_selection(extractors, selection, fitted=args.fitted)
         written.write("metric", args.metric, metric.save)

@@ -6,10 +6,10 @@ import argparse
 import textwrap
 from typing import Any
 
+from fmiqa._plotting import new_figure, save_figure
 from fmiqa._runtime.distributed import is_first
 from fmiqa._tables import text_table
 from fmiqa.cli import options
-from fmiqa.cli.figures import save_validation_figure
 from fmiqa.cli.output import Written, add_output_options, figure4, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFile, OutputPicture
 from fmiqa.cli.results import load_scores
@@ -86,7 +86,9 @@ def run(args: argparse.Namespace) -> None:
     if args.out:
         written.write("out", args.out, found.save)
     if args.plot:
-        written.write("plot", args.plot, lambda path: save_validation_figure(path, found))
+        figure = new_figure(6.4, 4.0)
+        found.plot(figure.subplots())
+        written.write("plot", args.plot, lambda path: save_figure(figure, path))
     further, more = _further(scores, how, args)
     dataset, references = scores.options.get("dataset", "unnamed images"), len(set(scores.groups))
     groups = len(set(groups_of(scores, args.groups, len(scores))))

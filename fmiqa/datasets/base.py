@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -25,7 +25,19 @@ from fmiqa.datasets.folders import file_key
 from fmiqa.datasets.images import image_size, read_image
 from fmiqa.errors import DatasetError, InputError
 
-__all__ = ["Batch", "IQADataset", "ImageDataset", "Record", "Sample", "check_data", "checked_sample", "collate"]
+__all__ = [
+    "Batch",
+    "IQADataset",
+    "ImageDataset",
+    "Record",
+    "Sample",
+    "SampleSource",
+    "check_data",
+    "checked_sample",
+    "collate",
+    "same_image",
+    "share_reference",
+]
 
 
 @dataclass(frozen=True)
@@ -422,6 +434,23 @@ def check_data(data: object) -> None:
         raise InputError(f"data is a map-style data set of fmiqa.datasets.Sample, got {type(data).__name__}")
     if len(data) == 0:
         raise InputError("the data set is empty; there is nothing to score")
+
+
+class SampleSource(Protocol):
+    """Any map-style data set of `Sample`s."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def same_image(a: Tensor, b: Tensor) -> bool:
+    """Whether two images have the same dtype, size and pixels."""
+    return a is b or (a.dtype == b.dtype and torch.equal(a, b))
+
+
+def share_reference(a: Sample, b: Sample) -> bool:
+    """Whether two test images can share a batch: they have the same reference picture, whatever its id says."""
+    return a.distorted.dtype == b.distorted.dtype and same_image(a.reference, b.reference)
 
 
 def checked_sample(sample: object, row: int) -> Sample:

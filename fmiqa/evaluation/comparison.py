@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
-from html import escape
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from fmiqa._tables import html_table, markdown_table, text_table
+from fmiqa._result import Result, Rows
 from fmiqa.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import Self
 
 __all__ = ["Agreement", "Comparison", "Difference", "Estimate", "PairTest"]
 
@@ -102,8 +106,8 @@ class Difference:
         return f"{self.first if self.plcc.value > 0 else self.second} is better"
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Result):
     """The outcome of `compare`; prints as a table, in notebooks too.
 
     Args:
@@ -117,6 +121,8 @@ class Comparison:
     differences: tuple[Difference, ...]
     options: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    kind: ClassVar[str] = "fmiqa comparison 1"
 
     def __getitem__(self, name: str) -> Agreement:
         for agreement in self.agreements:
@@ -144,34 +150,56 @@ class Comparison:
             "notes": list(self.notes),
         }
 
-    def to_markdown(self) -> str:
-        """Both tables and the notes as Markdown."""
-        return "\n\n".join(
-            [markdown_table(rows) for rows in self._tables()] + ["\n".join(f"- {note}" for note in self.notes)]
+    @classmethod
+    def from_dict(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The comparison again."""
+
+        def figure(value: Any) -> Any:
+            if isinstance(value, dict):
+                return PairTest(**{name: figure(part) for name, part in value.items()})
+            if isinstance(value, list):
+                return Estimate(*map(figure, value))
+            return math.nan if value is None else value
+
+        def agreement(entry: dict[str, Any]) -> Agreement:
+            optional = ("auc_different", "auc_better", "correct")
+            figures: Any = {k: None if v is None and k in optional else figure(v) for k, v in entry.items()}
+            return Agreement(**(figures | {"name": entry["name"]}))
+
+        differences = [
+            Difference(**{k: figure(v) for k, v in entry.items() if k != "verdict"}) for entry in content["differences"]
+        ]
+        return cls(
+            tuple(map(agreement, content["agreements"])),
+            tuple(differences),
+            content["options"],
+            tuple(content["notes"]),
         )
 
-    def __str__(self) -> str:
-        return "\n\n".join([text_table(rows) for rows in self._tables()] + ["\n".join(self.notes)])
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(agreement.name for agreement in self.agreements)})"
 
-    def _repr_html_(self) -> str:
-        return "".join(html_table(rows) for rows in self._tables()) + "".join(f"<p>{escape(n)}</p>" for n in self.notes)
-
-    def _tables(self) -> list[list[tuple[str, ...]]]:
+    def table(self) -> Rows:
+        """The agreement of each metric with the subjective scores, the header first."""
         krasula = self.agreements[0].auc_different is not None
         more = ("AUC different", "AUC better", "C0") if krasula else ()
-        agreements: list[tuple[str, ...]] = [("metric", "PLCC", "SROCC", "KROCC", "RMSE", *more)]
+        rows: Rows = [("metric", "PLCC", "SROCC", "KROCC", "RMSE", *more)]
         for a in self.agreements:
             extra = [f"{v:.3f}" for v in (a.auc_different, a.auc_better, a.correct) if v is not None]
-            agreements.append((a.name, str(a.plcc), str(a.srocc), str(a.krocc), str(a.rmse), *extra))
+            rows.append((a.name, str(a.plcc), str(a.srocc), str(a.krocc), str(a.rmse), *extra))
+        return rows
+
+    def tables(self) -> dict[str, Rows]:
+        """The agreements, and the differences where there are any."""
         if not self.differences:
-            return [agreements]
+            return {"": self.table()}
         p_values = ("p bootstrap", "p Williams", "p Meng", "p F")
-        differences: list[tuple[str, ...]] = [("difference", "PLCC", "SROCC", *p_values, "Zou interval", "verdict")]
+        rows: Rows = [("difference", "PLCC", "SROCC", *p_values, "Zou interval", "verdict")]
         for d in self.differences:
             tests = (_p_text(t.corrected) for t in (d.bootstrap, d.williams, d.meng, d.f))
             zou = f"[{d.zou.low:.3f}, {d.zou.high:.3f}]"
-            differences.append((f"{d.first} - {d.second}", str(d.plcc), str(d.srocc), *tests, zou, d.verdict))
-        return [agreements, differences]
+            rows.append((f"{d.first} - {d.second}", str(d.plcc), str(d.srocc), *tests, zou, d.verdict))
+        return {"": self.table(), "Differences": rows}
 
 
 def _p_text(p: float) -> str:

@@ -22,7 +22,7 @@ from fmiqa.features.networks import Stage
 from fmiqa.measures import Measure
 from fmiqa.pooling import Pool
 from fmiqa.reproduction.published import PUBLISHED, TABLES
-from fmiqa.reproduction.result import Measured, Reproduction, Row, files_of
+from fmiqa.reproduction.result import Measured, Reproduction, TableRow, files_of
 from fmiqa.scoring.checkpoint import Kept
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.scoring.run import score_matrix
@@ -106,9 +106,9 @@ def reproduce(
             compute = {"measure": measure, "progress": progress, **computing}
             measured = _measured(kept, extractor, given, compute, pool=pool, folds=folds, seed=seed)
         remark = "" if given is None else _remark(key, given)
-        rows.append(Row(key, CATALOGUE[key].name, published, None if remark else measured))
+        rows.append(TableRow(key, CATALOGUE[key].name, published, None if remark else measured))
         if given is not None and remark:
-            rows.append(Row(key, given.name, None, measured, remark))
+            rows.append(TableRow(key, given.name, None, measured, remark))
     options["maps"] = {layer: len(channels) for layer, channels in extractor.maps.channels.items()}
     options["random_weights"] = weights is None
     found = Reproduction(table, network, tuple(rows), options)

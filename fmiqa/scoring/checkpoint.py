@@ -7,24 +7,17 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from fmiqa._io import is_special, load_json, load_tensors, save_json, save_tensors
+from fmiqa._result import Saved
 from fmiqa._runtime.distributed import from_first
-from fmiqa.datasets.base import Sample
 from fmiqa.errors import FileFormatError, ResumeError
 
-__all__ = ["Kept", "Parts", "SampleSource", "open_folder", "refuse_other"]
+__all__ = ["Kept", "Parts", "open_folder", "refuse_other"]
 
 _PART = "fmiqa score matrix part 1"
 _RUN = "fmiqa score matrix run 1"
-
-
-class SampleSource(Protocol):
-    """Any map-style data set of `Sample`s."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 def open_folder(folder: Path, kind: str, description: Mapping[str, Any]) -> None:
@@ -57,14 +50,6 @@ def refuse_other(path: str | os.PathLike[str], before: Mapping[str, Any], now: M
             f"{os.fspath(path)} is of a run with other options than this one ({'; '.join(differing)}); call with the "
             "same to go on, save under another name, or delete that to start anew"
         )
-
-
-class Saved(Protocol):
-    """A result that is a file when saved."""
-
-    def save(self, path: str | os.PathLike[str], /) -> None: ...
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], /) -> Saved: ...
 
 
 K = TypeVar("K", bound=Saved)
@@ -106,7 +91,7 @@ class Kept:
 def _whole(kind: type[K], path: Path) -> K | None:
     """What was saved there, if it is whole; what is damaged makes room."""
     try:
-        return kind.load(path) if path.exists() else None  # type: ignore[return-value]
+        return kind.load(path) if path.exists() else None
     except FileFormatError:
         path.unlink()
         return None

@@ -18,13 +18,13 @@ from fmiqa._io import check_output
 from fmiqa._progress import progress_bar
 from fmiqa._runtime.compiled import ahead, fusing
 from fmiqa._runtime.distributed import from_first, gather, is_first, processes_here, share
-from fmiqa.datasets.base import Sample, check_data, checked_sample
+from fmiqa.datasets.base import Sample, SampleSource, check_data, checked_sample, same_image, share_reference
 from fmiqa.errors import InputError
 from fmiqa.features.checkpoints import fingerprint
 from fmiqa.features.extractor import FeatureExtractor, check_extractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Measure
-from fmiqa.scoring.checkpoint import Parts, SampleSource
+from fmiqa.scoring.checkpoint import Parts
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.scoring.scorer import MapScorer, PreparedImages
 from fmiqa.scoring.tiling import Tiling
@@ -249,7 +249,7 @@ class _Run:
         batch: list[Sample] = []
         for row in rows:
             sample = checked_sample(next(samples), row)
-            if batch and (len(batch) == self._fitting(batch[0]).images or not _go_together(sample, batch[0])):
+            if batch and (len(batch) == self._fitting(batch[0]).images or not share_reference(sample, batch[0])):
                 yield batch
                 batch = []
             batch.append(sample)
@@ -259,7 +259,7 @@ class _Run:
         """Samples of one reference image: (n, M)."""
         image, fitting = samples[0].reference, self._fitting(samples[0])
         try:
-            if self._reference is None or not _same(self._reference[0], image):
+            if self._reference is None or not same_image(self._reference[0], image):
                 self._reference = None  # frees the last one before the next is made
                 moved = image[None].to(self.device)
                 # A reference whose prepared side does not fit is run again beside each batch, layer by layer.
@@ -366,15 +366,6 @@ def _plan(ids: list[str] | None, count: int) -> list[list[int]]:
     for row in range(count):
         by_reference.setdefault("" if ids is None else ids[row], []).append(row)
     return [rows[i : i + _PART_ROWS] for rows in by_reference.values() for i in range(0, len(rows), _PART_ROWS)]
-
-
-def _go_together(a: Sample, b: Sample) -> bool:
-    """Whether two test images can share a batch: the same reference picture, whatever its id says."""
-    return a.distorted.dtype == b.distorted.dtype and _same(a.reference, b.reference)
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a is b or (a.dtype == b.dtype and torch.equal(a, b))
 
 
 def _as_it_is(sample: object) -> object:

@@ -68,6 +68,10 @@ class PermutationNull(Result):
         head = ("maps", "real scores", f"{len(null)} permutations, mean", "highest", "p-value")
         return [head, (str(len(self.maps)), *(f"{float(figure):.4g}" for figure in figures))]
 
+    def tables(self) -> dict[str, Rows]:
+        """The table, without a caption."""
+        return {"": self.table()}
+
     def __str__(self) -> str:
         null = self.null[:, -1]
         return (

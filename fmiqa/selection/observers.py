@@ -125,6 +125,10 @@ class ObserverStudy(Result):
         rows.append(("mean", f"{count:.4g}", *means, f"{int((self.frequency > 0).sum())} different"))
         return rows
 
+    def tables(self) -> dict[str, Rows]:
+        """The table, without a caption."""
+        return {"": self.table()}
+
     def cross_table(self, figure: Coefficient = "plcc") -> Rows:
         """`cross_prediction` as rows of text, the header first."""
         cells = [[f"{v:.3f}" for v in row] for row in self.cross_prediction(figure).tolist()]

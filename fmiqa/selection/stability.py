@@ -167,6 +167,10 @@ class StabilitySelection(Result):
         again = self.stable(1.5 / len(self.selected))
         return [("map", "share of subsamples"), *((str(m), f"{frequency[m]:.2f}") for m in again)]
 
+    def tables(self) -> dict[str, Rows]:
+        """The table, without a caption."""
+        return {"": self.table()}
+
     @property
     def notes(self) -> tuple[str, ...]:
         """Nogueira's estimate in words."""

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fmiqa.datasets.base import SampleSource
 from fmiqa.errors import InputError
 from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import SSIM, Measure, get_measure
-from fmiqa.scoring.checkpoint import Kept, SampleSource
+from fmiqa.scoring.checkpoint import Kept
 from fmiqa.selection import Selection
 from fmiqa.visualize.activation_maximization import MaximalImages, maximize_activation
 from fmiqa.visualize.difference import prediction_difference

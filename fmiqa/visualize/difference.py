@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from fmiqa._checks import check_picture
 from fmiqa._io import check_output, is_special, load_tensors, save_tensors
 from fmiqa._progress import progress_bar
+from fmiqa._result import Saved
 from fmiqa.errors import FileFormatError, InputError
 from fmiqa.features.extractor import FeatureExtractor, check_extractor
 from fmiqa.maps import FeatureMap, MapIndex
@@ -30,12 +31,14 @@ from fmiqa.scoring.checkpoint import refuse_other
 from fmiqa.visualize.patches import PatchSampler
 from fmiqa.visualize.replay import Replay
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["PAPER", "PredictionDifference", "prediction_difference"]
 
 # Zintgraf et al.'s settings, with ConditionalSampler(window=10, padding=2): a window at every pixel.
 PAPER: dict[str, Any] = {"stride": 1, "samples": 10}
 
-_KIND = "fmiqa prediction difference 1"
 _PART = "fmiqa prediction difference part 1"
 _ELEMENTS = {"cpu": 2**23, "cuda": 2**28}  # alive at once: what a processor's cache nearly holds, or fills a GPU
 _SECONDS = 20.0  # between two savings of what is done
@@ -43,7 +46,7 @@ _SEEDS = 1_000_003  # rows of windows have seeds of their own, so that a resumed
 
 
 @dataclass(frozen=True, eq=False)
-class PredictionDifference:
+class PredictionDifference(Saved):
     """Signed relevance of pixels for feature maps.
 
     Args:
@@ -56,27 +59,25 @@ class PredictionDifference:
     relevance: Tensor
     options: dict[str, Any] = field(default_factory=dict)
 
+    kind: ClassVar[str] = "fmiqa prediction difference 1"
+    binary: ClassVar[bool] = True
+
     def of(self, map: FeatureMap | str) -> Tensor:
         """(H, W) the relevance for one map."""
         return self.relevance[self.maps.positions(MapIndex([map]))[0]]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Save as safetensors, written whole or not at all."""
-        header = {"maps": [str(m) for m in self.maps], "options": self.options}
-        save_tensors(path, _KIND, {"relevance": self.relevance}, header)
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but tensors, as plain values for JSON."""
+        return {"maps": [str(m) for m in self.maps], "options": self.options}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The relevance."""
+        return {"relevance": self.relevance}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> PredictionDifference:
-        """What `save` saved.
-
-        Raises:
-            FileFormatError: the file is missing, damaged, or holds something else.
-        """
-        tensors, header = load_tensors(path, _KIND)
-        try:
-            return cls(MapIndex(header["maps"]), tensors["relevance"], header["options"])
-        except (KeyError, InputError) as error:
-            raise FileFormatError(f"{path} is not a whole prediction difference: {error}") from error
+    def from_dict(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The result again."""
+        return cls(MapIndex(content["maps"]), tensors["relevance"], content["options"])
 
 
 def prediction_difference(

@@ -13,21 +13,42 @@ import torch
 from torch import Tensor
 
 from fmiqa._checks import check_tensor
-from fmiqa._plotting import BLUE, GREEN, GREY, ORANGE, SKY, axes
+from fmiqa._plotting import BLUE, GREEN, GREY, ORANGE, SKY, axes, new_figure
 from fmiqa.correlation import fit_logistic
 from fmiqa.errors import InputError
+from fmiqa.evaluation.claims import coefficients, fit_options
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection import Selection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["plot_agreement", "plot_correlation", "plot_layers"]
+__all__ = ["plot_agreement", "plot_correlation", "plot_layers", "selection_figure"]
 
 _NAMED = 40  # maps along an axis whose names can still be read
 # Okabe & Ito's, but grey for black, which the fit has, and indigo for yellow, which is faint on white.
 _TYPES = tuple(zip((BLUE, ORANGE, GREEN, SKY, GREY, "#CC79A7", "#E69F00", "#332288"), "os^DvPX*", strict=True))
+
+
+def selection_figure(selection: Selection, scores: ScoreMatrix) -> Figure:
+    """Draw a selection in two panels: its path or weights, and its score beside the subjective scores.
+
+    Args:
+        selection: The outcome of a search over `scores`.
+        scores: The score matrix that it was made on.
+    """
+    figure = new_figure(12.5, 4.6)
+    left, right = figure.subplots(1, 2)
+    selection.plot(left)
+    if selection.weights is None:
+        _all_maps_line(left, selection, scores)
+    plot_agreement(scores, selection, ax=right)
+    network = scores.options.get("network") or ", ".join(scores.options.get("sources", ()))
+    origin = " on ".join(str(part) for part in (network, scores.options.get("dataset")) if part)
+    figure.suptitle(f"{origin}: {len(selection)} of {len(scores.maps)} maps, in sample")
+    return figure
 
 
 def plot_agreement(scores: ScoreMatrix, quality: Selection | Tensor, *, ax: Axes | None = None) -> tuple[Axes, Axes]:
@@ -85,7 +106,7 @@ def plot_agreement(scores: ScoreMatrix, quality: Selection | Tensor, *, ax: Axes
     below.axhline(0, color="black", linewidth=1)
     above.set_ylabel(_subjective(scores))
     below.set_ylabel("residual")
-    below.set_xlabel("objective score" if chosen is None else f"score of the {len(chosen)} chosen maps")
+    below.set_xlabel("objective score" if chosen is None else f"score of the {len(chosen)} selected maps")
     above.tick_params(labelbottom=False)
     for panel in (above, below):
         panel.grid(alpha=0.3)
@@ -97,12 +118,12 @@ def plot_agreement(scores: ScoreMatrix, quality: Selection | Tensor, *, ax: Axes
 def plot_layers(
     maps: Iterable[FeatureMap | str], all_maps: Iterable[FeatureMap | str], *, ax: Axes | None = None
 ) -> Axes:
-    """Draw how many of the chosen maps lie in each layer, beside how many would by chance.
+    """Draw how many of the selected maps lie in each layer, beside how many would by chance.
 
-    By chance, a layer's part of the chosen maps is its part of all maps.
+    By chance, a layer's part of the selected maps is its part of all maps.
 
     Args:
-        maps: the chosen maps.
+        maps: the selected maps.
         all_maps: the candidates that they were chosen from.
         ax: where to draw; a new figure by default.
 
@@ -119,18 +140,18 @@ def plot_layers(
     chosen, every = MapIndex(maps), MapIndex(all_maps)
     every.positions(chosen)
     if not len(chosen):
-        raise InputError("no chosen maps to count by layer")
+        raise InputError("no selected maps to count by layer")
     counts = [len(chosen.channels.get(layer, ())) for layer in every.layers]
     expected = [len(chosen) * len(channels) / len(every) for channels in every.channels.values()]
     ax = axes(ax)
     places = range(len(counts))
-    ax.bar([p - 0.2 for p in places], counts, width=0.4, color=BLUE, label=f"{len(chosen)} chosen maps")
+    ax.bar([p - 0.2 for p in places], counts, width=0.4, color=BLUE, label=f"{len(chosen)} selected maps")
     label = f"expected by chance from all {len(every)} maps"
     ax.bar([p + 0.2 for p in places], expected, width=0.4, color=SKY, label=label)
     many = len(every.layers) > 8
     ax.set_xticks(places, every.layers, rotation=90 if many else 0, fontsize=7 if many else None)
     ax.set_xlabel("layer")
-    ax.set_ylabel("number of chosen maps")
+    ax.set_ylabel("number of selected maps")
     ax.set_ylim(0, 1.25 * max(counts + expected))  # room for the legend above the bars
     ax.legend(fontsize=8, loc="upper right")
     return ax
@@ -177,6 +198,18 @@ def plot_correlation(scores: ScoreMatrix, maps: Iterable[FeatureMap | str], *, a
     ax.set_xlabel("feature map")
     ax.set_ylabel("feature map")
     return ax
+
+
+def _all_maps_line(ax: Axes, selection: Selection, scores: ScoreMatrix) -> None:
+    """The criterion of all maps, beside the path of a selection."""
+    quality = scores.pool(pool=selection.pool)
+    figures = coefficients("all maps", quality, scores.targets, **fit_options(selection.options))
+    value = getattr(figures, selection.options["criterion"])
+    ax.axhline(value, color=ORANGE, linestyle="--", label=f"all {len(scores.maps)} maps: {value:.4f}")
+    ax.lines[0].set_label(f"{len(selection)} selected maps: {selection.value:.4f}")
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, value - 0.28 * (high - value)), high)  # room for the legend below the line
+    ax.legend(loc="lower right")
 
 
 def _two_panels(ax: Axes) -> tuple[Axes, Axes]:

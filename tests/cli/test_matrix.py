@@ -93,7 +93,7 @@ def test_an_interrupted_matrix_goes_on_and_ends_the_same(
 ) -> None:
     out = tmp_path / "s.safetensors"
     command = ["matrix", *data_options(), "--out", str(out)]
-    add, added = fmiqa.parts.Parts.add, []
+    add, added = fmiqa.scoring.checkpoint.Parts.add, []
 
     def add_and_stop(parts: object, number: int, part: dict[str, object]) -> None:
         add(parts, number, part)  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def test_an_interrupted_matrix_goes_on_and_ends_the_same(
         add(parts, number, part)  # type: ignore[arg-type]
         added.append(number)
 
-    monkeypatch.setattr(fmiqa.parts.Parts, "add", add_and_stop)
+    monkeypatch.setattr(fmiqa.scoring.checkpoint.Parts, "add", add_and_stop)
     assert cli.main(command) == 130
     message = capsys.readouterr().err
     assert f"{out}.parts" in message
@@ -114,7 +114,7 @@ def test_an_interrupted_matrix_goes_on_and_ends_the_same(
     assert cli.main(changed) == 1
     assert "other options" in capsys.readouterr().err
 
-    monkeypatch.setattr(fmiqa.parts.Parts, "add", add_and_count)
+    monkeypatch.setattr(fmiqa.scoring.checkpoint.Parts, "add", add_and_count)
     assert cli.main(command) == 0
     assert added == [1, 2]  # a part a reference here, the first was kept
     assert torch.equal(ScoreMatrix.load(out).values, ScoreMatrix.load(scores_file).values)

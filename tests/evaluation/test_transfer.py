@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 import fmiqa
 from fmiqa import CrossDataset, FileFormatError, InputError, MapIndex, ScoreMatrix, cross_dataset
-from fmiqa.reproduction.result import mean_and_error
+from fmiqa.selection.splits import mean_and_error
 
 OPTIONS = {"network": "alexnet", "weights_sha256": "abc", "stage": "relu", "measure": {"name": "ssim"}}
 
@@ -105,7 +105,7 @@ def test_the_heat_map_shows_the_figures(found: CrossDataset) -> None:
     shown = torch.tensor(ax.images[0].get_array().tolist())
     expected = found.srocc.clone()
     for a in range(3):
-        expected[a, a] = mean_and_error(found.held_out_srocc[a].tolist())[0]
+        expected[a, a] = mean_and_error(found.held_out_srocc[a])[0]
     torch.testing.assert_close(shown, expected.to(shown), rtol=0, atol=1e-6)  # float32
     texts = [text.get_text() for text in ax.texts]
     assert len(texts) == 12
@@ -139,7 +139,7 @@ def test_a_damaged_file_is_refused(damage: str, found: CrossDataset, tmp_path: P
 )
 def test_map_scores_that_do_not_go_together_are_refused_by_name(option: str, value: object) -> None:
     other = study(1, 4, "b", **{option: value})
-    with pytest.raises(InputError, match=f"second goes with other map scores than first .*{option}"):
+    with pytest.raises(InputError, match=f"first and second hold map scores that were computed differently.*{option}"):
         cross_dataset({"first": study(0, 2, "a"), "second": other})
 
 
@@ -148,7 +148,7 @@ def test_joined_matrices_are_compared_source_by_source(matrices: dict[str, Score
     fine = {"one": ScoreMatrix.concat({"x": first}), "two": ScoreMatrix.concat({"x": second})}
     assert cross_dataset(fine, folds=None, max_maps=1).selected[0][0].source == "x"
     other = replace(second, options={**second.options, "stage": "conv"})
-    with pytest.raises(InputError, match=r"x stage: 'relu' of one, 'conv' of two"):
+    with pytest.raises(InputError, match=r"x stage: 'relu' in one, 'conv' in two"):
         cross_dataset({**fine, "two": ScoreMatrix.concat({"x": other})})
 
 

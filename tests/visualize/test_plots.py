@@ -153,7 +153,7 @@ def test_agreement_draws_every_image_and_its_residual(
         selection.fit.predict(torch.from_numpy(curve)).numpy()
     )
     assert "made up" in above.get_ylabel()
-    assert "4 chosen maps" in below.get_xlabel()
+    assert "4 selected maps" in below.get_xlabel()
     assert labels(above) == [*(["blur", "jpeg", "noise"] if coloured else []), "logistic5 of the selection"]
     assert above.get_shared_x_axes().joined(above, below)
 
@@ -199,10 +199,10 @@ def test_layers_count_the_chosen_maps_beside_chance() -> None:
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["conv1", "conv2", "conv3"]
     assert ax.get_xlabel()
     assert ax.get_ylabel()
-    assert labels(ax) == ["3 chosen maps", "expected by chance from all 10 maps"]
+    assert labels(ax) == ["3 selected maps", "expected by chance from all 10 maps"]
     with pytest.raises(InputError, match="conv4:0"):
         plot_layers(["conv4:0"], all_maps)
-    with pytest.raises(InputError, match="no chosen maps"):
+    with pytest.raises(InputError, match="no selected maps"):
         plot_layers([], all_maps)
 
 

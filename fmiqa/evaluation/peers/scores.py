@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from fmiqa._progress import progress_bar
+from fmiqa.datasets.base import SampleSource
 from fmiqa.errors import InputError
 from fmiqa.evaluation.peers.delta_e import delta_e_ab
 from fmiqa.evaluation.peers.m_svd import m_svd
 from fmiqa.evaluation.peers.vsnr import vsnr
-from fmiqa.scoring.checkpoint import SampleSource
 
 __all__ = ["PEERS", "Peer", "check_peers", "peer_scores"]
 
