@@ -23,7 +23,7 @@ from fmiqa.measures import Measure
 from fmiqa.pooling import Pool
 from fmiqa.reproduction.published import PUBLISHED, TABLES
 from fmiqa.reproduction.result import Measured, Reproduction, TableRow, files_of
-from fmiqa.scoring.checkpoint import Kept
+from fmiqa.scoring.checkpoint import Checkpoint
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.scoring.run import score_matrix
 from fmiqa.scoring.scorer import MapScorer
@@ -102,7 +102,8 @@ def reproduce(
         measured, given = None, data.get(key)
         if given is not None:
             folder = None if out is None else Path(out) / f"{key}-{network}"
-            kept = Kept(folder, _RUN, {**_described(given), **options})
+            kept = Checkpoint(folder)
+            from_first(partial(kept.open, _RUN, {**_described(given), **options}))
             compute = {"measure": measure, "progress": progress, **computing}
             measured = _measured(kept, extractor, given, compute, pool=pool, folds=folds, seed=seed)
         remark = "" if given is None else _remark(key, given)
@@ -118,7 +119,7 @@ def reproduce(
 
 
 def _measured(
-    kept: Kept,
+    kept: Checkpoint,
     extractor: FeatureExtractor,
     images: IQADataset,
     compute: Mapping[str, Any],

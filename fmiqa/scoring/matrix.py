@@ -114,6 +114,25 @@ class ScoreMatrix(Saved):
         return replace(self, values=self.values[:, self.maps.positions(index)], maps=index)
 
     @classmethod
+    def stack(cls, matrices: Sequence[ScoreMatrix]) -> ScoreMatrix:
+        """Join matrices of different images at the same maps, one below the other, with the options of the first.
+
+        Raises:
+            InputError: There are no matrices, or their maps differ.
+        """
+        if not matrices or any(m.maps != matrices[0].maps for m in matrices):
+            raise InputError(f"score matrices of the same maps are needed, got {list(matrices)}")
+        distortions = [m.distortions for m in matrices if m.distortions is not None]
+        return replace(
+            matrices[0],
+            values=torch.cat([m.values for m in matrices]),
+            targets=torch.cat([m.targets for m in matrices]),
+            groups=[group for m in matrices for group in m.groups],
+            names=[name for m in matrices for name in m.names],
+            distortions=[d for own in distortions for d in own] if len(distortions) == len(matrices) else None,
+        )
+
+    @classmethod
     def concat(cls, matrices: Mapping[str, ScoreMatrix]) -> ScoreMatrix:
         """Join matrices of the same images as candidates side by side: several networks, scales, stages, measures.
 

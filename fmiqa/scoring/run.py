@@ -7,7 +7,8 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -24,13 +25,16 @@ from fmiqa.features.checkpoints import fingerprint
 from fmiqa.features.extractor import FeatureExtractor, check_extractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Measure
-from fmiqa.scoring.checkpoint import Parts
+from fmiqa.scoring.checkpoint import Checkpoint
 from fmiqa.scoring.matrix import ScoreMatrix
+from fmiqa.scoring.parts import ScorePart, refuse_other_items
 from fmiqa.scoring.scorer import MapScorer, PreparedImages
 from fmiqa.scoring.tiling import Tiling
 
 __all__ = ["score_matrix"]
 
+_RUN = "fmiqa score matrix run 1"
+_NOTHING = torch.empty(0, device="cpu")
 _PART_ROWS = 32  # a kill costs at most so many images
 
 # Batches beyond these are no faster: a CPU's cache is full, a GPU is busy.
@@ -111,23 +115,25 @@ def score_matrix(
     if home != extractor.device:
         extractor = copy.deepcopy(extractor).to(home)
     scorer = MapScorer(extractor, maps, measure=measure)
-    run = _Run(scorer, data, home, memory, batch_size, workers, compile, kept=save is not None)
-    parts = Parts(save, run.plan)
+    run = _ScoreRun(scorer, data, home, memory, batch_size, workers, compile, kept=save is not None)
+    checkpoint = Checkpoint.beside(save)
+    parts: dict[int, ScorePart] = {}
 
     def begin() -> list[int]:
         if save is not None:
             check_output(save, beside=".parts/run.json")
         if check and hasattr(data, "check"):
             data.check(progress=progress)
-        if save is not None:
-            parts.take_up(run.describe())
-            parts.refuse_other_items(run.look_again)
-        return list(parts.done)
+        if checkpoint.folder is not None:
+            checkpoint.open(_RUN, run.describe())
+            parts.update(run.finished(checkpoint))
+            refuse_other_items(checkpoint.folder, parts, run.look_again)
+        return list(parts)
 
     def end() -> None:
         if save is not None:
             result.save(save)
-            parts.remove()
+            checkpoint.remove()
 
     finished = set(from_first(begin))
     mine = share([number for number in range(len(run.plan)) if number not in finished])
@@ -135,11 +141,12 @@ def score_matrix(
     total = done + sum(len(run.plan[number]) for number in mine)
     with _bar(progress and is_first(), total, done) as bar:
         for number, part in run.compute(mine):
-            parts.add(number, part)
-            bar.update(len(part["rows"]))
-    for theirs in gather(parts.done):
-        parts.done.update(theirs)
-    result = run.assemble(parts.all())
+            checkpoint.write(_part_name(number), part)
+            parts[number] = part
+            bar.update(len(part))
+    for theirs in gather(parts):
+        parts.update(theirs)
+    result = run.assemble(parts)
     from_first(end)
     return result
 
@@ -153,7 +160,7 @@ class _Footprint(NamedTuple):
     tiling: Tiling | None  # where not even one test image fits
 
 
-class _Run:
+class _ScoreRun:
     """What is computed, in which order and in which batches."""
 
     def __init__(
@@ -203,6 +210,11 @@ class _Run:
             "images_and_maps_sha256": digest.hexdigest(),
         }
 
+    def finished(self, checkpoint: Checkpoint) -> dict[int, ScorePart]:
+        """The parts that an interrupted run has left."""
+        found = {number: checkpoint.read(_part_name(number), ScorePart) for number in range(len(self.plan))}
+        return {n: part for n, part in found.items() if part is not None and part.is_of(self.plan[n], self.scorer.maps)}
+
     def look_again(self, rows: list[int]) -> list[tuple[int, str | None, str]]:
         """Row, name (where it is to be compared) and digest of finished items, as far as they cost no decoding.
 
@@ -217,7 +229,7 @@ class _Run:
         return [(rows[0], sample.name, _digest(sample))]
 
     @torch.inference_mode()
-    def compute(self, numbers: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def compute(self, numbers: Sequence[int]) -> Iterator[tuple[int, ScorePart]]:
         """The given parts of the plan, one by one."""
         order = [row for number in numbers for row in self.plan[number]]
         loader: DataLoader[Sample] = DataLoader(
@@ -231,18 +243,16 @@ class _Run:
         with torch.device("cpu"):  # it draws a number on the default device, which may not be the generator's
             samples = iter(loader)
         for number in numbers:
-            part: dict[str, Any] = {"rows": self.plan[number], "targets": [], "groups": [], "names": []}
-            part["distortions"], values = [], []
-            digests = item_digests(self.data, self.plan[number]) if self._kept else []
-            part["digests"] = digests or []
-            for batch in self._batches(samples, self.plan[number]):
+            rows = self.plan[number]
+            digests = item_digests(self.data, rows) if self._kept else []
+            scored: list[Sample] = []
+            values, taken = [], list(digests or ())
+            for batch in self._batches(samples, rows):
                 values.append(self._score(batch))
-                part["targets"] += [float(s.score) for s in batch]
-                part["groups"] += [s.reference_id for s in batch]
-                part["names"] += [s.name for s in batch]
-                part["distortions"] += [s.distortion for s in batch]
-                part["digests"] += [_digest(s) for s in batch] if digests is None else []
-            yield number, {**part, "values": torch.cat(values)}
+                taken += [_digest(sample) for sample in batch] if digests is None else []
+                # What is kept of a sample does not hold its images.
+                scored += [replace(sample, reference=_NOTHING, distorted=_NOTHING) for sample in batch]
+            yield number, ScorePart.of(torch.cat(values), scored, MapIndex(self.scorer.maps), rows, taken)
 
     def _batches(self, samples: Iterator[object], rows: list[int]) -> Iterator[list[Sample]]:
         """Samples of one reference image, as many as fit; no more images are held at a time."""
@@ -297,23 +307,11 @@ class _Run:
             )
         return self._footprint[height, width]
 
-    def assemble(self, parts: list[dict[str, Any]]) -> ScoreMatrix:
-        order = torch.argsort(torch.tensor([row for part in parts for row in part["rows"]], device="cpu"))
-
-        def column(key: str) -> list[Any]:
-            flat = [item for part in parts for item in part[key]]
-            return [flat[i] for i in order.tolist()]
-
-        distortions = column("distortions")
-        return ScoreMatrix(
-            values=torch.cat([part["values"] for part in parts])[order],
-            maps=MapIndex(self.scorer.maps),
-            targets=torch.tensor(column("targets"), dtype=torch.float64, device="cpu"),
-            groups=column("groups"),
-            names=column("names"),
-            distortions=None if None in distortions else distortions,
-            options=self.options,
-        )
+    def assemble(self, parts: Mapping[int, ScorePart]) -> ScoreMatrix:
+        """All parts as one matrix, in the order of the data set."""
+        ordered = [parts[number] for number in sorted(parts)]
+        order = torch.argsort(torch.tensor([row for part in ordered for row in part.rows], device="cpu"))
+        return replace(ScoreMatrix.stack([part.scores for part in ordered]).rows(order), options=self.options)
 
 
 def reference_ids(data: object) -> list[str] | None:
@@ -382,3 +380,7 @@ def _default_workers(device: torch.device) -> int:
 
 def _bar(progress: bool, total: int, done: int) -> Any:
     return progress_bar(show=progress, total=total, initial=done, desc="scoring", unit="image")
+
+
+def _part_name(number: int) -> str:
+    return f"part-{number:06d}.safetensors"

@@ -18,7 +18,7 @@ from fmiqa.errors import InputError
 from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import SSIM, Measure, get_measure
-from fmiqa.scoring.checkpoint import Kept
+from fmiqa.scoring.checkpoint import Checkpoint
 from fmiqa.selection import Selection
 from fmiqa.visualize.activation_maximization import MaximalImages, maximize_activation
 from fmiqa.visualize.difference import prediction_difference
@@ -150,7 +150,8 @@ def map_cards(
             f"(missing: {', '.join(sorted(missing)) or 'none'}), and images ({len(data)} given)"
         )
     planted = PlantedConcepts() if concepts is None else concepts
-    kept = Kept(work, _RUN, {
+    kept = Checkpoint(work)
+    kept.open(_RUN, {
         "maps": [str(m) for m in selection.maps],
         "networks": {n: [e.weights_sha256, e.stage, e.precision, e.viewing.options()] for n, e in networks.items()},
         "images": [str(getattr(data, "name", type(data).__name__)), len(data), reference_images(data).names],
@@ -211,7 +212,7 @@ class _Looks:
         data: SampleSource,
         source: str,
         measure: Measure | None,
-        kept: Kept,
+        kept: Checkpoint,
     ) -> None:
         self.extractor, self.maps, self.data, self.source, self.kept = extractor, maps, data, source, kept
         self.measure = measure
