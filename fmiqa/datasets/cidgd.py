@@ -59,6 +59,7 @@ class CIDGD(PublishedDataset):
     """
 
     whole = Whole(
+        key="cidgd",
         name="CID:GD",
         images=None,
         references=None,
@@ -66,6 +67,11 @@ class CIDGD(PublishedDataset):
         made_of="",
         scores="MOS, higher = better",
         scale=(-math.inf, math.inf),
+        terms="not public: agree with the authors",
+        source="the authors of the paper, Colourlab, NTNU Gjøvik",
+        citation=(
+            "Pedersen, Amirshahi, Colourlab Image Database: Geometric Distortions, Color and Imaging Conference 2021"
+        ),
         layout={"scores.csv": "a row an image: reference, distorted, score, and more if you like"},
     )
 

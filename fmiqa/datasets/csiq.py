@@ -55,6 +55,7 @@ class CSIQ(PublishedDataset):
     """
 
     whole = Whole(
+        key="csiq",
         name="CSIQ",
         images=866,
         references=30,
@@ -62,6 +63,12 @@ class CSIQ(PublishedDataset):
         made_of="30 references x 6 types x 5 levels, of contrast 3 to 5",
         scores="DMOS 0 to 1, lower = better",
         scale=(0, 1),
+        terms="for research; no licence text known here",
+        source=("CSIQ Image Quality Database, page of the Computational Perception and Image Quality Lab"),
+        citation=(
+            "Larson, Chandler, Most apparent distortion: full-reference image quality assessment and the "
+            "role of strategy, Journal of Electronic Imaging 19(1), 2010"
+        ),
         layout={
             "src_imgs": "the references, 1600.png to womanhat.png",
             "dst_imgs": "folders of distorted images",

@@ -56,6 +56,7 @@ class LIVE(PublishedDataset):
     """
 
     whole = Whole(
+        key="live",
         name="LIVE",
         images=779,
         references=29,
@@ -63,6 +64,15 @@ class LIVE(PublishedDataset):
         made_of="29 references, 5 types, 982 images less 203 originals",
         scores="DMOS, roughly 0 to 112, lower = better",
         scale=(-20, 130),  # differences from the hidden original, realigned: there are no ends to the scale
+        terms=("free to use and to pass on, copyright notice included and source acknowledged; password by form"),
+        source=(
+            "LIVE Image Quality Assessment Database Release 2, page of the Laboratory for Image and "
+            "Video Engineering, University of Texas at Austin"
+        ),
+        citation=(
+            "Sheikh, Sabir, Bovik, A statistical evaluation of recent full reference image quality "
+            "assessment algorithms, IEEE Transactions on Image Processing 15(11), 2006"
+        ),
         layout={
             "refimgs": "the references, bikes.bmp to womanhat.bmp",
             " or ".join(_TABLES): "982 scores, and which of them are of originals (orgs)",

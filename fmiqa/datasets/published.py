@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ class Whole:
     """A published set with nothing missing.
 
     Args:
+        key: what the command line calls it.
         name: as papers write it.
         images: the number of scored images; None where it is not known.
         references: the number of references; None where it is not known.
@@ -30,11 +31,15 @@ class Whole:
         made_of: how the images come about, such as "25 references x 24 types x 5 levels".
         scores: kind, range and direction of the scores as published.
         scale: the least and the greatest score that can be.
+        terms: under which terms it can be had, in short; those that come with the set count.
+        source: where people get it, by the name of the page.
+        citation: the publication to cite.
         layout: what the folder must hold, and what that is; " or " stands between names of which one will do.
         parts: what only the whole set must hold.
         optional: what else is read if it is there.
     """
 
+    key: str
     name: str
     images: int | None
     references: int | None
@@ -42,6 +47,9 @@ class Whole:
     made_of: str
     scores: str
     scale: tuple[float, float]
+    terms: str
+    source: str
+    citation: str
     layout: Mapping[str, str]
     parts: Mapping[str, str] = field(default_factory=dict)
     optional: Sequence[str] = ()
@@ -91,6 +99,11 @@ class PublishedDataset(ImageDataset):
             if partial and len(found.records) < complete:
                 name += f" (partial, {len(found.records)} of {complete})"
         super().__init__(found.records, name=name, problems=problems, places=found.places, ratings=found.ratings)
+
+    @classmethod
+    def editions(cls) -> list[tuple[Whole, Callable[..., ImageDataset]]]:
+        """What the catalogue lists: the set, and a function that loads it."""
+        return [(cls.whole, cls)]
 
     def _read(self, root: Folder, problems: list[str]) -> Found:
         """The records of all scores, whether their images are there or not; what cannot be read joins `problems`."""

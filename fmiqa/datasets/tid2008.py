@@ -34,6 +34,7 @@ class TID2008(TID):
 
     levels = 4
     whole = Whole(
+        key="tid2008",
         name="TID2008",
         images=1700,
         references=25,
@@ -41,6 +42,12 @@ class TID2008(TID):
         made_of="25 references x 17 types x 4 levels",
         scores="MOS 0 to 7.71, higher = better",
         scale=(0, 9),
+        terms="free for research",
+        source="Tampere Image Database 2008, page of N. Ponomarenko",
+        citation=(
+            "Ponomarenko et al., TID2008 - A Database for Evaluation of Full-Reference Visual Quality "
+            "Assessment Metrics, Advances of Modern Radioelectronics 10, 2009"
+        ),
         layout=tid_layout(17, 4),
         optional=["mos_std.txt"],
     )

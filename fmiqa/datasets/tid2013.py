@@ -40,6 +40,7 @@ class TID2013(TID):
 
     levels = 5
     whole = Whole(
+        key="tid2013",
         name="TID2013",
         images=3000,
         references=25,
@@ -47,6 +48,12 @@ class TID2013(TID):
         made_of="25 references x 24 types x 5 levels",
         scores="MOS 0.24 to 7.21, higher = better",
         scale=(0, 9),
+        terms="free for research",
+        source="Tampere Image Database 2013, page of N. Ponomarenko",
+        citation=(
+            "Ponomarenko et al., Image database TID2013: Peculiarities, results and perspectives, Signal "
+            "Processing: Image Communication 30, 2015"
+        ),
         layout=tid_layout(24, 5),
         optional=["mos_std.txt"],
     )
