@@ -44,7 +44,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     regular file (a named pipe, a device, `/dev/stdout`) is written to and never replaced. Missing folders are made.
 
     Raises:
-        OSError: naming the path as it was given.
+        OSError: Naming the path as it was given.
     """
     name = os.fspath(path)
     try:
@@ -172,7 +172,7 @@ def _replace(target: str, content: bytes, mode: int | None) -> None:
 
 
 def _write_through(name: str, content: bytes) -> None:
-    """Write to what is there. An open descriptor is written to as it is, since opening it anew would start over."""
+    """Write to what is there. An open descriptor is written to as it is, since opening it again would start over."""
     descriptor = _descriptor(name)
     if descriptor is None:
         with open(name, "wb") as file:
@@ -241,7 +241,7 @@ def load_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Ten
     """What `save_tensors` saved under the same `kind`.
 
     Raises:
-        FileFormatError: the file is missing, damaged, or holds something else.
+        FileFormatError: The file is missing, damaged, or holds something else.
     """
     try:
         # Older versions of safetensors load onto the default device, whatever device they are told.
@@ -264,7 +264,7 @@ def load_json(path: str | os.PathLike[str], kind: str, *older: str) -> dict[str,
     """What `save_json` saved under the same `kind`, or one of the older kinds.
 
     Raises:
-        FileFormatError: the file is missing, damaged, or holds something else.
+        FileFormatError: The file is missing, damaged, or holds something else.
     """
     try:
         content = json.loads(Path(path).read_text())

@@ -1,4 +1,4 @@
-"""`fmiqa evaluate`: chosen maps held against all maps and peers, and whether that is in sample."""
+"""`fmiqa evaluate`: selected maps held against all maps and peers, and whether that is in sample."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ examples:
   fmiqa evaluate --selection joined.json --matrix full=alexnet.safetensors half=alexnet-half.safetensors
 
 PLCC and RMSE are those after a logistic fitted on the images judged, for each row its own. Intervals are those of
-a bootstrap over references; differences are held against the chosen maps."""
+a bootstrap over references; differences are held against the selected maps."""
 
 _CHOSEN = "selected maps"
 
@@ -41,12 +41,12 @@ def add(commands: Any) -> None:
     parser = options.new_command(
         commands,
         "evaluate",
-        "Hold chosen maps against all maps",
+        "Hold selected maps against all maps",
         _EXAMPLES,
         run,
         lambda args: options.kept_parts(args.save_matrix),
     )
-    chosen = parser.add_argument_group("chosen maps (one of)").add_mutually_exclusive_group(required=True)
+    chosen = parser.add_argument_group("selected maps (one of)").add_mutually_exclusive_group(required=True)
     chosen.add_argument("--selection", metavar="FILE", help="as `fmiqa select --out` writes it (.json)")
     chosen.add_argument("--metric", metavar="FILE", help="as `fmiqa select --metric` writes it (.safetensors)")
     data = add_data_options(parser)
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     check_peers(args.peers or ())
     chosen = Selection.load(args.selection) if args.selection else SelectedFeatureIQM.load(args.metric)
     what = args.selection or args.metric
-    # A metric file says what its map scores depend on, not on which images its maps were chosen, nor how.
+    # A metric file says what its map scores depend on, not on which images its maps were selected, nor how.
     choice = chosen.options if isinstance(chosen, Selection) else {}
     data = None if args.matrix else data_set(args)
     scores = load_scores(args.matrix, args) if data is None else _computed(chosen.source, what, data, args)

@@ -23,8 +23,8 @@ def load_scores(given: Sequence[str], args: argparse.Namespace) -> ScoreMatrix:
     """The score matrix of a FILE, or those of several joined, each FILE or NAME=FILE; its name is else the file's stem.
 
     Raises:
-        FileFormatError: a file is missing, damaged, or holds something else.
-        InputError: matrices that cannot be joined, see `ScoreMatrix.concat`.
+        FileFormatError: A file is missing, damaged, or holds something else.
+        InputError: Matrices that cannot be joined, see `ScoreMatrix.concat`.
     """
     files = [named_file(text) for text in given]
     if len(files) == 1 and not files[0][0]:
@@ -39,17 +39,17 @@ def load_scores(given: Sequence[str], args: argparse.Namespace) -> ScoreMatrix:
 def recorded_extractors(
     source: Mapping[str, Any], what: str, args: argparse.Namespace, maps: MapIndex | None = None
 ) -> dict[str, FeatureExtractor]:
-    """The networks that a saved result was computed with, by source name, their weights given anew.
+    """The networks that a saved result was computed with, by source name, their weights given again.
 
     Args:
-        source: of the result: a selection's or a metric's `source`, a score matrix's `options`.
-        what: the result, for messages.
-        args: with `--weights`.
-        maps: only the sources of these.
+        source: The `source` of a selection or metric, or the `options` of a score matrix.
+        what: The result, for messages.
+        args: The parsed command line, with `--weights`.
+        maps: Only the sources of these.
 
     Raises:
-        InputError: the result does not name its networks; weights for a network that it does not name.
-        WeightsError: other weights than it was computed with.
+        InputError: The result does not name its networks; weights for a network that it does not name.
+        WeightsError: Other weights than it was computed with.
     """
     sources = sources_of(source)
     if not all("network" in options for options in sources.values()):

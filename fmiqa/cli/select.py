@@ -24,7 +24,7 @@ examples:
   fmiqa select full=alexnet.safetensors half=alexnet-half.safetensors --search weighted --out selected.json
 
 Several score matrices of the same images are joined; a map is then called NAME/LAYER:CHANNEL, NAME being the file's
-stem unless given as NAME=FILE. The figures are in sample: measured on the images that the maps were chosen on;
+stem unless given as NAME=FILE. The figures are in sample: measured on the images that the maps were selected on;
 `fmiqa validate` tells what they are worth on others."""
 
 
@@ -93,5 +93,5 @@ def describe(selection: Selection) -> str:
     criterion = selection.options["criterion"].upper()
     return (
         f"{len(selection)} of {selection.options['maps']} maps, {criterion} {figure4(selection.value)} "
-        f"in sample (on the {selection.options['images']} images they were chosen on)"
+        f"in sample (on the {selection.options['images']} images they were selected on)"
     )

@@ -16,16 +16,16 @@ class CatalogueEntry:
     """One published set.
 
     Args:
-        key: what the command calls it.
-        name: as papers write it.
-        images: the number of scored images; None where it is not known.
-        references: the number of references; None where it is not known.
-        distortions: the number of distortion types; None where it is not known.
-        scores: kind, range and direction of the scores as published; loaded, they rise with quality always.
-        terms: under which terms it can be had, in short; those that come with the set count.
-        source: where people get it, by the name of the page.
-        citation: the publication to cite.
-        load: makes the data set: `load(root, partial=False, name=None)`.
+        key: What the command calls it.
+        name: The name as papers write it.
+        images: The number of scored images; None where it is not known.
+        references: The number of references; None where it is not known.
+        distortions: The number of distortion types; None where it is not known.
+        scores: Kind, range and direction of the scores as published; loaded, they rise with quality always.
+        terms: Under which terms it can be had, in short; those that come with the set count.
+        source: Where people get it, by the name of the page.
+        citation: The publication to cite.
+        load: Makes the data set: `load(root, partial=False, name=None)`.
 
     Example:
         >>> from fmiqa.datasets import CATALOGUE

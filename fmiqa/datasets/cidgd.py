@@ -35,12 +35,12 @@ class CIDGD(PublishedDataset):
     many images there must be is not known here, so the table is believed.
 
     Args:
-        root: the folder that holds the table and the images.
-        partial: take a part as it is: rows without an image are left out.
-        name: the name for reports; by default "CID:GD".
+        root: The folder that holds the table and the images.
+        partial: Take a part as it is: rows without an image are left out.
+        name: The name for reports; by default "CID:GD".
 
     Raises:
-        DatasetError: images or scores are missing, malformed or contradictory; all are named.
+        DatasetError: Images or scores are missing, malformed or contradictory; all are named.
 
     Example:
         >>> import tempfile

@@ -76,14 +76,14 @@ class CIDIQ(PublishedDataset):
     the `ratings`, and the scores are their means. A sample's name is "final01_d1_l1.bmp", its reference id "final01".
 
     Args:
-        root: the folder that holds those entries, in any letter case.
-        distance: from which the images were seen, in cm: 50 or 100.
-        partial: take a part as it is: scores without an image are left out.
-        name: the name for reports; by default "CID:IQ 50 cm", and "CID:IQ 50 cm (partial, n of 690)" for a part.
+        root: The folder that holds those entries, in any letter case.
+        distance: The distance from which the images were seen, in cm: 50 or 100.
+        partial: Take a part as it is: scores without an image are left out.
+        name: The name for reports; by default "CID:IQ 50 cm", and "CID:IQ 50 cm (partial, n of 690)" for a part.
 
     Raises:
-        InputError: another distance.
-        DatasetError: entries, images or scores are missing, malformed or contradictory; all are named.
+        InputError: Another distance.
+        DatasetError: Entries, images or scores are missing, malformed or contradictory; all are named.
 
     Example:
         >>> CIDIQ("/data/cidiq", distance=100)  # doctest: +SKIP

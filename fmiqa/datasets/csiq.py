@@ -42,12 +42,12 @@ class CSIQ(PublishedDataset):
     do too. A sample's name is the file's in lower case ("1600.awgn.1.png"), its reference id "1600".
 
     Args:
-        root: the folder that holds those entries, in any letter case.
-        partial: take a part as it is: scores without an image are left out.
-        name: the name for reports; by default "CSIQ", and "CSIQ (partial, n of 866)" for a part.
+        root: The folder that holds those entries, in any letter case.
+        partial: Take a part as it is: scores without an image are left out.
+        name: The name for reports; by default "CSIQ", and "CSIQ (partial, n of 866)" for a part.
 
     Raises:
-        DatasetError: entries, images or scores are missing, malformed or contradictory; all are named.
+        DatasetError: Entries, images or scores are missing, malformed or contradictory; all are named.
 
     Example:
         >>> CSIQ("/data/csiq")  # doctest: +SKIP

@@ -54,12 +54,12 @@ class KADID10k(PublishedDataset):
     in lower case ("i01_08_5.png"), its reference id "I01".
 
     Args:
-        root: the folder that holds those entries, in any letter case.
-        partial: take a part as it is: scores without an image are left out.
-        name: the name for reports; by default "KADID-10k", and "KADID-10k (partial, n of 10125)" for a part.
+        root: The folder that holds those entries, in any letter case.
+        partial: Take a part as it is: scores without an image are left out.
+        name: The name for reports; by default "KADID-10k", and "KADID-10k (partial, n of 10125)" for a part.
 
     Raises:
-        DatasetError: entries, images or scores are missing, malformed or contradictory; all are named.
+        DatasetError: Entries, images or scores are missing, malformed or contradictory; all are named.
 
     Example:
         >>> KADID10k("/data/kadid10k")  # doctest: +SKIP

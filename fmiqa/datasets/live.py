@@ -43,12 +43,12 @@ class LIVE(PublishedDataset):
     "jp2k/img1.bmp", its reference id "bikes"; it has no level, since no two references share their strengths.
 
     Args:
-        root: the folder that holds those entries, in any letter case.
-        partial: take a part as it is: scores without an image are left out.
-        name: the name for reports; by default "LIVE", and "LIVE (partial, n of 779)" for a part.
+        root: The folder that holds those entries, in any letter case.
+        partial: Take a part as it is: scores without an image are left out.
+        name: The name for reports; by default "LIVE", and "LIVE (partial, n of 779)" for a part.
 
     Raises:
-        DatasetError: entries, images or scores are missing, malformed or contradictory; all are named.
+        DatasetError: Entries, images or scores are missing, malformed or contradictory; all are named.
 
     Example:
         >>> LIVE("/data/live")  # doctest: +SKIP

@@ -31,12 +31,12 @@ class PIPAL(PublishedDataset):
     number tells the algorithms of a group apart, and is no level.
 
     Args:
-        root: the folder that holds those entries, in any letter case.
-        partial: take a part as it is: scores without an image are left out.
-        name: the name for reports; by default "PIPAL", and "PIPAL (partial, n of 23200)" for a part.
+        root: The folder that holds those entries, in any letter case.
+        partial: Take a part as it is: scores without an image are left out.
+        name: The name for reports; by default "PIPAL", and "PIPAL (partial, n of 23200)" for a part.
 
     Raises:
-        DatasetError: entries, images or scores are missing, malformed or contradictory; all are named.
+        DatasetError: Entries, images or scores are missing, malformed or contradictory; all are named.
 
     Example:
         >>> PIPAL("/data/pipal")  # doctest: +SKIP

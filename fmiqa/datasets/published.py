@@ -23,20 +23,20 @@ class Whole:
     """A published set with nothing missing.
 
     Args:
-        key: what the command line calls it.
-        name: as papers write it.
-        images: the number of scored images; None where it is not known.
-        references: the number of references; None where it is not known.
-        distortions: the number of distortion types; None where it is not known.
-        made_of: how the images come about, such as "25 references x 24 types x 5 levels".
-        scores: kind, range and direction of the scores as published.
-        scale: the least and the greatest score that can be.
-        terms: under which terms it can be had, in short; those that come with the set count.
-        source: where people get it, by the name of the page.
-        citation: the publication to cite.
-        layout: what the folder must hold, and what that is; " or " stands between names of which one will do.
-        parts: what only the whole set must hold.
-        optional: what else is read if it is there.
+        key: What the command line calls it.
+        name: The name as papers write it.
+        images: The number of scored images; None where it is not known.
+        references: The number of references; None where it is not known.
+        distortions: The number of distortion types; None where it is not known.
+        made_of: How the images come about, such as "25 references x 24 types x 5 levels".
+        scores: Kind, range and direction of the scores as published.
+        scale: The least and the greatest score that can be.
+        terms: Under which terms it can be had, in short; those that come with the set count.
+        source: Where people get it, by the name of the page.
+        citation: The publication to cite.
+        layout: What the folder must hold, and what that is; " or " stands between names of which one will do.
+        parts: What only the whole set must hold.
+        optional: What else is read if it is there.
     """
 
     key: str
@@ -70,12 +70,12 @@ class PublishedDataset(ImageDataset):
     A subclass says what is `whole`, and reads what there is in `_read`.
 
     Args:
-        root: the folder of the set. Letter case does not matter, of folders nor of files.
-        partial: take a part as it is: scores without an image are left out. Otherwise everything must be there.
-        name: the name for reports; by default that of the set, and "TID2013 (partial, 120 of 3000)" for a part.
+        root: The folder of the set. Letter case does not matter, of folders nor of files.
+        partial: Take a part as it is: scores without an image are left out. Otherwise everything must be there.
+        name: The name for reports; by default that of the set, and "TID2013 (partial, 120 of 3000)" for a part.
 
     Raises:
-        DatasetError: entries, images or scores are missing, malformed or contradictory; all are named.
+        DatasetError: Entries, images or scores are missing, malformed or contradictory; all are named.
     """
 
     whole: Whole

@@ -22,14 +22,14 @@ class TID2013(TID):
     lower case ("i01_08_5.bmp"), its reference id "I01", its distortion the published name of the type.
 
     Args:
-        root: the folder that holds those entries.
-        partial: take a subset as it is: scores without an image are left out. Otherwise all 3000 images
+        root: The folder that holds those entries.
+        partial: Take a subset as it is: scores without an image are left out. Otherwise all 3000 images
             must be there.
-        name: the name for reports; by default "TID2013" for the whole set, and "TID2013 (partial, n of 3000)"
+        name: The name for reports; by default "TID2013" for the whole set, and "TID2013 (partial, n of 3000)"
             for a part of it.
 
     Raises:
-        DatasetError: entries, images or scores are missing, malformed or contradictory; all are named.
+        DatasetError: Entries, images or scores are missing, malformed or contradictory; all are named.
 
     Example:
         >>> data = TID2013("/data/tid2013")  # doctest: +SKIP

@@ -31,9 +31,9 @@ class PairTest(NamedTuple):
     """A two-sided test of a difference.
 
     Args:
-        statistic: t, z or F.
-        p_value: of this pair by itself.
-        corrected: by Holm's method for all pairs compared.
+        statistic: T, z or F.
+        p_value: The p-value of this pair by itself.
+        corrected: The p-value corrected by Holm's method for all pairs that were compared.
     """
 
     statistic: float
@@ -46,14 +46,14 @@ class Agreement:
     """How well one metric agrees with the subjective scores.
 
     Args:
-        name: the metric.
-        plcc: with the percentile interval of the bootstrap, as the following three.
-        srocc: signed: negative where the scores fall with quality.
-        krocc: signed as well.
-        rmse: in units of the targets.
+        name: The metric.
+        plcc: The PLCC with the percentile interval of the bootstrap, as for the following three.
+        srocc: Signed: negative where the scores fall with quality.
+        krocc: Signed as well.
+        rmse: The RMSE in units of the targets.
         auc_different: Krasula's figures, see `pair_analysis`; None without `target_stds`.
-        auc_better: likewise.
-        correct: likewise.
+        auc_better: Likewise.
+        correct: Likewise.
     """
 
     name: str
@@ -71,18 +71,18 @@ class Difference:
     """Two metrics compared; differences are `first` minus `second`.
 
     Args:
-        first: one metric.
-        second: the other.
-        plcc: difference with the paired bootstrap's t interval, as the following three.
-        srocc: the same of SROCC.
-        krocc: the same of KROCC.
-        rmse: the same of RMSE: negative where `first` is the better.
-        bootstrap: paired bootstrap test of the PLCC difference; the one that decides.
+        first: One metric.
+        second: The other.
+        plcc: Difference with the paired bootstrap's t interval, as the following three.
+        srocc: The same of SROCC.
+        krocc: The same of KROCC.
+        rmse: The same of RMSE: negative where `first` is the better.
+        bootstrap: Paired bootstrap test of the PLCC difference; the one that decides.
         williams: Williams' t-test on images.
         meng: Meng's z-test on images.
         f: F-test of residual variances on images.
-        zou: the PLCC difference with Zou's interval on images.
-        real: whether the PLCC difference counts as real, see `compare`.
+        zou: The PLCC difference with Zou's interval on images.
+        real: Whether the PLCC difference counts as real, see `compare`.
     """
 
     first: str
@@ -111,10 +111,10 @@ class Comparison(Result):
     """The outcome of `compare`; prints as a table, in notebooks too.
 
     Args:
-        agreements: one entry a metric, in the order given.
-        differences: one entry a pair compared.
-        options: how it was computed.
-        notes: how to read it.
+        agreements: One entry a metric, in the order given.
+        differences: One entry a pair compared.
+        options: How it was computed.
+        notes: How to read it.
     """
 
     agreements: tuple[Agreement, ...]

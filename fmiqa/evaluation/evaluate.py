@@ -33,23 +33,23 @@ def evaluate(
 ) -> Comparison:
     """Judge metrics on a data set: agreement with its scores, with intervals, and which differences are real.
 
-    Whether the figures are in sample is for the caller to know: they are, where a metric's maps were chosen on
+    Whether the figures are in sample is for the caller to know: they are, where a metric's maps were selected on
     these images. Images of one reference are resampled together.
 
     Args:
-        metrics: one metric, or name -> metric.
-        data: any map-style data set of `Sample`s.
-        peers: classical metrics to put beside them, names of `fmiqa.peers.PEERS` (most need the package piq).
-        baseline: compare all others with this one only; all pairs by default.
-        resamples: of the bootstrap over references.
-        seed: of the bootstrap.
-        progress: show progress bars.
+        metrics: One metric, or name -> metric.
+        data: Any map-style data set of `Sample`s.
+        peers: Classical metrics to put beside them, names of `fmiqa.peers.PEERS` (most need the package piq).
+        baseline: Compare all others with this one only; all pairs by default.
+        resamples: Number of resamples of the bootstrap over references.
+        seed: Seed of the bootstrap.
+        progress: Show progress bars.
 
     Returns:
         A table that prints as text, shows in notebooks, and has `.to_dict()` and `.to_markdown()`.
 
     Raises:
-        InputError: no metrics, an unknown peer, a name used twice.
+        InputError: No metrics, an unknown peer, a name used twice.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Maps chosen on one data set, judged on every other."""
+"""Maps selected on one data set, judged on every other."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ ALL_MAPS = "all maps"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CrossDataset(Result):
-    """What the maps chosen on each of D data sets are worth on every one of them.
+    """What the maps selected on each of D data sets are worth on every one of them.
 
     The diagonal is in sample, all else a transfer: maps and their number come from one data set, the images and
     observers from another; only the logistic is fitted to the images judged, as for any metric.
 
     Args:
-        datasets: their names.
-        selected: (D) the maps chosen on all images of each, in order.
+        datasets: Their names.
+        selected: (D) the maps selected on all images of each, in order.
         plcc: (D + 1, D) at `[a, b]` the non-linear PLCC of a's maps with the scores of b; the last row is that of
             all maps.
         srocc: (D + 1, D) the same by Spearman correlation.
@@ -46,7 +46,7 @@ class CrossDataset(Result):
             (D, 0) if that was not asked for.
         held_out_srocc: (D, F) the same by Spearman correlation.
         shared: (D, D) how many references of two data sets bear the same name.
-        options: how it was run.
+        options: How it was run.
     """
 
     datasets: tuple[str, ...]
@@ -64,14 +64,14 @@ class CrossDataset(Result):
     def notes(self) -> tuple[str, ...]:
         """How to read it."""
         notes = [
-            "Rows: the data set that the maps were chosen on; columns: the one that they are judged on, where the "
+            "Rows: the data set that the maps were selected on; columns: the one that they are judged on, where the "
             "logistic of the PLCC is fitted. The diagonal is IN SAMPLE, and better than what new images would give."
         ]
         folds = self.held_out_plcc.shape[1]
         if folds:
             notes.append(
-                f"Held out: chosen anew without the references judged on; mean ± standard error over {folds} folds of "
-                "whole references."
+                f"Held out: selected again without the references judged on; mean ± standard error over {folds} folds "
+                "of whole references."
             )
         for a, b in self.shared.triu(1).nonzero().tolist():
             notes.append(
@@ -87,7 +87,7 @@ class CrossDataset(Result):
             figure: `"plcc"` or `"srocc"`.
         """
         matrix, held_out = self.figures(figure)
-        rows: Rows = [("chosen on", "maps", *(f"on {name}" for name in self.datasets))]
+        rows: Rows = [("selected on", "maps", *(f"on {name}" for name in self.datasets))]
         for a, name in enumerate(self.datasets):
             cells = [f"{v:.4f}" + " †" * self.shares(a, b) for b, v in enumerate(matrix[a].tolist())]
             cells[a] += " in sample"
@@ -155,18 +155,18 @@ def cross_dataset(
     """Choose maps on each data set, and judge them on every other.
 
     Args:
-        matrices: name of a data set -> its score matrix, of the same network, measure and maps.
-        pool: how map scores are combined.
-        max_maps: as for `forward_select`.
-        folds: of whole references, for what a selection is worth on its own data set held out; None: leave that out.
-        seed: of the dealing of references to folds.
-        progress: show a progress bar for each search.
+        matrices: Name of a data set -> its score matrix, of the same network, measure and maps.
+        pool: How map scores are combined.
+        max_maps: The largest number of maps, see `SearchOptions`.
+        folds: Number of folds of whole references, for held-out figures on each data set itself; None leaves them out.
+        seed: Seed of the dealing of references to folds.
+        progress: Show a progress bar for each search.
 
     Returns:
         The matrix of figures, which prints as tables and draws as a heat map.
 
     Raises:
-        InputError: fewer than two matrices; matrices of other maps, or computed otherwise, by name; as
+        InputError: Fewer than two matrices; matrices of other maps, or computed otherwise, by name; as
             `forward_select` and `cross_validate`.
 
     Example:

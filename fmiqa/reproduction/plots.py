@@ -47,8 +47,8 @@ def plot_figures(reproduction: Reproduction, ax: Axes | None = None) -> Axes:
     """Draw each data set's figures: filled for the selected maps, hollow for all maps; bars are standard errors.
 
     Args:
-        reproduction: the table.
-        ax: where to draw; a new figure by default.
+        reproduction: The table.
+        ax: Where to draw; a new figure by default.
     """
     rows = list(reversed(reproduction.rows))  # the first on top
     ax = axes(ax, *_size(reproduction))
@@ -90,7 +90,7 @@ def plot_selected_maps(reproduction: Reproduction) -> Figure:
     the channels, in the order in which they joined.
 
     Raises:
-        InputError: no data set is on disk; matplotlib is not installed.
+        InputError: No data set is on disk; matplotlib is not installed.
     """
     rows = reproduction.measured
     if not rows:

@@ -31,17 +31,17 @@ class Measured:
     """What this library finds on a data set.
 
     Args:
-        images: how many were judged.
-        references: of how many reference images.
-        maps: chosen on all images, in the order in which they joined.
-        plcc: non-linear PLCC of the chosen maps. In sample: on the images that they were chosen on.
-        srocc: their Spearman correlation, in sample as well.
-        all_plcc: non-linear PLCC of all maps on all images, the logistic fitted to them.
+        images: How many were judged.
+        references: The number of reference images.
+        maps: Chosen on all images, in the order in which they joined.
+        plcc: Non-linear PLCC of the selected maps. In sample: on the images that they were selected on.
+        srocc: Their Spearman correlation, in sample as well.
+        all_plcc: Non-linear PLCC of all maps on all images, the logistic fitted to them.
         all_srocc: Spearman correlation of all maps.
-        held_out_maps: how many maps the search, run anew without the references of a fold, stopped at.
-        held_out_plcc: non-linear PLCC of these maps on the references of that fold.
-        held_out_srocc: their Spearman correlation there.
-        held_out_all_plcc: non-linear PLCC of all maps on the references of each fold.
+        held_out_maps: How many maps the search, run again without the references of a fold, stopped at.
+        held_out_plcc: Non-linear PLCC of these maps on the references of that fold.
+        held_out_srocc: Their Spearman correlation there.
+        held_out_all_plcc: Non-linear PLCC of all maps on the references of each fold.
         held_out_all_srocc: Spearman correlation of all maps there.
     """
 
@@ -64,11 +64,11 @@ class TableRow:
     """A data set of the table: one of the paper's, or one that was given in the place of it.
 
     Args:
-        key: of the paper's data set in `fmiqa.datasets.CATALOGUE`.
-        dataset: the name of the images.
-        published: the paper's figures; None where the images are not its data set.
-        measured: ours; None where the data set is not on disk.
-        remark: what else the images are, where they are not the paper's data set.
+        key: The key of the paper's data set in `fmiqa.datasets.CATALOGUE`.
+        dataset: The name of the images.
+        published: The paper's figures; None where the images are not its data set.
+        measured: Ours; None where the data set is not on disk.
+        remark: What else the images are, where they are not the paper's data set.
     """
 
     key: str
@@ -89,9 +89,9 @@ class Reproduction(Result):
 
     Args:
         table: `"table1"` or `"table2"`.
-        network: the network it is of.
-        rows: one entry a data set, in the paper's order; what was given in the place of one follows it.
-        options: how it was computed.
+        network: The network it is of.
+        rows: One entry a data set, in the paper's order; what was given in the place of one follows it.
+        options: How it was computed.
 
     Example:
         >>> row = TableRow("tid2013", "TID2013", Published(9, 0.95, 0.91), None)
@@ -123,9 +123,9 @@ class Reproduction(Result):
         """How to read it: the remarks on rows by their numbers first."""
         notes = [f"[{number}] {row.remark}" for number, row in enumerate(self._remarked(), 1)]
         notes.append(
-            "Non-linear PLCC. In sample: the maps were chosen and judged on the same images, as the published figures "
-            "were. Held out: chosen anew without the references that they are judged on; mean ± standard error over "
-            f"{self.options.get('folds', 'the')} folds of whole references."
+            "Non-linear PLCC. In sample: the maps were selected and judged on the same images, as the published "
+            "figures were. Held out: selected again without the references that they are judged on; mean ± standard "
+            f"error over {self.options.get('folds', 'the')} folds of whole references."
         )
         notes += [
             f"{row.dataset} is taken for the published set by its name alone: how many images that has is not known."
@@ -155,17 +155,17 @@ class Reproduction(Result):
         """Draw the figures of the table, published, in sample and held out apart.
 
         Args:
-            ax: where to draw; a new figure by default.
+            ax: Where to draw; a new figure by default.
         """
         from fmiqa.reproduction.plots import plot_figures
 
         return plot_figures(self, ax=ax)
 
     def plot_maps(self) -> Figure:
-        """Draw the chosen maps of each data set on disk: how many of each layer, and which.
+        """Draw the selected maps of each data set on disk: how many of each layer, and which.
 
         Raises:
-            InputError: no data set is on disk; matplotlib is not installed.
+            InputError: No data set is on disk; matplotlib is not installed.
         """
         from fmiqa.reproduction.plots import plot_selected_maps
 

@@ -30,15 +30,15 @@ class ScoreMatrix(Saved):
 
     Args:
         values: (N, M) float32, row i for image i, column m for `maps[m]`.
-        maps: the M feature maps.
+        maps: The M feature maps.
         targets: (N,) float64, subjective scores, higher = better.
-        groups: the reference id of each image.
-        names: the name of each image.
-        distortions: the distortion type of each image, where the data set has one.
-        options: what the values were computed with: data set, network, weights, stage, measure.
+        groups: The reference id of each image.
+        names: The name of each image.
+        distortions: The distortion type of each image, where the data set has one.
+        options: What the values were computed with: data set, network, weights, stage, measure.
 
     Raises:
-        InputError: values or targets that are not tensors, parts of different length.
+        InputError: Values or targets that are not tensors, parts of different length.
 
     Example:
         >>> scores = ScoreMatrix(torch.rand(4, 2), MapIndex(["conv1:0", "conv1:1"]), torch.arange(4.0),
@@ -86,7 +86,7 @@ class ScoreMatrix(Saved):
         """Some of the images, in the order given (positions, or a boolean mask).
 
         Raises:
-            InputError: positions that are not there, or a mask of another length.
+            InputError: Positions that are not there, or a mask of another length.
         """
         try:
             given = torch.as_tensor(index, device="cpu")
@@ -137,10 +137,10 @@ class ScoreMatrix(Saved):
         """Join matrices of the same images as candidates side by side: several networks, scales, stages, measures.
 
         Args:
-            matrices: source name -> matrix; a map's name becomes `"source/layer:channel"`.
+            matrices: Source name -> matrix; a map's name becomes `"source/layer:channel"`.
 
         Raises:
-            InputError: matrices of other images or scores, of maps that have a source already, or none; a
+            InputError: Matrices of other images or scores, of maps that have a source already, or none; a
                 source name that is empty or holds `/` or `:`.
         """
         if not isinstance(matrices, Mapping) or not all(isinstance(m, ScoreMatrix) for m in matrices.values()):
@@ -165,7 +165,7 @@ class ScoreMatrix(Saved):
         """(N,) the images' scores at a set of maps combined; at all maps by default (DeepSSIM).
 
         Raises:
-            InputError: unknown maps or pooling.
+            InputError: Unknown maps or pooling.
         """
         chosen = self if maps is None else self.columns(maps)
         return pool_scores(chosen.values.double(), chosen.maps, pool=pool)

@@ -68,27 +68,27 @@ def score_matrix(
     return the whole result. On machines of one kind it has the same bits as one process's (see `fmiqa.distributed`).
 
     Args:
-        extractor: the network.
-        data: any map-style data set of `Sample`s, `torch.utils.data.Subset` too.
-        maps: the maps to score, all by default.
-        measure: how maps are compared: `"ssim"`, or a `Measure` with options such as `SSIM(data_range="pair")`.
-        device: where to compute; by default where the extractor is. The extractor itself stays where it is.
-        memory: bytes that images, features and moments may take on the device, 1 GiB by default (half of
+        extractor: The network.
+        data: Any map-style data set of `Sample`s, `torch.utils.data.Subset` too.
+        maps: The maps to score, all by default.
+        measure: How maps are compared: `"ssim"`, or a `Measure` with options such as `SSIM(data_range="pair")`.
+        device: The device to compute on, by default the extractor's. The extractor itself is not moved.
+        memory: Bytes that images, features and moments may take on the device, 1 GiB by default (half of
             what is free on a GPU); batches are cut to fit, and images of which not one fits are scored in tiles.
-        batch_size: the largest number of test images in a batch, chosen by device and `memory` if None.
-        workers: processes that decode images ahead; by default 0 on a CPU, up to 8 on a GPU.
-        save: file for the result (safetensors). Finished parts are kept beside it in `<save>.parts`, and
+        batch_size: The largest number of test images in a batch, chosen by device and `memory` if None.
+        workers: Processes that decode images ahead; by default 0 on a CPU, up to 8 on a GPU.
+        save: File for the result (safetensors). Finished parts are kept beside it in `<save>.parts`, and
             a run that was stopped goes on from them when called again; a damaged part is computed again. They
             are removed at the end. Weights, images and scores that have changed meanwhile are refused; items of a
             data set of your own are compared by its method `digest(index) -> str`, or else by their names.
             Several processes may go on from parts of another number of processes; on several machines, the folder
             has to be on a file system that they share, or only the first one's parts are found again. The first
             process writes the file.
-        check: decode every image once before the start, so that a damaged file is found now.
-        compile: make one kernel of the measure's inner loop with `torch.compile`; by default where there are so
+        check: Decode every image once before the start, so that a damaged file is found now.
+        compile: Make one kernel of the measure's inner loop with `torch.compile`; by default where there are so
             many images that the seconds it takes (fewer once torch has cached the kernels) come back. Where it is
             not possible, a warning says so and the run goes on without. Scores move by rounding only.
-        progress: show a progress bar.
+        progress: Show a progress bar.
 
     Returns:
         The scores with maps, targets, groups, names and options. The values do not depend on batches or order
@@ -96,11 +96,11 @@ def score_matrix(
         the same call on the same machine with the same number of threads.
 
     Raises:
-        InputError: an item that is not a `Sample`, pairs of different size, images too small for a layer; `save`
+        InputError: An item that is not a `Sample`, pairs of different size, images too small for a layer; `save`
             cannot be written.
-        DatasetError: from the check, naming every damaged file.
+        DatasetError: From the check, naming every damaged file.
         ResumeError: `save` has parts of a run with other options, weights or images.
-        WorkerError: another process of the group ended or does not answer.
+        WorkerError: Another process of the group ended or does not answer.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")

@@ -44,22 +44,22 @@ def weighted_select(
     told, and less tied to this data set. The weights are then fitted to all of the data.
 
     Args:
-        scores: a `ScoreMatrix`, joined ones too (`ScoreMatrix.concat`), or its values (N, M).
+        scores: A `ScoreMatrix`, joined ones too (`ScoreMatrix.concat`), or its values (N, M).
         targets: (N,) subjective scores; a `ScoreMatrix` brings its own.
-        groups: what the inner folds keep together: `"reference"`, `"distortion"`, or a name an image.
-        strengths: penalties to try, see `nonnegative_path`; fewer maps are chosen at higher ones.
-        powers: what map scores are raised to before they are combined, see `pool_scores`; of several, the one
+        groups: What the inner folds keep together: `"reference"`, `"distortion"`, or a name an image.
+        strengths: Penalties to try, see `nonnegative_path`; fewer maps are selected at higher ones.
+        powers: What map scores are raised to before they are combined, see `pool_scores`; of several, the one
             with the best strength.
         rule: `"one_standard_error"`, or `"best"` for the highest mean.
-        folds: number of inner folds.
-        seed: of their dealing.
+        folds: Number of inner folds.
+        seed: Seed of the dealing of groups to inner folds.
 
     Returns:
         A `Selection` with weights, maps of largest contribution first. `options["inner"]` holds the inner
         held-out PLCC of everything tried.
 
     Raises:
-        InputError: as `forward_select`, an unknown rule, no strength or power; no strength chooses a map.
+        InputError: As `forward_select`, an unknown rule, no strength or power; no strength chooses a map.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -165,9 +165,9 @@ def nonnegative_path(
         values: (N, M) map scores, float64.
         targets: (N,) subjective scores.
         counts: (B, N) how often each image counts in each problem.
-        strengths: penalties, strongest first; above 1 nothing is chosen, near 0 it is plain least squares.
-        sweeps: the most passes over the working set between two looks at all maps.
-        tolerance: a problem is solved when no standardised weight moves by more, and no other map pulls harder
+        strengths: Penalties, strongest first; above 1 nothing is chosen, near 0 it is plain least squares.
+        sweeps: The most passes over the working set between two looks at all maps.
+        tolerance: A problem is solved when no standardised weight moves by more, and no other map pulls harder
             than the strength by more.
     """
     w = counts / counts.sum(-1, keepdim=True)  # (B, N)

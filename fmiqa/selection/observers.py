@@ -42,8 +42,8 @@ class ObserverStudy(Result):
     """Which maps each of O observers' ratings select, and whom these maps predict.
 
     Args:
-        observers: the names of the O observers.
-        maps: the M candidate maps.
+        observers: The names of the O observers.
+        maps: The M candidate maps.
         selected: (O) The maps selected on all images that the observer rated, in order.
         in_sample: (O,) the criterion that these reach on the same images.
         ratings: (O,) how many images each observer rated.
@@ -54,7 +54,7 @@ class ObserverStudy(Result):
         left_out_plcc: (F, 3, O) fitted PLCC with each observer's ratings of the references held out: of the
             maps selected on the others' mean rating, of all maps pooled, and of the others' mean rating itself.
         left_out_srocc: (F, 3, O) the same by Spearman correlation.
-        options: how it was run.
+        options: How it was run.
     """
 
     observers: tuple[str, ...]

@@ -46,13 +46,13 @@ def plot_curve(selection: Selection, *, validation: Validation | None = None, ax
     """Draw the criterion against the number of maps: in sample, and on references held out.
 
     Args:
-        selection: of a search with steps.
-        validation: of the same search on the same score matrix; adds the held-out mean over folds with a band of one
-            standard error either side, and all maps pooled as a level.
-        ax: where to draw; a new figure by default.
+        selection: A selection by a search with steps.
+        validation: A validation of the same search on the same score matrix, which adds the held-out mean
+            over folds with a band of one standard error either side, and all maps pooled as a level.
+        ax: Where to draw; a new figure by default.
 
     Raises:
-        InputError: a selection without steps; a validation of another search, or of a criterion that it has not
+        InputError: A selection without steps; a validation of another search, or of a criterion that it has not
             measured on the images held out (it has PLCC after a logistic5, and SROCC).
 
     Example:
@@ -84,12 +84,12 @@ def plot_weights(selection: Selection, *, top: int = _NAMED, ax: Axes | None = N
     """Draw the weights of the maps in a weighted selection, as shares of their sum.
 
     Args:
-        selection: such as `weighted_select` gives.
-        top: how many of its maps at most, from the first.
-        ax: where to draw; a new figure by default.
+        selection: Such as `weighted_select` gives.
+        top: How many of its maps at most, from the first.
+        ax: Where to draw; a new figure by default.
 
     Raises:
-        InputError: a selection whose maps all weigh the same; fewer than one map.
+        InputError: A selection whose maps all weigh the same; fewer than one map.
 
     Example:
         >>> import torch
@@ -190,17 +190,17 @@ def plot_cross_prediction(study: ObserverStudy, *, figure: Coefficient = "plcc",
 def plot_frequency(
     stability: StabilitySelection, *, top: int = 30, threshold: float | None = 0.5, ax: Axes | None = None
 ) -> Axes:
-    """Draw how often the maps chosen most often are chosen on subsamples of the references.
+    """Draw how often the maps selected most often are selected on subsamples of the references.
 
     Args:
-        stability: of `stability_selection`.
-        top: how many maps at most; such as were never chosen are left out.
-        threshold: the share of subsamples from which a map counts as stable, see `StabilitySelection.stable`; drawn
+        stability: The outcome of `stability_selection`.
+        top: How many maps at most; maps that were never selected are left out.
+        threshold: The share of subsamples from which a map counts as stable, see `StabilitySelection.stable`; drawn
             as a line unless None.
-        ax: where to draw; a new figure by default.
+        ax: Where to draw; a new figure by default.
 
     Raises:
-        InputError: fewer than one map, or a threshold outside (0, 1].
+        InputError: Fewer than one map, or a threshold outside (0, 1].
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""`Selection`: which maps were chosen, in which order, at what gain, from what."""
+"""`Selection`: which maps were selected, in which order, at what gain, from what."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Step:
     """One step of a selection.
 
     Args:
-        map: the map that joined, or left.
-        value: the criterion after the step.
-        gain: how much the step raised the criterion (the first map: from 0).
-        candidates: how many maps were tried.
-        runner_up: the best of the other candidates, if there was one.
-        runner_up_value: the criterion with that one instead.
-        removed: whether the map left the set.
+        map: The map that joined, or left.
+        value: The criterion after the step.
+        gain: How much the step raised the criterion (the first map: from 0).
+        candidates: How many maps were tried.
+        runner_up: The best of the other candidates, if there was one.
+        runner_up_value: The criterion with that one instead.
+        removed: Whether the map left the set.
     """
 
     map: FeatureMap
@@ -54,12 +54,12 @@ class Selection(Result):
     """The outcome of a selection. Its figures are in sample.
 
     Args:
-        maps: the chosen maps in the order in which they joined.
-        steps: the path, removals with it; maps given as a start have no step.
-        value: the criterion of the whole set.
-        options: how the search was run.
-        source: the options of the score matrix it was run on (data set, network, weights, measure).
-        fit: the logistic that takes the set's combined score to the scale of the subjective scores.
+        maps: The selected maps in the order in which they joined.
+        steps: The path, removals with it; maps given as a start have no step.
+        value: The criterion of the whole set.
+        options: How the search was run.
+        source: The options of the score matrix it was run on (data set, network, weights, measure).
+        fit: The logistic that takes the set's combined score to the scale of the subjective scores.
         weights: (M,) of the maps in the combined score; None: all the same.
     """
 
@@ -97,7 +97,7 @@ class Selection(Result):
         """(N,) the set's combined score of the images of a matrix.
 
         Raises:
-            InputError: the matrix lacks one of the maps.
+            InputError: The matrix lacks one of the maps.
         """
         chosen = scores.columns(self.maps)
         return pool_scores(chosen.values.double(), self.maps, pool=self.pool, weights=self.weights, power=self.power)

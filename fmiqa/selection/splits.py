@@ -32,13 +32,13 @@ def grouped_folds(
     """Folds of whole groups: each group is held out once a repeat.
 
     Args:
-        groups: the group of each image: its reference (or its distortion type).
-        folds: how many folds, or `"leave_one_out"` for one a group.
-        repeats: how often to deal the groups out anew.
-        seed: of the dealing.
+        groups: The group of each image: its reference (or its distortion type).
+        folds: How many folds, or `"leave_one_out"` for one a group.
+        repeats: How often to deal the groups out again.
+        seed: Seed of the dealing.
 
     Raises:
-        InputError: fewer groups than folds, or fewer than two folds.
+        InputError: Fewer groups than folds, or fewer than two folds.
 
     Example:
         >>> for split in grouped_folds(["a", "a", "b", "c", "c"], folds="leave_one_out"):
@@ -71,13 +71,13 @@ def grouped_subsamples(
     """Random subsamples of whole groups without replacement; the groups left out are held out.
 
     Args:
-        groups: the group of each image.
-        fraction: the share of groups to choose on.
-        repeats: how many subsamples.
-        seed: of the drawing.
+        groups: The group of each image.
+        fraction: The share of groups to choose on.
+        repeats: How many subsamples.
+        seed: Seed of the drawing.
 
     Raises:
-        InputError: a fraction that leaves no group on one of the sides.
+        InputError: A fraction that leaves no group on one of the sides.
     """
     groups = group_names(groups)
     names = list(dict.fromkeys(groups))

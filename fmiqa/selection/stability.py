@@ -54,7 +54,7 @@ def stability(selections: Tensor, *, level: float = 0.95) -> Stability:
     Args:
         selections: (..., R, M) of 0 and 1 or booleans, a row for the set that each of R >= 2 repetitions
             chose.
-        level: confidence level, between 0 and 1. The interval is asymptotic in R and takes the repetitions as
+        level: Confidence level, between 0 and 1. The interval is asymptotic in R and takes the repetitions as
             independent; selections on overlapping parts of one data set are not, so it says how far the
             figure would move with more repetitions on these data, not with new data.
 
@@ -62,7 +62,7 @@ def stability(selections: Tensor, *, level: float = 0.95) -> Stability:
         Estimate, variance and interval; NaN where no repetition chose anything or all chose everything.
 
     Raises:
-        InputError: other values than 0 and 1, fewer than two repetitions, no candidates, or a level that is
+        InputError: Other values than 0 and 1, fewer than two repetitions, no candidates, or a level that is
             none.
 
     Example:
@@ -99,7 +99,7 @@ def selection_frequency(selections: Tensor) -> Tensor:
         (..., M) shares of the R repetitions.
 
     Raises:
-        InputError: other values than 0 and 1, no repetitions or candidates.
+        InputError: Other values than 0 and 1, no repetitions or candidates.
 
     Example:
         >>> selection_frequency(torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0]]))
@@ -115,7 +115,7 @@ def _checked(selections: Tensor, *, minimum: int) -> Tensor:
     if selections.shape[-2] < minimum or selections.shape[-1] < 1:
         raise InputError(f"selections need {minimum} or more repetitions and candidates, got {tuple(selections.shape)}")
     if not ((selections == 0) | (selections == 1)).all():
-        raise InputError("selections must hold 0 and 1 only, 1 where a candidate was chosen")
+        raise InputError("selections must hold 0 and 1 only, 1 where a candidate was selected")
     return selections.to(torch.float32 if selections.device.type == "mps" else torch.float64)
 
 

@@ -1,4 +1,4 @@
-"""A card for each chosen map: what excites it, where it looks, what it detects, where its SSIM falls."""
+"""A card for each selected map: what excites it, where it looks, what it detects, where its SSIM falls."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class Picture(NamedTuple):
     """A picture of a card.
 
     Args:
-        caption: what it is.
-        alt: the same for who cannot see it.
+        caption: What it is.
+        alt: The same for who cannot see it.
         image: (3, h, w) uint8 or float in [0, 1].
-        width: at most so many pixels on the page.
+        width: The largest width on the page in pixels.
     """
 
     caption: str
@@ -76,9 +76,9 @@ class MapCard:
     """What is known of one feature map.
 
     Args:
-        map: the map.
-        facts: name and value of each.
-        pictures: to look at.
+        map: The map.
+        facts: Name and value of each.
+        pictures: The pictures of the card.
     """
 
     map: FeatureMap
@@ -119,27 +119,27 @@ def map_cards(
     work: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Cards:
-    """Look at each chosen map in every way there is.
+    """Look at each selected map in every way there is.
 
     Args:
-        selection: the maps.
-        extractors: the network, or for a selection from joined matrices source name -> network.
-        data: images to look at: exemplars come from its references; prediction difference analysis and the loss of
+        selection: The maps.
+        extractors: The network, or for a selection from joined matrices source name -> network.
+        data: Images to look at: exemplars come from its references; prediction difference analysis and the loss of
             SSIM are shown on its first reference and the one in the middle.
-        concepts: for dissection; `PlantedConcepts()` by default.
-        stride: of prediction difference analysis.
-        samples: of prediction difference analysis.
-        steps: of activation maximisation.
-        patches: exemplars a map.
-        seed: of samples and starts.
-        work: folder where finished steps are kept, so that a stopped run goes on.
-        progress: show progress bars.
+        concepts: Concepts for dissection; `PlantedConcepts()` by default.
+        stride: Stride of prediction difference analysis.
+        samples: Samples per window of prediction difference analysis.
+        steps: Steps of activation maximisation.
+        patches: Exemplars a map.
+        seed: Seed of samples and starts.
+        work: Folder where finished steps are kept, so that a stopped run goes on.
+        progress: Show progress bars.
 
     Returns:
-        The cards, in the order in which the maps were chosen.
+        The cards, in the order in which the maps were selected.
 
     Raises:
-        InputError: no extractor for a source, unknown maps, an empty data set.
+        InputError: No extractor for a source, unknown maps, an empty data set.
         ResumeError: `work` holds steps of another selection or other options.
     """
     networks = {"": extractors} if isinstance(extractors, FeatureExtractor) else dict(extractors)
@@ -196,10 +196,10 @@ def _facts(selection: Selection, map: FeatureMap) -> list[tuple[str, str]]:
         return [("weight", f"{float(share):.3f} of all")]
     joined = [number for number, s in enumerate(selection.steps, 1) if s.map == map and not s.removed]
     if not joined:
-        return [("chosen", "given at the start")]
+        return [("selected", "given at the start")]
     step = joined[-1]  # it may have left and come back
     s = selection.steps[step - 1]
-    return [("chosen", f"in step {step} of {len(selection.steps)}; {s.gain:+.4f} to {s.value:.4f} (in sample)")]
+    return [("selected", f"in step {step} of {len(selection.steps)}; {s.gain:+.4f} to {s.value:.4f} (in sample)")]
 
 
 class _Looks:

@@ -50,9 +50,9 @@ class PredictionDifference(Saved):
     """Signed relevance of pixels for feature maps.
 
     Args:
-        maps: the M maps.
+        maps: The M maps.
         relevance: (M, H, W) change of the map's mean that the pixel accounts for: positive where the pixel raises it.
-        options: what it was computed with.
+        options: What it was computed with.
     """
 
     maps: MapIndex
@@ -96,25 +96,25 @@ def prediction_difference(
     """How much each pixel of an image raises or lowers the mean of each feature map.
 
     Args:
-        extractor: the network, without viewing conditions.
+        extractor: The network, without viewing conditions.
         image: (3, H, W), float in [0, 1] or uint8, on the network's device.
-        maps: the feature maps; all are served by the same runs of the network.
-        sampler: what replaces a window: `ConditionalSampler` as in the paper, or `MarginalSampler`, fitted to images
+        maps: The feature maps; all are served by the same runs of the network.
+        sampler: What replaces a window: `ConditionalSampler` as in the paper, or `MarginalSampler`, fitted to images
             like this one. It says how large the window is.
-        stride: pixels from a window to the next, at most the window's side. The paper's 1 (`**PAPER`) costs 16 times
+        stride: Pixels from a window to the next, at most the window's side. The paper's 1 (`**PAPER`) costs 16 times
             as much as 4.
-        samples: how many samples replace each window.
-        seed: of the samples.
-        local: as in `Replay`: None runs only what a window can touch where the network allows it.
-        save: file for the result (safetensors); what is done is kept beside it in `<save>.parts`, and a run that was
+        samples: How many samples replace each window.
+        seed: Seed of the samples.
+        local: See `Replay`: None runs only what a window can touch, where the network allows it.
+        save: File for the result (safetensors); what is done is kept beside it in `<save>.parts`, and a run that was
             stopped goes on from there. A finished one is loaded, so that a loop over many images goes on too.
-        progress: show a progress bar.
+        progress: Show a progress bar.
 
     Returns:
         The relevance of each pixel for each map, in units of the map's mean.
 
     Raises:
-        InputError: an image smaller than a window or of another form, unknown maps, a stride beyond the window;
+        InputError: An image smaller than a window or of another form, unknown maps, a stride beyond the window;
             `save` cannot be written.
         ResumeError: `save` or `<save>.parts` is of a run with other options, or of another image.
 

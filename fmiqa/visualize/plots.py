@@ -57,16 +57,16 @@ def plot_agreement(scores: ScoreMatrix, quality: Selection | Tensor, *, ax: Axes
     Images are coloured by distortion type where there are 2 to 8 of them.
 
     Args:
-        scores: the images.
-        quality: a selection, drawn with its own logistic, that of the images it was made on; or (N,) scores of any
+        scores: The images.
+        quality: A selection, drawn with its own logistic, that of the images it was made on; or (N,) scores of any
             metric, with a logistic5 fitted to these images.
-        ax: whose place both panels take; a new figure by default.
+        ax: Whose place both panels take; a new figure by default.
 
     Returns:
         The scatter, and the residuals: subjective score minus fit.
 
     Raises:
-        InputError: a matrix that lacks maps of the selection, scores of another number of images or not finite, or
+        InputError: A matrix that lacks maps of the selection, scores of another number of images or not finite, or
             axes that stand outside a grid of subplots.
 
     Example:
@@ -123,12 +123,12 @@ def plot_layers(
     By chance, a layer's part of the selected maps is its part of all maps.
 
     Args:
-        maps: the selected maps.
-        all_maps: the candidates that they were chosen from.
-        ax: where to draw; a new figure by default.
+        maps: The selected maps.
+        all_maps: The candidates that they were selected from.
+        ax: Where to draw; a new figure by default.
 
     Raises:
-        InputError: no maps, or some that are not among the candidates.
+        InputError: No maps, or some that are not among the candidates.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -161,12 +161,12 @@ def plot_correlation(scores: ScoreMatrix, maps: Iterable[FeatureMap | str], *, a
     """Draw the Pearson correlation among the scores of maps over images, from -1 to 1.
 
     Args:
-        scores: the images.
-        maps: two maps or more.
-        ax: where to draw; a new figure by default.
+        scores: The images.
+        maps: Two maps or more.
+        ax: Where to draw; a new figure by default.
 
     Raises:
-        InputError: unknown maps, fewer than two, or a map whose scores are constant or not finite.
+        InputError: Unknown maps, fewer than two, or a map whose scores are constant or not finite.
 
     Example:
         >>> from matplotlib.figure import Figure

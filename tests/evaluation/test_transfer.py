@@ -89,7 +89,7 @@ def test_in_sample_held_out_and_transfer_are_told_apart(found: CrossDataset) -> 
     assert "all maps" in rows[-1][0]
     for text in (str(found), found.to_markdown(), found._repr_html_()):
         assert "IN SAMPLE" in text
-        assert "Held out: chosen anew" in text
+        assert "Held out: selected again" in text
 
 
 def test_references_of_the_same_names_are_marked(found: CrossDataset) -> None:

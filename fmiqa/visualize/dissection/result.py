@@ -52,14 +52,14 @@ class Dissection(Result):
     """What `dissect` found.
 
     Args:
-        maps: the M feature maps.
-        concepts: the K concepts.
+        maps: The M feature maps.
+        concepts: The K concepts.
         iou: (M, K) float64, intersection over union of each map's segments with each concept.
         thresholds: (M,) what a map exceeds in its segments.
         top_images: (M, top) the images of greatest activation, greatest first, as positions in `names`.
-        names: the images' names.
-        threshold: above which IoU a map counts as a detector.
-        options: of the run: network, weights, data set, quantile.
+        names: The images' names.
+        threshold: Above which IoU a map counts as a detector.
+        options: Options of the run: network, weights, data set, quantile.
     """
 
     maps: MapIndex
@@ -78,7 +78,7 @@ class Dissection(Result):
         """The best concept of each map, in the order of the maps.
 
         Args:
-            threshold: above which IoU a map is a detector; the run's own by default.
+            threshold: Above which IoU a map is a detector; the run's own by default.
         """
         limit = self.threshold if threshold is None else threshold
         found = []
@@ -93,7 +93,7 @@ class Dissection(Result):
         """The maps that detect a concept, best first.
 
         Args:
-            threshold: as in `best`.
+            threshold: See `best`.
         """
         return sorted((b for b in self.best(threshold) if b.detector), key=lambda b: -b.iou)
 
@@ -111,13 +111,13 @@ class Dissection(Result):
         """A map's segments in its top images (the paper's Figure 3).
 
         Args:
-            extractor: the network that was dissected.
-            source: the images that it was dissected on.
-            map: one of `maps`.
-            count: of how many top images.
+            extractor: The network that was dissected.
+            source: The images that it was dissected on.
+            map: One of `maps`.
+            count: Number of top images.
 
         Raises:
-            InputError: another network or data set than the dissection's, a map that is not in it.
+            InputError: Another network or data set than the dissection's, a map that is not in it.
         """
         row = self.maps.index(map)
         if self.options.get("weights_sha256", extractor.weights_sha256) != extractor.weights_sha256:

@@ -68,22 +68,22 @@ def dissect(
     are spread evenly over the image.
 
     Args:
-        extractor: the network; images are moved to its device.
-        source: images with labelled concepts; of one size or several.
-        maps: the maps to dissect, all by default.
-        quantile: the threshold's, 0 < quantile < 1.
-        threshold: above which IoU a map counts as a detector.
-        top: how many top images to keep for each map.
-        batch_size: how many images go through the network at once.
-        progress: show a progress bar.
-        save: file for the result (safetensors). The first pass, and each minute the counts of the second, are kept
+        extractor: The network; images are moved to its device.
+        source: Images with labelled concepts; of one size or several.
+        maps: The maps to dissect, all by default.
+        quantile: The threshold's, 0 < quantile < 1.
+        threshold: Above which IoU a map counts as a detector.
+        top: How many top images to keep for each map.
+        batch_size: How many images go through the network at once.
+        progress: Show a progress bar.
+        save: File for the result (safetensors). The first pass, and each minute the counts of the second, are kept
             beside it in `<save>.parts` and taken up when a stopped run is called again; they are removed at the end.
 
     Returns:
         IoUs, thresholds and top images.
 
     Raises:
-        InputError: no images, no concepts, concepts that share a number, labels that are not among the concepts,
+        InputError: No images, no concepts, concepts that share a number, labels that are not among the concepts,
             options out of range, images too small for a layer; `save` cannot be written.
         ResumeError: `save` has parts of a run with other options or images.
 
