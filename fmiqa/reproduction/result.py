@@ -95,7 +95,7 @@ class Reproduction(Result):
 
     Example:
         >>> row = TableRow("tid2013", "TID2013", Published(9, 0.95, 0.91), None)
-        >>> print(str(Reproduction("table1", "alexnet", (row,))).splitlines()[3])
+        >>> print(str(Reproduction("table1", "alexnet", (row,))).splitlines()[2])
         TID2013   9 maps .95, all maps .91  not on disk      not on disk
     """
 

@@ -62,7 +62,7 @@ def test_errors(iqm: SelectedFeatureIQM, data: torch.utils.data.Subset[datasets.
 
 
 def test_images_are_scored_in_batches_as_they_are_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = torch.utils.data.Subset(datasets.Demo(references=2, levels=2), range(40))
+    data = torch.utils.data.Subset(datasets.Demo(references=2, levels=2), range(20))
     extractor = FeatureExtractor("alexnet", weights=None, layers=["conv1"])
     metric = SelectedFeatureIQM(extractor, ["conv1:44", "conv1:3"])
     sizes: list[int] = []
