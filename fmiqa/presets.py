@@ -14,7 +14,7 @@ from torch import nn
 
 from fmiqa.errors import InputError
 from fmiqa.features.extractor import FeatureExtractor
-from fmiqa.features.networks import Stage
+from fmiqa.features.tracing import Stage
 from fmiqa.maps import FeatureMap
 from fmiqa.measures import SSIM, DeepSimSSIM, PyramidIntersection
 from fmiqa.metrics import AllFeatureIQM, SelectedFeatureIQM

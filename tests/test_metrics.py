@@ -255,7 +255,7 @@ def test_one_file_suffices(
     metric = make(extractor)
     metric.save(tmp_path / "metric.safetensors")
     # Elsewhere there are no weights, and no net to fetch them from.
-    monkeypatch.setattr("fmiqa.features.extractor.download", None)
+    monkeypatch.setattr("fmiqa.features.checkpoints.download", None)
     if model is not None:
         with pytest.raises(FileFormatError, match=r"network of your own \(Own\).*load\(path, model=...\)"):
             SelectedFeatureIQM.load(tmp_path / "metric.safetensors")

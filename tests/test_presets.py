@@ -14,7 +14,7 @@ from torch import Tensor
 import fmiqa
 from fmiqa import SSIM, FeatureExtractor, InputError, SelectedFeatureIQM, presets
 from fmiqa.datasets import read_image
-from fmiqa.features.networks import Stage
+from fmiqa.features.tracing import Stage
 from fmiqa.measures import DeepSimSSIM
 
 CHOSEN = ["conv2:17", "conv1:5", "conv3:100"]

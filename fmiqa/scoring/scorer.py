@@ -68,11 +68,11 @@ class MapScorer(nn.Module):
         else:
             self.asked = MapIndex(FeatureMap(layer, c) for layer in ran for c in channels[layer])
         self._columns = None if self.asked == self.maps else self.asked.positions(self.maps)
-        extractor.plan(self.asked)
+        extractor.operations(self.asked)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.extractor.plan(self.asked)
+        self.extractor.operations(self.asked)
 
     def options(self) -> dict[str, Any]:
         """What the scores depend on beside the images: network, weights, stage, viewing, measure."""

@@ -27,20 +27,6 @@ __all__ = ["Tiling"]
 _HELD = 9
 
 
-class Reach(NamedTuple):
-    """What a position of a map sees along each side: position i the pixels from stride i + low to stride i + high."""
-
-    stride: int
-    low: int
-    high: int
-
-    def through(self, kernel: int, stride: int, padding: int, dilation: int) -> Reach:
-        """Behind a convolution or pooling."""
-        first = -padding
-        last = first + dilation * (kernel - 1)
-        return Reach(self.stride * stride, self.low + self.stride * first, self.high + self.stride * last)
-
-
 class _Span(NamedTuple):
     """One tile along one side: the windows that count, by layer, and the pixels they need."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -22,7 +22,8 @@ from fmiqa._io import load_tensors, save_tensors
 from fmiqa._progress import progress_bar
 from fmiqa._runtime.precision import strict_float32
 from fmiqa.errors import FileFormatError, InputError
-from fmiqa.features.extractor import FeatureExtractor, check_extractor, run_node
+from fmiqa.features.extractor import FeatureExtractor, check_extractor
+from fmiqa.features.graph import Operation, walk
 from fmiqa.maps import FeatureMap, MapIndex
 
 __all__ = ["MaximalImages", "Method", "maximize_activation"]
@@ -165,22 +166,23 @@ def _inclination(extractor: FeatureExtractor, images: Tensor, maps: list[Feature
     """The sum of what each picture is to raise: its map's mean, with a leak below 0 where the map ends in a ReLU."""
     wanted = MapIndex(dict.fromkeys(maps))
     normalized = extractor.normalize(images)
-    values: dict[str, Any] = {}
-    for node, outputs, filters in extractor.nodes_of(wanted):
-        before = {i.name: values[i.name] for i in node.all_input_nodes}
-        if outputs:
-            before = {name: value.clone() for name, value in before.items()}  # it may write in place
-        values[node.name] = run_node(extractor.network, node, before, filters, normalized)
-        for layer, channels in outputs:
-            value = values[node.name]
-            if layer.rectify:
-                value = F.leaky_relu(value, _LEAK)
-            elif extractor.stage == "relu":
-                value = value - _LEAK * values[node.all_input_nodes[0].name].neg().relu()
-            value = value if channels is None else value[:, channels]
-            own = torch.tensor([wanted.channels[m.layer].index(m.channel) for m in maps], device=images.device)
-            means: Tensor = value.mean((2, 3))
-            return means.gather(1, own[:, None]).sum()
+
+    def run(operation: Operation, values: Mapping[str, Tensor]) -> Tensor:
+        if not operation.outputs:
+            return operation.run(extractor.network, normalized, values)  # type: ignore[no-any-return]
+        own = {name: values[name].clone() for name in operation.inputs}  # it may write in place
+        value: Tensor = operation.run(extractor.network, normalized, own)
+        ((layer, channels),) = operation.outputs
+        if layer.rectify:
+            value = F.leaky_relu(value, _LEAK)
+        elif extractor.stage == "relu":
+            value = value - _LEAK * values[operation.inputs[0]].neg().relu()
+        return value if channels is None else value[:, channels]
+
+    own = torch.tensor([wanted.channels[m.layer].index(m.channel) for m in maps], device=images.device)
+    for operation, value in walk(extractor.operations(wanted), run):
+        if operation.outputs:
+            return value.mean((2, 3)).gather(1, own[:, None]).sum()
     raise AssertionError("the maps' layer holds them")
 
 
