@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,9 @@ from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Custom, Measure
 from fmiqa.pooling import Pool, pool_scores
 from fmiqa.scoring.scorer import MapScorer, PreparedImages
-from fmiqa.selection.result import Selection
+
+if TYPE_CHECKING:
+    from fmiqa.selection.result import Selection
 
 __all__ = ["AllFeatureIQM", "SelectedFeatureIQM"]
 

@@ -7,7 +7,7 @@ sources leave open, and where this library's form differs, each function says.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import nn
@@ -18,7 +18,9 @@ from fmiqa.features.tracing import Stage
 from fmiqa.maps import FeatureMap
 from fmiqa.measures import SSIM, DeepSimSSIM, PyramidIntersection
 from fmiqa.metrics import AllFeatureIQM, SelectedFeatureIQM
-from fmiqa.selection.result import Selection
+
+if TYPE_CHECKING:
+    from fmiqa.selection.result import Selection
 
 __all__ = ["amirshahi2016", "amirshahi2018", "deepsim", "paper"]
 
@@ -148,8 +150,9 @@ def paper(model: Model, maps: Selection | Iterable[FeatureMap | str]) -> Selecte
         torch.Size([2])
     """
     extractor = _extractor(model, "relu", "paper")
-    if not isinstance(maps, Selection):
+    if not hasattr(maps, "source"):
         return SelectedFeatureIQM(extractor, maps)
+    maps = cast("Selection", maps)
     given = {
         "measure": maps.source.get("measure"),
         "pool": maps.pool,

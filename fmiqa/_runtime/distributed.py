@@ -6,16 +6,14 @@ pieces as in one process and only dealt, so the result has the same bits, in eve
 same calls, with the same arguments, on machines of one kind, with the same number of threads (`torchrun` sets
 OMP_NUM_THREADS to 1). A script for `torchrun --nproc-per-node 4 script.py`:
 
-    import os, torch
+    import fmiqa, os, torch
     import torch.distributed as dist
-    from fmiqa import FeatureExtractor, score_matrix
-    from fmiqa.datasets import TID2013
-    from fmiqa._runtime.distributed import is_first
 
     dist.init_process_group()
     torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # where there are GPUs: each process its own
-    scores = score_matrix(FeatureExtractor("vgg16"), TID2013("TID2013"), device="cuda", save="scores.safetensors")
-    if is_first():
+    extractor, data = fmiqa.FeatureExtractor("vgg16"), fmiqa.datasets.TID2013("TID2013")
+    scores = fmiqa.score_matrix(extractor, data, device="cuda", save="scores.safetensors")
+    if dist.get_rank() == 0:
         print(scores)
     dist.destroy_process_group()
 
@@ -273,7 +271,7 @@ def _no_answer(ranks: list[int], cause: Exception | None) -> WorkerError:
         f"{who} of {processes()} did not answer process {rank()}: ended, hangs, or is later than the timeout of "
         f"init_process_group{hint}. Start all processes again, in any number; where the result is saved to a file, "
         "finished parts are kept and not computed again. Every process has to make the same calls; where one works "
-        f"for itself, `with fmiqa.distributed.alone():`{reason}"
+        f"for itself, `with fmiqa._runtime.distributed.alone():`{reason}"
     )
 
 
