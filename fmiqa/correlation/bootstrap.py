@@ -54,39 +54,33 @@ class Bootstrap:
         centred = torch.where(defined, values - (values.sum(-1) / count).unsqueeze(-1), 0)
         return (centred.square().sum(-1) / (count - 1)).sqrt()
 
-    def interval(self, level: float = 0.95, *, method: Literal["percentile", "basic", "t"] = "percentile") -> Interval:
+    def interval(self, level: float = 0.95, *, method: Literal["percentile", "t"] = "percentile") -> Interval:
         """A confidence interval. NaN entries of the distribution are left out.
 
         Args:
-            level: confidence level, between 0 and 1.
-            method: `"percentile"`, the quantiles of the distribution, which never leave the range of the
-                statistic; `"basic"`, those quantiles mirrored at the estimate; or `"t"`, the estimate and
-                Student's t quantile with groups - 1 degrees of freedom times the standard error, symmetric,
-                which belongs to `p_value`.
+            level: Confidence level, between 0 and 1.
+            method: `"percentile"`: the quantiles of the distribution, which never leave the range of the statistic.
+                `"t"`: the interval that belongs to `p_value`, symmetric about the estimate, which reaches Student's t
+                quantile with groups - 1 degrees of freedom times the standard error to either side.
 
         Raises:
-            InputError: a level or method that is none.
+            InputError: The level is not between 0 and 1, or the method is unknown.
         """
         check_level(level)
-        if not isinstance(method, str):
-            raise InputError(f'method must be "percentile", "basic" or "t", got {method!r}')
+        if method not in ("percentile", "t"):
+            raise InputError(f'method must be "percentile" or "t", got {method!r}')
         if method == "t":
             from scipy.special import stdtrit
 
             # By the lower tail: the upper one rounds to 1, where some versions of scipy give NaN.
             reach = -float(stdtrit(self.groups - 1, 0.5 - level / 2)) * self.standard_error
             return Interval(self.estimate - reach, self.estimate + reach)
-        if method not in ("percentile", "basic"):
-            raise InputError(f'method must be "percentile", "basic" or "t", got {method!r}')
         rows = self.distribution.reshape(-1, self.distribution.shape[-1])
         ends = torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=rows.dtype, device=rows.device)
         # torch.nanquantile takes a limited number of values at a time.
         size = max(1, 2**23 // max(1, rows.shape[-1]))
         parts = [part.nanquantile(ends, dim=-1) for part in rows.split(size)]
-        low, high = torch.cat(parts, dim=-1).reshape(2, *self.estimate.shape)
-        if method == "basic":
-            return Interval(2 * self.estimate - high, 2 * self.estimate - low)
-        return Interval(low, high)
+        return Interval(*torch.cat(parts, dim=-1).reshape(2, *self.estimate.shape))
 
     def p_value(self) -> Tensor:
         """(...) two-sided, of the hypothesis that the statistic is 0; meant for a `difference`.

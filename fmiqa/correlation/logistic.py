@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from fmiqa._checks import check_tensor, is_number
-from fmiqa.correlation.curves import Curves, Kind, Problems, best_curves, linear_part, tied_slope
+from fmiqa.correlation.climbs import Kind
+from fmiqa.correlation.curves import Curves, best_curves, linear_part, tied_slope
 from fmiqa.correlation.pairs import pair
+from fmiqa.correlation.problems import Problems
 from fmiqa.errors import InputError
 
 __all__ = ["Form", "LogisticFit", "fit_logistic"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from fmiqa._checks import check_tensor, is_count, is_number
 from fmiqa._progress import progress_bar
 from fmiqa.correlation import Form, fit_logistic
-from fmiqa.correlation.curves import weighted_pearson
+from fmiqa.correlation.problems import weighted_pearson
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.pooling import Pool, check_pool
