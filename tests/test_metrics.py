@@ -327,7 +327,7 @@ def test_wrong_arguments_are_refused(extractor: FeatureExtractor, iqm: SelectedF
         SelectedFeatureIQM(extractor, ["conv9:1"])
     with pytest.raises(InputError, match="no feature maps"):
         SelectedFeatureIQM(extractor, [])
-    with pytest.raises(InputError, match="pool is one of"):
+    with pytest.raises(InputError, match="pool must be one of"):
         SelectedFeatureIQM(extractor, CHOSEN, pool="median")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no measure"):
         SelectedFeatureIQM(extractor, CHOSEN, measure="lpips")

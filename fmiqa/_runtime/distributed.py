@@ -115,7 +115,7 @@ def gather(value: T) -> list[T]:
     """The value of each process, in all of them.
 
     Raises:
-        WorkerError: a process did not come.
+        WorkerError: A process did not come.
 
     Example:
         >>> gather("mine")
@@ -132,7 +132,7 @@ def from_first(work: Callable[[], T]) -> T:
     """What `work` gives in process 0, the only one that does it; its errors are raised in all of them.
 
     Raises:
-        WorkerError: a process did not come.
+        WorkerError: A process did not come.
     """
     if processes() == 1:
         return work()
@@ -154,7 +154,7 @@ def largest(values: Tensor) -> Tensor:
     """Element by element, the largest of all processes; where only one has more than -inf, its bits.
 
     Raises:
-        WorkerError: a process did not come.
+        WorkerError: A process did not come.
     """
     if processes() == 1:
         return values
@@ -172,11 +172,11 @@ def launched(device: str | None) -> Iterator[None]:
     """Be in the process group that `torchrun` started this process for, if it did, and leave it at the end.
 
     Args:
-        device: where to compute, CUDA where there is one if None. `"cuda"` is then each process's own GPU.
+        device: Where to compute, CUDA where there is one if None. `"cuda"` is then each process's own GPU.
 
     Raises:
-        InputError: there are fewer GPUs than processes.
-        WorkerError: the other processes did not come.
+        InputError: There are fewer GPUs than processes.
+        WorkerError: The other processes did not come.
     """
     dist = torch.distributed
     if not (dist.is_available() and dist.is_torchelastic_launched()):
@@ -202,7 +202,7 @@ def _meet() -> None:
     """Return when every process has come here, so that what follows is a matter of moments.
 
     Raises:
-        WorkerError: naming who did not come.
+        WorkerError: Naming who did not come.
     """
     dist, me, everyone = torch.distributed, rank(), range(processes())
     try:

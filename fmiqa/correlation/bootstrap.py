@@ -1,6 +1,6 @@
 """Bootstrap of agreement with subjective scores, whole groups (references) at a time, in batches.
 
-Images made from one reference share its content, so they are not independent; what is drawn anew is therefore
+Images made from one reference share its content, so they are not independent; what is drawn again is therefore
 the reference, with every image made from it (the cluster bootstrap: A. C. Davison, D. V. Hinkley, Bootstrap
 Methods and their Application, Cambridge University Press 1997, Sections 3.8 and 5). Groups of unequal size
 make resamples of unequal length. Those of equal length are computed together: nothing is padded and nothing
@@ -38,7 +38,7 @@ class Bootstrap:
         distribution: (..., B) the statistic of each resample; entries at the same place of the last dimension
             come from the same resample, so that they can be subtracted. NaN where a resample has no such
             statistic.
-        groups: how many groups were drawn from.
+        groups: How many groups were drawn from.
     """
 
     estimate: Tensor
@@ -101,8 +101,8 @@ class Bootstrap:
         """The difference of two entries of a batch, paired: both were computed on the same resamples.
 
         Args:
-            first: index of the one in the leading dimensions.
-            second: index of the other, subtracted from it.
+            first: Index of the one in the leading dimensions.
+            second: Index of the other, subtracted from it.
         """
         estimate = self.estimate[first] - self.estimate[second]
         return Bootstrap(estimate, self.distribution[first] - self.distribution[second], self.groups)
@@ -121,26 +121,26 @@ def bootstrap(
 ) -> Bootstrap:
     """Resample groups with replacement and compute a statistic of every resample.
 
-    The logistic is fitted anew, from scratch, to every resample: a fit held fixed would leave its own
+    The logistic is fitted from scratch to every resample: a fit held fixed would leave its own
     uncertainty out, and one started from the fit of all images may miss the best curve (weak metrics lost up
     to .07 of PLCC by it).
 
     Args:
         x: (..., N) objective scores.
         y: (N,) subjective scores, or (..., N) with the leading dimensions of `x`.
-        groups: the group of each image, such as its reference id; by default every image is a group of its
+        groups: The group of each image, such as its reference id; by default every image is a group of its
             own, which calls for images that are independent.
         statistic: `"plcc"`, `"srocc"`, `"krocc"`, `"rmse"`, or a function of x (..., C, N) and y (C, N) or
             (..., C, N), C resamples, that returns (..., C).
-        fit: the logistic of `"plcc"` and `"rmse"`; None for none.
-        resamples: how many; 1000 give the ends of a 95 % interval to about a twentieth of its width.
-        seed: of the draws, which are made on the CPU: every device resamples the same groups.
+        fit: The logistic of `"plcc"` and `"rmse"`; None for none.
+        resamples: Number of resamples; 1000 give the ends of a 95 % interval to about a twentieth of its width.
+        seed: Seed of the draws, which are made on the CPU: every device resamples the same groups.
 
     Returns:
         The estimate and its distribution.
 
     Raises:
-        InputError: arguments that are not tensors, shapes or groups that do not fit, fewer than 2 groups, or an unknown
+        InputError: Arguments that are not tensors, shapes or groups that do not fit, fewer than 2 groups, or an unknown
             statistic.
 
     Example:
@@ -186,7 +186,7 @@ def group_numbers(groups: Sequence[Hashable] | Tensor, images: int) -> Tensor:
     """(N,) the groups numbered from 0, on the CPU.
 
     Raises:
-        InputError: not one group for each image.
+        InputError: Not one group for each image.
     """
     names = group_names(groups)
     if len(names) != images:
@@ -199,7 +199,7 @@ def group_names(groups: Sequence[Hashable] | Tensor) -> list[Hashable]:
     """The group of each image, as names or numbers that can be compared.
 
     Raises:
-        InputError: not a sequence of names or numbers.
+        InputError: Not a sequence of names or numbers.
     """
     if isinstance(groups, Tensor):
         groups = check_tensor(groups, "groups (N,)").tolist()

@@ -43,7 +43,7 @@ def read_state(source: str | os.PathLike[str] | StateDict) -> dict[str, Tensor]:
     Nothing stored in the file is executed: pickles are read in torch's tensors-only mode.
 
     Raises:
-        WeightsError: the file is missing, damaged, or holds anything but tensors by name.
+        WeightsError: The file is missing, damaged, or holds anything but tensors by name.
     """
     if isinstance(source, Mapping):
         state: Any = source
@@ -92,17 +92,17 @@ def fit_state(
     """The tensors of `state` that `expected` names, checked one by one, on the devices of `expected`.
 
     Args:
-        state: what was given, under the network's names, these without `features.`, or either with the
+        state: What was given, under the network's names, these without `features.`, or either with the
             `module.` that `nn.DataParallel` puts in front.
-        expected: names and shapes that must be there; those without memory (on the meta device) come to be on
+        expected: Names and shapes that must be there; those without memory (on the meta device) come to be on
             the CPU. Half precision is widened to the dtype expected, double precision is kept.
-        ignored: names that may be there and are not needed (the classifier).
-        defaults: taken where `state` has none.
-        shared: groups of names that stand for one tensor, of which `state` may have any one; files of layers that
+        ignored: Names that may be there and are not needed (the classifier).
+        defaults: Taken where `state` has none.
+        shared: Groups of names that stand for one tensor, of which `state` may have any one; files of layers that
             share their weights often hold them once.
 
     Raises:
-        WeightsError: naming every missing, misshapen and unknown tensor.
+        WeightsError: Naming every missing, misshapen and unknown tensor.
     """
     ignored = list(ignored)
     state = {**(defaults or {}), **_named_as({*expected, *ignored}, state)}
@@ -164,9 +164,9 @@ class Identity:
     """What a network's weights are known as, as long as they are unchanged.
 
     Args:
-        sha256: the fingerprint that they are known as: their own, or that of the network they are a part of.
-        own: their own.
-        dtypes: theirs, by name.
+        sha256: The fingerprint that they are known as: their own, or that of the network they are a part of.
+        own: Their own.
+        dtypes: Theirs, by name.
     """
 
     sha256: str

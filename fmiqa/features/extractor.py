@@ -33,35 +33,35 @@ _MOST_PLANS = 64
 class FeatureExtractor(WideBuffers):
     """A network cut to its convolutional layers, with the input normalisation inside.
 
-    The network is copied, frozen and in evaluation mode; nothing of the given module is changed.
+    The network is copied, frozen and in evaluation mode; the given module is not changed.
 
     Args:
-        model: `"alexnet"` (1152 maps), `"vgg11"`, `"vgg13"`, `"vgg16"` (4224), `"vgg19"`,
-            `"squeezenet1_1"`, or any `nn.Module` that torch.fx can trace.
-        weights: for a named network: `"DEFAULT"` (torchvision's ImageNet weights), the path of a state
-            dict (.pth, .safetensors), a state dict, of the whole network or of `features.*` alone, with
-            or without that prefix; `None` gives seeded random weights, and says so in a warning.
-            An `nn.Module` keeps the weights it has under `"DEFAULT"` and `None`.
+        model: Name of one of `fmiqa.features.networks.NETWORKS`, such as `"alexnet"` (1152 maps) or `"vgg16"` (4224),
+            or any `nn.Module` that torch.fx can trace.
+        weights: Weights of a named network: `"DEFAULT"` (torchvision's ImageNet weights), the path of a state dict
+            (.pth, .safetensors), or a state dict. It may hold the whole network or `features.*` alone, with or without
+            that prefix. `None` gives seeded random weights, and says so in a warning. An `nn.Module` keeps the weights
+            it has under `"DEFAULT"` and `None`.
         stage: `"relu"` takes a layer's maps after its ReLU (and its normalisation, if any); where the network
             has another activation there, or none, a ReLU is applied. `"conv"` takes the convolution's own output.
-        layers: names of the layers to keep, all by default; what only the others need is dropped, and
+        layers: Names of the layers to keep, all by default; what only the others need is dropped, and
             `weights` may lack it.
-        viewing: the scale at which the network sees images, see `fmiqa.Viewing`; as they are by default.
-        precision: what the network computes in: `"float32"`, or faster and coarser `"tf32"` (on CUDA) or
+        viewing: The scale at which the network sees images, see `fmiqa.Viewing`; as they are by default.
+        precision: What the network computes in: `"float32"`, or faster and coarser `"tf32"` (on CUDA) or
             `"bfloat16"`; maps are compared in float32 all the same. Recorded with every result.
-        seed: of the random weights when `weights` is None.
+        seed: Seed of the random weights when `weights` is None.
 
     `.half()`, `.bfloat16()` and `.double()` make the network compute in that type, whatever the type of the images, and
     feature maps come in it. The measures widen maps of half precision to float32, and the normalisation of the
     images stays in float32.
 
     Attributes:
-        maps: every feature map, a `MapIndex`, in the order the layers run.
+        maps: Every feature map, a `MapIndex`, in the order the layers run.
         network_name: `"alexnet"`, ..., or the class name of the given module.
 
     Raises:
-        InputError: unknown network name, or a module that cannot be traced or has no convolution.
-        WeightsError: weights that are missing, misshapen, of another network, or not to be had.
+        InputError: The network's name is unknown, or the module cannot be traced or has no convolution.
+        WeightsError: Weights are missing, misshapen, of another network, or cannot be fetched.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")
@@ -89,17 +89,17 @@ class FeatureExtractor(WideBuffers):
     ) -> None:
         super().__init__()
         if precision not in get_args(Precision):
-            raise InputError(f"precision is one of {', '.join(get_args(Precision))}, got {precision!r}")
+            raise InputError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
         if stage not in ("relu", "conv"):
-            raise InputError(f"stage is 'relu' (after the ReLU) or 'conv' (before it), got {stage!r}")
+            raise InputError(f"stage must be 'relu' (after the ReLU) or 'conv' (before it), got {stage!r}")
         if not isinstance(model, str | nn.Module):
-            raise InputError(f"model is one of {', '.join(NETWORKS)} or an nn.Module, got {type(model).__name__}")
+            raise InputError(f"model must be one of {', '.join(NETWORKS)} or an nn.Module, got {type(model).__name__}")
         if not isinstance(viewing, Viewing):
-            raise InputError(f"viewing is a fmiqa.Viewing, such as Viewing(factor=0.5), got {viewing!r}")
+            raise InputError(f"viewing must be a fmiqa.Viewing, such as Viewing(factor=0.5), got {viewing!r}")
         if not isinstance(weights, str | os.PathLike | Mapping | None):
-            raise InputError(f"weights is 'DEFAULT', a path, a state dict or None, got {type(weights).__name__}")
+            raise InputError(f"weights must be 'DEFAULT', a path, a state dict or None, got {type(weights).__name__}")
         if not isinstance(seed, int):
-            raise InputError(f"seed is a whole number, got {seed!r}")
+            raise InputError(f"seed must be a whole number, got {seed!r}")
         self._stage: Stage = stage
         self.viewing = viewing
         self.precision: Precision = precision
@@ -181,14 +181,14 @@ class FeatureExtractor(WideBuffers):
 
         Args:
             images: (N, 3, H, W), float in [0, 1] or uint8, on the network's device.
-            maps: the maps wanted, all by default. Nothing past the deepest of them is run, and where a
+            maps: The maps wanted, all by default. Nothing past the deepest of them is run, and where a
                 layer's other maps are not needed further on, only the chosen filters are.
 
         Returns:
             layer -> (N, C, H', W'), C the wanted channels in the order given.
 
         Raises:
-            InputError: images of another form, or too small for the network; unknown maps.
+            InputError: The images have another form or are too small for the network, or a map is unknown.
         """
         return dict(self.features(images, maps))
 
@@ -218,8 +218,8 @@ class FeatureExtractor(WideBuffers):
         """Images as the network wants them: (N, 3, H, W) float at its scale, ImageNet mean and deviation removed.
 
         Raises:
-            InputError: not (N, 3, H, W), an integer type other than uint8, values that are not in
-                [0, 1] (a small overshoot is let through), NaN, or images on another device.
+            InputError: The images are not (N, 3, H, W), are on another device, have an integer type other than uint8,
+                or hold NaN or values outside [0, 1] (a small overshoot is let through).
         """
         if isinstance(images, Tensor) and images.device != self.device:
             raise InputError(
@@ -251,7 +251,7 @@ class FeatureExtractor(WideBuffers):
         C counts the wanted maps.
 
         Raises:
-            InputError: the images are too small for the network.
+            InputError: The images are too small for the network.
         """
         size = self.viewing.size(height, width)
         return layer_shapes(self.network, self.operations(maps), size, self.dtype)
@@ -260,7 +260,7 @@ class FeatureExtractor(WideBuffers):
         """A copy with these layers and what they need; `weights_sha256` stays that of the whole while unchanged.
 
         Raises:
-            InputError: no layers, or one that the network does not have.
+            InputError: No layer is named, or one that the network does not have.
         """
         other = copy.deepcopy(self)
         other.network, other._layers = keep_layers(other.network, other.network.graph, other._layers, layers)
@@ -292,10 +292,10 @@ class FeatureExtractor(WideBuffers):
     def recorded(
         self, weights_sha256: str, *, normalization: Mapping[str, list[float]] | None, constants: StateDict
     ) -> None:
-        """Be the kept part of a network that was saved with this fingerprint, normalisation and constants.
+        """Become the kept part of a network that was saved with this fingerprint, normalisation and constants.
 
         Raises:
-            WeightsError: constants that the network does not have.
+            WeightsError: The network does not have one of the constants.
         """
         for name, values in (normalization or {}).items():
             getattr(self, name).copy_(torch.tensor(values, device="cpu").view(1, 3, 1, 1))
@@ -347,6 +347,6 @@ def check_extractor(extractor: object) -> None:
     """Raise `InputError` unless `extractor` is a `FeatureExtractor`."""
     if not isinstance(extractor, FeatureExtractor):
         raise InputError(
-            f"extractor is a FeatureExtractor, got {type(extractor).__name__}; make one of a network with "
+            f"extractor must be a FeatureExtractor, got {type(extractor).__name__}; make one of a network with "
             "fmiqa.FeatureExtractor(network)"
         )

@@ -32,11 +32,11 @@ class DeepSimSSIM(MapMeasure):
     on maps far from zero with little contrast.
 
     Args:
-        pool: of the SSIM map: `"mean"`, or `"lowest"`, the mean of its lowest values.
-        fraction: how much of the map counts as lowest, rounded up to whole positions; the code takes 10 %.
+        pool: How the SSIM map is pooled: `"mean"`, or `"lowest"`, the mean of its lowest values.
+        fraction: Share of the map that counts as lowest, rounded up to whole positions; the code takes 10 %.
 
     Raises:
-        InputError: options out of range.
+        InputError: Options out of range.
 
     Example:
         >>> reference = torch.rand(1, 3, 7, 5)

@@ -31,14 +31,14 @@ class MSSSIM(MapMeasure):
 
     Args:
         data_range: L, see `fmiqa.measures.DataRange`.
-        window: side of the Gaussian window, odd. A map smaller than this, with sides of at least 3, is seen through
+        window: Side of the Gaussian window, odd. A map smaller than this, with sides of at least 3, is seen through
             the largest odd window that fits it.
-        sigma: standard deviation of the window, in positions of each scale.
-        k1: of the luminance term.
-        k2: of the contrast-structure terms.
+        sigma: Standard deviation of the window, in positions of each scale.
+        k1: Constant of the luminance term.
+        k2: Constant of the contrast-structure terms.
 
     Raises:
-        InputError: options out of range.
+        InputError: Options out of range.
 
     Example:
         >>> reference = torch.rand(1, 4, 44, 60)

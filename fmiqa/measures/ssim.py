@@ -61,17 +61,17 @@ class SSIM:
     """Structural similarity of feature maps: the mean of the SSIM map over all full windows.
 
     Args:
-        data_range: the L of C1 = (k1 L)^2 and C2 = (k2 L)^2. A number; or `"reference"`, each
+        data_range: The L of C1 = (k1 L)^2 and C2 = (k2 L)^2. A number; or `"reference"`, each
             reference map's largest magnitude; `"pair"`, the larger of both maps'; `"layer"`, the largest
             magnitude in the reference's layer. A largest magnitude of 0 (under 1e-12) counts as 1.
-        window: side of the Gaussian window, odd. A map smaller than this, with sides of at least 3, is
+        window: Side of the Gaussian window, odd. A map smaller than this, with sides of at least 3, is
             seen through the largest odd window that fits it, with the same sigma; a smaller map is an error.
-        sigma: standard deviation of the window, in map positions.
-        k1: of the luminance term.
-        k2: of the contrast-structure term.
+        sigma: Standard deviation of the window, in map positions.
+        k1: Constant of the luminance term.
+        k2: Constant of the contrast-structure term.
 
     Raises:
-        InputError: options out of range.
+        InputError: Options out of range.
 
     Example:
         >>> reference = torch.rand(1, 4, 20, 30)
@@ -120,7 +120,7 @@ class SSIM:
             (N, C), at most 1; 1 where the maps are equal. Maps in half precision are compared in float32.
 
         Raises:
-            InputError: shapes that do not go together, or maps with a side under 3.
+            InputError: Shapes that do not go together, or maps with a side under 3.
         """
         return self.compare(test, self.prepare(reference))
 
@@ -128,7 +128,7 @@ class SSIM:
         """The reference side, to be compared with any number of test images.
 
         Raises:
-            InputError: not (N, C, H, W), or maps with a side under 3.
+            InputError: Not (N, C, H, W), or maps with a side under 3.
         """
         taps = self._taps(reference)
         reference = at_least_float32(reference)
@@ -145,7 +145,7 @@ class SSIM:
         """Compare test maps (N, C, H, W) with prepared reference maps of N images or of one.
 
         Raises:
-            InputError: shapes that do not go together.
+            InputError: Shapes that do not go together.
         """
         prepared, taps = self._of_pair(test, prepared), self._taps(test)
         test = at_least_float32(test)
@@ -161,7 +161,7 @@ class SSIM:
             reference: (N, C, H, W) or (1, C, H, W) float.
 
         Raises:
-            InputError: as of a call.
+            InputError: See a call.
         """
         prepared, taps = self._of_pair(test, self.prepare(reference)), self._taps(test)
         test = at_least_float32(test)

@@ -39,13 +39,13 @@ class Tiling:
     """A way to score one image pair in tiles.
 
     Args:
-        scorer: network, maps and measure.
-        height: of the images as the network sees them.
-        width: of the images as the network sees them.
-        memory: bytes that a tile may take.
+        scorer: Network, maps and measure.
+        height: Height of the images as the network sees them.
+        width: Width of the images as the network sees them.
+        memory: Number of bytes that a tile may take.
 
     Raises:
-        InputError: a network or measure that does not work in tiles, or a budget that holds not even small ones.
+        InputError: The network or measure does not work in tiles, or the budget holds not even small ones.
     """
 
     def __init__(self, scorer: MapScorer, height: int, width: int, memory: int) -> None:

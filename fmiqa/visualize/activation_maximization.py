@@ -48,10 +48,10 @@ class MaximalImages:
     """For each feature map, the picture that excites it.
 
     Args:
-        maps: the M maps.
+        maps: The M maps.
         images: (M, 3, H, W) float32 in [0, 1].
         activations: (M,) the map's spatial mean on its picture.
-        options: how they were made.
+        options: How they were made.
     """
 
     maps: MapIndex
@@ -73,7 +73,7 @@ class MaximalImages:
         """What `save` saved.
 
         Raises:
-            FileFormatError: the file is missing, damaged, or holds something else.
+            FileFormatError: The file is missing, damaged, or holds something else.
         """
         tensors, header = load_tensors(path, _KIND)
         try:
@@ -96,21 +96,21 @@ def maximize_activation(
     """Climb to pictures that excite feature maps, those of a layer in one batch.
 
     Args:
-        extractor: the network.
-        maps: the feature maps; each gets one picture that raises its spatial mean.
+        extractor: The network.
+        maps: The feature maps; each gets one picture that raises its spatial mean.
         method: `"fourier"`, today's form (Olah et al. 2017); `"pixels"`, that of 2009: steps along the gradient in the
             pixels, under a bound on the picture's norm.
-        size: height and width of the pictures, in pixels.
-        steps: of the climb.
-        batch: how many pictures are made at once.
-        seed: of the start and of the shifts, turns and scales.
-        progress: show a progress bar.
+        size: Height and width of the pictures, in pixels.
+        steps: Number of steps of the climb.
+        batch: How many pictures are made at once.
+        seed: Seed of the start and of the shifts, turns and scales.
+        progress: Show a progress bar.
 
     Returns:
         The pictures, and how much they excite their maps.
 
     Raises:
-        InputError: unknown maps or method, steps or batch under 1, pictures too small for the network.
+        InputError: Unknown maps or method, steps or batch under 1, pictures too small for the network.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")

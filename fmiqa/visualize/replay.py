@@ -30,17 +30,17 @@ class Replay:
     """A network's maps of one image, and how their means move when windows of it are replaced.
 
     Args:
-        extractor: the network; it sees the image at its own size (no `viewing`).
+        extractor: The network; it sees the image at its own size (no `viewing`).
         image: (3, H, W), float in [0, 1] or uint8, on the network's device.
-        maps: the feature maps.
-        local: whether to compute only what a window can touch. False runs whole images: for networks with operations
+        maps: The feature maps.
+        local: Whether to compute only what a window can touch. False runs whole images: for networks with operations
             that are not local, and to check. None: local where the network allows it.
 
     Attributes:
-        local: as it is done.
+        local: Whether only what a window can touch is computed.
 
     Raises:
-        InputError: a network that sees images at another scale, or, with `local`, one that is not; maps or an image
+        InputError: A network that sees images at another scale, or, with `local`, one that is not; maps or an image
             that the network cannot take.
 
     Example:

@@ -290,7 +290,7 @@ def test_wrong_requests_are_named(alexnet: FeatureExtractor, images: Tensor) -> 
         FeatureExtractor("resnet18", weights=None)
     with pytest.raises(InputError, match="got int"):
         FeatureExtractor(3)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"stage is 'relu'.*got 'pool'"):
+    with pytest.raises(InputError, match=r"stage must be 'relu'.*got 'pool'"):
         FeatureExtractor("alexnet", stage="pool", weights=None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="layers to keep: conv7; the network has conv1, conv2"):
         FeatureExtractor("alexnet", layers=["conv7"], weights=None)
