@@ -53,9 +53,9 @@ def main() -> None:
     for name, (scores, select) in procedures.items():
         result = fmiqa.held_out(scores, select, splits=splits, progress=True)
         predictions[name] = result.predictions
-        sizes = "/".join(str(len(s)) for s in result.selections)
-        rows.append((name, sizes, *mean_and_error(result.plcc), *mean_and_error(result.srocc)))
-        figures[name] = {"maps": sizes, "plcc": result.plcc.tolist(), "srocc": result.srocc.tolist()}
+        sizes = "/".join(str(len(maps)) for maps in result.selected)
+        rows.append((name, sizes, *mean_and_error(result.plcc[:, -1]), *mean_and_error(result.srocc[:, -1])))
+        figures[name] = {"maps": sizes, "plcc": result.plcc[:, -1].tolist(), "srocc": result.srocc[:, -1].tolist()}
     for name, values in peers(data, args.weights, args.cache / "peers.json", compute=args.peers).items():
         predictions[name] = values
         each = [

@@ -103,9 +103,9 @@ def judged(scores: ScoreMatrix, select: Callable[[ScoreMatrix], Selection], spli
             "srocc": float(fmiqa.srocc(combined, scores.targets)),
         },
         "held_out": {
-            "plcc": outside.plcc.tolist(),
-            "srocc": outside.srocc.tolist(),
-            "maps": [len(s) for s in outside.selections],
+            "plcc": outside.plcc[:, -1].tolist(),
+            "srocc": outside.srocc[:, -1].tolist(),
+            "maps": [len(maps) for maps in outside.selected],
         },
     }
 

@@ -19,7 +19,7 @@ from scaling import noise, random_scores
 import fmiqa
 from fmiqa import FeatureExtractor
 from fmiqa._runtime.distributed import is_first
-from fmiqa.scoring.checkpoint import SampleSource
+from fmiqa.datasets.base import SampleSource
 
 
 def main() -> None:

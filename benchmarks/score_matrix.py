@@ -34,8 +34,8 @@ from fmiqa import FeatureExtractor
 from fmiqa._runtime.precision import strict_float32
 from fmiqa._tables import text_table
 from fmiqa.datasets import Demo, Sample
+from fmiqa.datasets.base import SampleSource
 from fmiqa.measures import Custom, Measure
-from fmiqa.scoring.checkpoint import SampleSource
 from fmiqa.scoring.run import reference_ids
 
 TOLERANCE = 2e-5  # of float32 scores against float64

@@ -51,13 +51,13 @@ def main() -> None:
         figures.append(
             {
                 "steepness": bound, "maps": len(chosen.maps), "in_sample": inside,
-                "plcc": held.plcc.tolist(), "srocc": held.srocc.tolist(), "transfer": there,
+                "plcc": held.plcc[:, -1].tolist(), "srocc": held.srocc[:, -1].tolist(), "transfer": there,
             }
         )  # fmt: skip
         rows.append(
             (
                 "none" if bound is None else f"{bound:g}", str(len(chosen.maps)), f"{inside:.4f}",
-                *mean_and_error(held.plcc), *mean_and_error(held.srocc), *(f"{v:.4f}" for v in there),
+                *mean_and_error(held.plcc[:, -1]), *mean_and_error(held.srocc[:, -1]), *(f"{v:.4f}" for v in there),
             )
         )  # fmt: skip
         print(text_table([rows[0], rows[-1]]), flush=True)

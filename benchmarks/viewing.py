@@ -21,7 +21,7 @@ import fmiqa
 from fmiqa import FeatureExtractor, Viewing
 from fmiqa._tables import text_table
 from fmiqa.datasets import Sample
-from fmiqa.scoring.checkpoint import SampleSource
+from fmiqa.datasets.base import SampleSource
 
 
 class Resized:

@@ -37,9 +37,9 @@ from fmiqa.reproduction import Reproduction as Reproduction
 from fmiqa.reproduction import reproduce as reproduce
 from fmiqa.scoring import ScoreMatrix as ScoreMatrix
 from fmiqa.scoring import score_matrix as score_matrix
-from fmiqa.selection import HeldOut as HeldOut
 from fmiqa.selection import ObserverStudy as ObserverStudy
 from fmiqa.selection import PermutationNull as PermutationNull
+from fmiqa.selection import SearchOptions as SearchOptions
 from fmiqa.selection import Selection as Selection
 from fmiqa.selection import StabilitySelection as StabilitySelection
 from fmiqa.selection import Step as Step

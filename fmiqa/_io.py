@@ -44,7 +44,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     regular file (a named pipe, a device, `/dev/stdout`) is written to and never replaced. Missing folders are made.
 
     Raises:
-        OSError: naming the path as it was given.
+        OSError: Naming the path as it was given.
     """
     name = os.fspath(path)
     try:
@@ -172,7 +172,7 @@ def _replace(target: str, content: bytes, mode: int | None) -> None:
 
 
 def _write_through(name: str, content: bytes) -> None:
-    """Write to what is there. An open descriptor is written to as it is, since opening it anew would start over."""
+    """Write to what is there. An open descriptor is written to as it is, since opening it again would start over."""
     descriptor = _descriptor(name)
     if descriptor is None:
         with open(name, "wb") as file:
@@ -241,7 +241,7 @@ def load_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Ten
     """What `save_tensors` saved under the same `kind`.
 
     Raises:
-        FileFormatError: the file is missing, damaged, or holds something else.
+        FileFormatError: The file is missing, damaged, or holds something else.
     """
     try:
         # Older versions of safetensors load onto the default device, whatever device they are told.
@@ -260,11 +260,11 @@ def save_json(path: str | os.PathLike[str], kind: str, content: Mapping[str, Any
     write_whole(path, (json.dumps({"kind": kind, **content}, indent=1) + "\n").encode())
 
 
-def load_json(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
-    """What `save_json` saved under the same `kind`.
+def load_json(path: str | os.PathLike[str], kind: str, *older: str) -> dict[str, Any]:
+    """What `save_json` saved under the same `kind`, or one of the older kinds.
 
     Raises:
-        FileFormatError: the file is missing, damaged, or holds something else.
+        FileFormatError: The file is missing, damaged, or holds something else.
     """
     try:
         content = json.loads(Path(path).read_text())
@@ -272,7 +272,8 @@ def load_json(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
         raise FileFormatError(f"no file {path}; expected a saved {kind}") from error
     except (UnicodeDecodeError, json.JSONDecodeError, OSError) as error:
         raise FileFormatError(f"{path} is damaged or not a saved {kind}: {error}") from error
-    _expect(path, kind, content.pop("kind", None) if isinstance(content, dict) else None)
+    found = content.pop("kind", None) if isinstance(content, dict) else None
+    _expect(path, kind, kind if found in older else found)
     return content  # type: ignore[no-any-return]
 
 

@@ -45,7 +45,7 @@ def load_matplotlib() -> None:
     stays matplotlib's default where there is no such backend.
 
     Raises:
-        InputError: matplotlib is not installed.
+        InputError: Matplotlib is not installed.
     """
     if sys.modules.get("matplotlib") is not None:
         return
@@ -66,7 +66,7 @@ def new_figure(width: float, height: float) -> Figure:
     """A figure of that size in inches, which no backend shows.
 
     Raises:
-        InputError: matplotlib is not installed.
+        InputError: Matplotlib is not installed.
     """
     load_matplotlib()
     from matplotlib.figure import Figure
@@ -80,7 +80,7 @@ def axes(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axes:
     The new figure is pyplot's, which notebooks show, or one to be saved where pyplot's backend does not work.
 
     Raises:
-        InputError: matplotlib is not installed.
+        InputError: Matplotlib is not installed.
     """
     if ax is not None:
         return ax

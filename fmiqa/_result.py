@@ -12,20 +12,23 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Self
 
-__all__ = ["Result", "Rows"]
+__all__ = ["Result", "Rows", "Saved"]
 
 Rows = list[tuple[str, ...]]
 """A table as text, its header first."""
 
 
-class Result:
-    """The base of results. A result is data: how files, tables and plots are made is imported when it is asked for.
+class Saved:
+    """The base of whatever can be saved to a file and loaded again.
 
-    A subclass names its `kind`, says what a file holds (`to_dict`, `tensors`, `from_dict`) and gives its `table`.
+    A subclass names its `kind` and says what a file holds: `to_dict`, `tensors` and `from_dict`. How files are written
+    is imported only when it is asked for.
     """
 
     kind: ClassVar[str]
     """What a saved file says that it holds, with the format's version, such as `"fmiqa selection 1"`."""
+    older_kinds: ClassVar[tuple[str, ...]] = ()
+    """Kinds of files of earlier versions that `from_dict` also understands."""
     binary: ClassVar[bool] = False
     """Whether a file holds tensors with a JSON header (safetensors), and not JSON alone."""
 
@@ -60,19 +63,22 @@ class Result:
         """
         from fmiqa._io import load_json, load_tensors
 
-        tensors, content = load_tensors(path, cls.kind) if cls.binary else ({}, load_json(path, cls.kind))
+        if cls.binary:
+            tensors, content = load_tensors(path, cls.kind)
+        else:
+            tensors, content = {}, load_json(path, cls.kind, *cls.older_kinds)
         try:
             return cls.from_dict(content, tensors)
         except (AttributeError, KeyError, TypeError, ValueError, FmiqaError) as error:
-            raise FileFormatError(f"{path} is damaged: it is not a complete {cls.kind}: {error!r}") from error
+            raise FileFormatError(f"{path} is damaged: it is not a complete {cls.kind} ({error!r})") from error
 
-    def table(self) -> Rows:
-        """The figures as rows of text, the header first."""
-        raise NotImplementedError
+
+class Result(Saved):
+    """The base of results, which are also shown as tables."""
 
     def tables(self) -> dict[str, Rows]:
-        """All tables by their captions; a caption may be empty."""
-        return {"": self.table()}
+        """The figures as rows of text, by caption; a caption may be empty."""
+        raise NotImplementedError
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -83,8 +89,10 @@ class Result:
         """Tables and notes as Markdown."""
         from fmiqa._tables import markdown_table
 
-        parts = [part for caption, rows in self.tables().items() for part in (caption, markdown_table(rows)) if part]
-        return "\n\n".join([*parts, *filter(None, ["\n".join(f"- {note}" for note in self.notes)])]) + "\n"
+        headings = {f"## {caption}\n\n" if caption else "": rows for caption, rows in self.tables().items()}
+        parts = [heading + markdown_table(rows) for heading, rows in headings.items()]
+        notes = "\n".join(f"- {note}" for note in self.notes)
+        return "\n\n".join([*parts, *filter(None, [notes])]) + "\n"
 
     def __str__(self) -> str:
         from fmiqa._tables import text_table

@@ -35,8 +35,8 @@ class DatasetError(FmiqaError, ValueError):
     """A data set is broken; `problems` lists every finding, not only the first.
 
     Args:
-        summary: one line that names the data set.
-        problems: one line a finding, each naming its file or row.
+        summary: One line that names the data set.
+        problems: One line a finding, each naming its file or row.
     """
 
     shown = 50

@@ -1,4 +1,4 @@
-"""One page that shows a selection: its path, its figures with their protocol, and a card for each chosen map.
+"""One page that shows a selection: its path, its figures with their protocol, and a card for each selected map.
 
 The page is a single HTML file with everything in it: it asks nothing of the network.
 """
@@ -20,15 +20,9 @@ from fmiqa.errors import InputError
 from fmiqa.evaluation.comparison import Comparison
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection import Selection, Validation
+from fmiqa.selection.plots import check_same_search, plot_curve, plot_weights
 from fmiqa.visualize.cards import STYLE, Cards, embedded
-from fmiqa.visualize.plots import (
-    check_same_search,
-    plot_agreement,
-    plot_correlation,
-    plot_curve,
-    plot_layers,
-    plot_weights,
-)
+from fmiqa.visualize.plots import plot_agreement, plot_correlation, plot_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,39 +53,39 @@ def write_report(
     """Write the page, whole or not at all.
 
     Args:
-        path: of the HTML file.
-        selection: as a search over `scores` gave it.
-        scores: the score matrix it was made on: the figures are in sample.
-        cards: of the chosen maps, see `fmiqa.visualize.map_cards`.
-        validation: of the same search: the held-out figures.
-        comparison: with all maps and other metrics on the same images, see `fmiqa.compare`.
+        path: The path of the HTML file.
+        selection: The outcome of a search over `scores`.
+        scores: The score matrix it was made on: the figures are in sample.
+        cards: Cards of the selected maps, see `fmiqa.visualize.map_cards`.
+        validation: A validation of the same search, for held-out figures.
+        comparison: A comparison with all maps and other metrics on the same images, see `fmiqa.compare`.
 
     Raises:
-        InputError: the matrix is not the one that the selection was made on, or lacks a chosen map; a validation of
+        InputError: The matrix is not the one that the selection was made on, or lacks a selected map; a validation of
             another search or matrix; matplotlib is not installed.
     """
     check_report(selection, scores, validation)
     dataset = str(scores.options.get("dataset", "unnamed images"))
     network = str(scores.options.get("network") or ", ".join(scores.options.get("sources", ())) or "a network")
     images, references = len(scores), len(set(scores.groups))
-    title = f"{len(selection)} of {len(scores.maps)} feature maps of {network}, chosen on {dataset}"
+    title = f"{len(selection)} of {len(scores.maps)} feature maps of {network}, selected on {dataset}"
     criterion = str(selection.options.get("criterion", "criterion")).upper()
     protocol = (
-        f"Chosen by {selection.options.get('search', 'a')} search on {images} images of {references} references, "
+        f"Selected by {selection.options.get('search', 'a')} search on {images} images of {references} references, "
         f"{criterion} {selection.value:.4f}. This figure, and every one marked in sample, is measured on the "
-        "images that the maps were chosen on, and is better than what new images would give."
+        "images that the maps were selected on, and is better than what new images would give."
     )
     parts = [f"<h1>{escape(title)}</h1><p>{escape(protocol)}</p>"]
     if validation is not None:
         parts.append(_section("Held out", _held_out(validation)))
     parts.append(_section("Figures", _plots(selection, scores, validation)))
     if comparison is not None:
-        said = "In sample: measured on the images that the maps were chosen on."
+        said = "In sample: measured on the images that the maps were selected on."
         parts.append(_section("Beside all maps and other metrics", f'<p class="note">{escape(said)}</p>'
                               f'<div class="scroll">{comparison._repr_html_()}</div>'))  # fmt: skip
     heading = "Weights" if selection.weights is not None else "Path (in sample)"
     parts.append(_section(heading, f'<div class="scroll">{html_table(selection.table())}</div>'))
-    parts.append(_section("The chosen maps", "".join(card.to_html() for card in cards)))
+    parts.append(_section("The selected maps", "".join(card.to_html() for card in cards)))
     options = json.dumps({"options": selection.options, "source": selection.source}, indent=1)
     parts.append(f"<details><summary>Options</summary><pre>{escape(options)}</pre></details>")
     from fmiqa import __version__
@@ -159,15 +153,15 @@ def _plots(selection: Selection, scores: ScoreMatrix, validation: Validation | N
     drawn.append((first, words))
     second = figure(5.0)
     plot_agreement(scores, selection, ax=second.subplots())
-    words = "The chosen maps' score and what observers said, with the fitted curve; residuals below. In sample"
+    words = "The selected maps' score and what observers said, with the fitted curve; residuals below. In sample"
     drawn.append((second, words))
     third = figure()
     plot_layers(selection.maps, scores.maps, ax=third.subplots())
-    drawn.append((third, "How many maps of each layer were chosen, and how many chance would give"))
+    drawn.append((third, "How many maps of each layer were selected, and how many are expected by chance"))
     if len(selection) > 1:
         fourth = figure(5.0)
         plot_correlation(scores, selection.maps, ax=fourth.subplots())
-        drawn.append((fourth, "Correlation among the chosen maps' scores"))
+        drawn.append((fourth, "Correlation among the selected maps' scores"))
     tags = (f"<figure>{_embedded(f, text)}<figcaption>{escape(text)}.</figcaption></figure>" for f, text in drawn)
     return f'<div class="plots">{"".join(tags)}</div>'
 

@@ -26,12 +26,13 @@ from fmiqa import (
     Viewing,
     forward_select,
     score_matrix,
-    scoring,
 )
 from fmiqa.datasets import Demo, ImageDataset, Record, Sample
 from fmiqa.features.checkpoints import fingerprint, shared_names
 from fmiqa.measures import Custom
-from fmiqa.scoring.matrix import differing_computation
+from fmiqa.scoring import run as scoring
+from fmiqa.scoring.matrix import check_same_computation
+from fmiqa.scoring.parts import ScorePart
 
 MAPS = ["conv2:3", "conv1:5"]
 
@@ -232,7 +233,8 @@ def test_the_normalisation_is_recorded_where_it_is_not_imagenets(
     other.std.fill_(0.25)
     iqm = SelectedFeatureIQM(other, MAPS)
     assert iqm.source["normalization"] == {"mean": [0.5] * 3, "std": [0.25] * 3}
-    assert [name for name, _, _ in differing_computation(usual.options, iqm.source)] == ["normalization"]
+    with pytest.raises(InputError, match=r"differently \(normalization: [^;]*\); compute"):
+        check_same_computation(usual.options, iqm.source, name="one", other_name="other")
     iqm.save(tmp_path / "metric")
     assert torch.equal(SelectedFeatureIQM.load(tmp_path / "metric")(*images), iqm(*images))
     with pytest.raises(InputError, match="normalization"):
@@ -264,7 +266,7 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Runs a score matrix that is stopped after two parts."""
 
     def run(*args: Any, **options: Any) -> None:
-        real = scoring._Run.compute
+        real = scoring._ScoreRun.compute
 
         def stopping(self: Any, numbers: Any) -> Any:
             for done, part in enumerate(real(self, numbers)):
@@ -273,7 +275,7 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 yield part
 
         with monkeypatch.context() as patch:
-            patch.setattr(scoring._Run, "compute", stopping)
+            patch.setattr(scoring._ScoreRun, "compute", stopping)
             with pytest.raises(KeyboardInterrupt):
                 score_matrix(*args, **options)
 
@@ -499,10 +501,10 @@ def test_parts_of_version_0_1_are_taken_up(
     """They have no digests, and their run says nothing of operations, measure and normalisation."""
     data = Demo(references=3, size=64, levels=2)
     new = ("operations_sha256", "measure_sha256", "normalization")
-    real, add = scoring._Run.describe, scoring.Parts.add
+    real, kept = scoring._ScoreRun.describe, ScorePart.to_dict
     with monkeypatch.context() as patch:
-        patch.setattr(scoring._Run, "describe", lambda s: {k: v for k, v in real(s).items() if k not in new})
-        patch.setattr(scoring.Parts, "add", lambda s, n, p: add(s, n, {k: v for k, v in p.items() if k != "digests"}))
+        patch.setattr(scoring._ScoreRun, "describe", lambda s: {k: v for k, v in real(s).items() if k not in new})
+        patch.setattr(ScorePart, "to_dict", lambda s: {k: v for k, v in kept(s).items() if k != "digests"})
         stop(extractor, data, maps=MAPS, save=tmp_path / "x")
     resumed = score_matrix(extractor, data, maps=MAPS, save=tmp_path / "x")
     assert torch.equal(resumed.values, score_matrix(extractor, data, maps=MAPS).values)

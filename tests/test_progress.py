@@ -72,7 +72,7 @@ def test_long_work_ends_with_its_result(tmp_path: Path) -> None:
     assert selection.maps == forward_select(scores).maps
     assert permutation_null(scores, permutations=2, max_maps=1, progress=True).null.shape == (2, 1)
     found = held_out(scores, forward_select, splits=grouped_folds(groups, folds=2), progress=True)
-    assert len(found.selections) == 2
+    assert len(found.selected) == 2
 
 
 @pytest.mark.usefixtures("bad_stderr")

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the `fmiqa` command.
 
     Args:
-        argv: the arguments, those of the process by default.
+        argv: The arguments, those of the process by default.
 
     Returns:
         The exit code: 0, 1 (an error that the message explains) or 130 (interrupted). A wrong command line

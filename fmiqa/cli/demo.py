@@ -13,21 +13,21 @@ from typing import Any
 import torch
 
 from fmiqa._io import check_output
-from fmiqa._plotting import load_matplotlib
+from fmiqa._plotting import load_matplotlib, save_figure
 from fmiqa.cli import options
-from fmiqa.cli.evaluate import agreement_table
-from fmiqa.cli.figures import save_selection_figure
+from fmiqa.cli.evaluate import coefficients_table
 from fmiqa.cli.output import Written, add_output_options, print_result, say, wants_progress
 from fmiqa.cli.outputs import OutputFolder
-from fmiqa.cli.results import Agreement, agreement, judging
 from fmiqa.datasets import Demo
 from fmiqa.errors import InputError
+from fmiqa.evaluation.claims import Coefficients, coefficients, fit_options
 from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.maps import MapIndex
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.scoring.run import score_matrix
 from fmiqa.selection import Selection, forward_select
+from fmiqa.visualize.plots import selection_figure
 
 _EXAMPLE = """\
 example:
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     metric = SelectedFeatureIQM.from_selection(extractor, selection)
     saves: dict[str, Callable[[str], None]] = {"selection.json": selection.save, "metric.safetensors": metric.save}
     if drawn:
-        saves["selection.png"] = lambda path: save_selection_figure(path, selection, scores)
+        saves["selection.png"] = lambda path: save_figure(selection_figure(selection, scores), path)
     written = Written()
     for name, save in saves.items():
         written.write(name, str(folder / name), save)
@@ -118,10 +118,10 @@ simulated observer who looks at {len(data.planted)} planted maps; no person saw 
 planted maps found: {len(found)} of {len(data.planted)} ({listed})
 
 IN SAMPLE: selected and judged on the same {len(scores)} images
-{agreement_table(in_sample)}
+{coefficients_table(in_sample)}
 
 HELD OUT: selected on the images of {seen} references, judged on those of the other {unseen}
-{agreement_table(held_out)}
+{coefficients_table(held_out)}
 
 written to {folder}: {", ".join(files)} ({seconds:.0f} s)""",
         written,
@@ -137,11 +137,11 @@ def _can_draw() -> bool:
     return True
 
 
-def _rows(scores: ScoreMatrix, selection: Selection, planted: MapIndex) -> list[Agreement]:
+def _rows(scores: ScoreMatrix, selection: Selection, planted: MapIndex) -> list[Coefficients]:
     """Selected, planted and all maps on the images of a score matrix."""
     sets = {"selected maps": selection.maps, "planted maps": planted, "all maps": scores.maps}
-    judged = judging(selection.options)
-    return [agreement(name, len(maps), scores.pool(maps), scores.targets, **judged) for name, maps in sets.items()]
+    how = fit_options(selection.options)
+    return [coefficients(name, scores.pool(maps), scores.targets, maps=len(maps), **how) for name, maps in sets.items()]
 
 
 def _halves(scores: ScoreMatrix) -> tuple[ScoreMatrix, ScoreMatrix]:

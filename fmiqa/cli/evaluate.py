@@ -1,4 +1,4 @@
-"""`fmiqa evaluate`: chosen maps held against all maps and peers, and whether that is in sample."""
+"""`fmiqa evaluate`: selected maps held against all maps and peers, and whether that is in sample."""
 
 from __future__ import annotations
 
@@ -8,29 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
-from torch import Tensor
-
 from fmiqa._tables import text_table
 from fmiqa.cli import options
 from fmiqa.cli.data import add_data_options, check_data_options, data_set
 from fmiqa.cli.output import add_output_options, figure4, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFile
-from fmiqa.cli.results import (
-    Agreement,
-    agreement,
-    check_same_computation,
-    claim,
-    judging,
-    load_scores,
-    recorded_extractors,
-)
+from fmiqa.cli.results import load_scores, recorded_extractors
 from fmiqa.correlation import Form
 from fmiqa.datasets import IQADataset
+from fmiqa.evaluation.claims import Coefficients, check_applicable, claim, coefficients, fit_options, quality_of
 from fmiqa.evaluation.compare import compare
 from fmiqa.evaluation.peers import PEERS, check_peers, peer_scores
 from fmiqa.measures import get_measure
 from fmiqa.metrics import SelectedFeatureIQM
-from fmiqa.pooling import pool_scores
 from fmiqa.scoring.matrix import ScoreMatrix, sources_of
 from fmiqa.selection import Selection
 
@@ -41,7 +31,7 @@ examples:
   fmiqa evaluate --selection joined.json --matrix full=alexnet.safetensors half=alexnet-half.safetensors
 
 PLCC and RMSE are those after a logistic fitted on the images judged, for each row its own. Intervals are those of
-a bootstrap over references; differences are held against the chosen maps."""
+a bootstrap over references; differences are held against the selected maps."""
 
 _CHOSEN = "selected maps"
 
@@ -51,12 +41,12 @@ def add(commands: Any) -> None:
     parser = options.new_command(
         commands,
         "evaluate",
-        "Hold chosen maps against all maps",
+        "Hold selected maps against all maps",
         _EXAMPLES,
         run,
         lambda args: options.kept_parts(args.save_matrix),
     )
-    chosen = parser.add_argument_group("chosen maps (one of)").add_mutually_exclusive_group(required=True)
+    chosen = parser.add_argument_group("selected maps (one of)").add_mutually_exclusive_group(required=True)
     chosen.add_argument("--selection", metavar="FILE", help="as `fmiqa select --out` writes it (.json)")
     chosen.add_argument("--metric", metavar="FILE", help="as `fmiqa select --metric` writes it (.safetensors)")
     data = add_data_options(parser)
@@ -87,17 +77,17 @@ def run(args: argparse.Namespace) -> None:
     check_peers(args.peers or ())
     chosen = Selection.load(args.selection) if args.selection else SelectedFeatureIQM.load(args.metric)
     what = args.selection or args.metric
-    # A metric file says what its map scores depend on, not on which images its maps were chosen, nor how.
+    # A metric file says what its map scores depend on, not on which images its maps were selected, nor how.
     choice = chosen.options if isinstance(chosen, Selection) else {}
     data = None if args.matrix else data_set(args)
     scores = load_scores(args.matrix, args) if data is None else _computed(chosen.source, what, data, args)
-    check_same_computation(chosen, scores, what)
-    qualities = {_CHOSEN: _quality(chosen, scores), "all maps": scores.pool(pool=chosen.pool)}
+    check_applicable(chosen, scores, what)
+    qualities = {_CHOSEN: quality_of(chosen, scores), "all maps": scores.pool(pool=chosen.pool)}
     maps = {_CHOSEN: len(chosen.maps), "all maps": len(scores.maps)}
     if data is not None and args.peers:
         qualities |= peer_scores(data, args.peers, device=options.device_of(args), progress=wants_progress(args))
-    judged = judging(choice, args.fit)
-    rows = [agreement(name, maps.get(name), x, scores.targets, **judged) for name, x in qualities.items()]
+    judged = fit_options(choice, args.fit)
+    rows = [coefficients(name, x, scores.targets, maps=maps.get(name), **judged) for name, x in qualities.items()]
     verdict = claim(chosen.source, choice.get("images"), scores)
     dataset, references = scores.options.get("dataset", "unnamed images"), len(set(scores.groups))
     heading = f"{dataset}: {len(scores)} images of {references} references"
@@ -110,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
         **judged,
         "results": [asdict(row) for row in rows],
     }
-    text = f"{heading}\n{textwrap.fill(verdict.text, 100)}\n\n{agreement_table(rows)}"
+    text = f"{heading}\n{textwrap.fill(verdict.text, 100)}\n\n{coefficients_table(rows)}"
     if args.resamples and references > 1:
         compared = compare(
             qualities, scores.targets, scores.groups, baseline=_CHOSEN, fit=judged["fit"], resamples=args.resamples
@@ -122,21 +112,13 @@ def run(args: argparse.Namespace) -> None:
     print_result(args, result, text)
 
 
-def agreement_table(rows: Sequence[Agreement]) -> str:
-    """Agreements as lines of text."""
+def coefficients_table(rows: Sequence[Coefficients]) -> str:
+    """Figures of metrics as lines of text."""
     head = ("", "maps", "PLCC", "SROCC", "KROCC", "RMSE")
     body = [
         (r.name, "" if r.maps is None else str(r.maps), *map(figure4, (r.plcc, r.srocc, r.krocc, r.rmse))) for r in rows
     ]
     return text_table([head, *body])
-
-
-def _quality(chosen: Selection | SelectedFeatureIQM, scores: ScoreMatrix) -> Tensor:
-    """(N,) the images' scores at the chosen maps combined."""
-    if isinstance(chosen, Selection):
-        return chosen.combine(scores)
-    values = scores.columns(chosen.maps).values.double()
-    return pool_scores(values, chosen.maps, pool=chosen.pool, weights=chosen.weights, power=chosen.power)
 
 
 def _computed(source: Mapping[str, Any], what: str, data: IQADataset, args: argparse.Namespace) -> ScoreMatrix:

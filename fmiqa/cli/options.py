@@ -49,12 +49,12 @@ def new_command(
     """A command of the parser.
 
     Args:
-        commands: what `add_subparsers` gave.
-        name: of the command.
-        summary: what it does, in a line.
-        notes: printed below the options: examples, then what else one should know.
-        run: does it.
-        interrupted: what to say after Ctrl-C: what is kept and how to go on.
+        commands: What `add_subparsers` gave.
+        name: The name of the command.
+        summary: What it does, in a line.
+        notes: Printed below the options: examples, then what else one should know.
+        run: Does it.
+        interrupted: What to say after Ctrl-C: what is kept and how to go on.
     """
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
@@ -128,7 +128,7 @@ def device_of(args: argparse.Namespace) -> torch.device:
     """The device asked for.
 
     Raises:
-        InputError: there is no such device here.
+        InputError: There is no such device here.
     """
     name = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -167,10 +167,10 @@ def compute_scores(
     """`score_matrix` as the options say; a finished file is never computed over.
 
     Raises:
-        InputError: the file to save to is there already.
+        InputError: The file to save to is there already.
     """
     if save is not None and Path(save).is_file():
-        raise InputError(f"{save} exists already; delete it to compute it anew, or give another name")
+        raise InputError(f"{save} exists already; delete it to compute it again, or give another name")
     return score_matrix(
         extractor,
         data,
@@ -192,7 +192,7 @@ def kept_parts(save: str | Path | None) -> str:
         return "Nothing is kept; a run with a file for the matrix (`fmiqa matrix`, or --save-matrix) could go on."
     parts = Path(f"{save}.parts")
     if not any(parts.glob("part-*")):
-        return "No part was finished yet; the same command starts anew."
+        return "No part was finished yet; the same command starts again."
     return f"Finished parts are kept in {parts}; the same command goes on from there."
 
 

@@ -13,8 +13,9 @@ from fmiqa.cli import options
 from fmiqa.cli.data import add_data_options, check_data_options, data_set
 from fmiqa.cli.output import Written, add_output_options, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFile
-from fmiqa.cli.results import check_same_computation, load_scores, recorded_extractors
+from fmiqa.cli.results import load_scores, recorded_extractors
 from fmiqa.errors import InputError
+from fmiqa.evaluation.claims import check_applicable
 from fmiqa.evaluation.compare import compare
 from fmiqa.evaluation.peers import PEERS, check_peers, peer_scores
 from fmiqa.selection import Selection, Validation
@@ -33,7 +34,7 @@ def add(commands: Any) -> None:
     parser = options.new_command(
         commands,
         "report",
-        "Show a selection on one HTML page: figures, and a card for each chosen map",
+        "Show a selection on one HTML page: figures, and a card for each selected map",
         _EXAMPLES,
         run,
         lambda args: f"What is finished is kept in {args.out}.parts; the same command goes on from there.",
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     if work is not None:
         check_output_folder(work)
     selection, scores = Selection.load(args.selection), load_scores(args.matrix, args)
-    check_same_computation(selection, scores, args.selection)
+    check_applicable(selection, scores, args.selection)
     validation = Validation.load(args.validation) if args.validation else None
     check_report(selection, scores, validation)
     data = data_set(args)
@@ -78,13 +79,13 @@ def run(args: argparse.Namespace) -> None:
     device, progress = options.device_of(args), wants_progress(args)
     found = recorded_extractors(selection.source, args.selection, args, selection.maps)
     extractors = {name: extractor.to(device) for name, extractor in found.items()}
-    qualities = {"chosen maps": selection.combine(scores), "all maps": scores.pool(pool=selection.pool)}
+    qualities = {"selected maps": selection.combine(scores), "all maps": scores.pool(pool=selection.pool)}
     if args.peers:
         if data.names != scores.names:
             raise InputError("--peers: the score matrix is of other images than the data set")
         qualities |= peer_scores(data, args.peers, device=device, progress=progress)
     resamples = args.resamples if len(set(scores.groups)) > 1 else 0
-    comparison = compare(qualities, scores.targets, scores.groups, baseline="chosen maps", resamples=resamples)
+    comparison = compare(qualities, scores.targets, scores.groups, baseline="selected maps", resamples=resamples)
     cards = map_cards(
         selection, extractors, data, stride=args.stride, samples=args.samples, steps=args.steps, work=work,
         progress=progress,

@@ -24,7 +24,7 @@ examples:
 
 Ours beside the published figures: in sample, as published, and held out in folds of whole references. Data sets that
 are not given are listed as not on disk. A part of a set, or a set of another name, gets a row of its own beside no
-published figures. OUT gets the table (.md, .json, .png), a picture of the chosen maps, and a folder for each data set
+published figures. OUT gets the table (.md, .json, .png), a picture of the selected maps, and a folder for each data set
 and network with its score matrix, selection and folds, from which a stopped run goes on."""
 
 _KEYS = tuple(PUBLISHED["alexnet"])
@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
     parser = options.new_command(
         commands,
         "reproduce",
-        "Compute the paper's tables anew, in sample as published and held out",
+        "Compute the paper's tables again, in sample as published and held out",
         _EXAMPLES,
         run,
         lambda args: f"What is finished is kept in {args.out}; the same command goes on from there.",

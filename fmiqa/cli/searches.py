@@ -1,76 +1,81 @@
-"""The searches by name, and the options that `fmiqa select` and `fmiqa validate` hand on to them."""
+"""The command-line options of searches, which `fmiqa select` and `fmiqa validate` share."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any, get_args
+from dataclasses import fields
+from functools import partial
+from typing import Any, get_args, get_type_hints
 
-from fmiqa.correlation import Form
-from fmiqa.pooling import Pool
-from fmiqa.selection import (
-    Criterion,
-    Direction,
-    Selection,
-    backward_eliminate,
-    beam_select,
-    floating_select,
-    forward_select,
-    weighted_select,
-)
+from fmiqa.selection import SEARCHES, SearchOptions, Selection
 from fmiqa.selection.lasso import Rule
 
-__all__ = ["SEARCHES", "SEARCH_OPTIONS", "add_search_options", "given_options", "parameters_of"]
+__all__ = ["add_search_options", "asked_search"]
 
-SEARCHES: dict[str, Callable[..., Selection]] = {
-    "forward": forward_select,
-    "floating": floating_select,
-    "backward": backward_eliminate,
-    "beam": beam_select,
-    "weighted": weighted_select,
+_OF_ONE_SEARCH: dict[str, dict[str, Any]] = {
+    "min_maps": {"type": int, "metavar": "N", "help": "backward search: stop at this number of maps (default: 1)"},
+    "width": {"type": int, "metavar": "N", "help": "beam search: the number of sets to follow (default: 5)"},
+    "rule": {
+        "choices": get_args(Rule),
+        "help": "weighted search: fewest maps within one standard error (default), or best",
+    },
+    "powers": {
+        "type": float,
+        "nargs": "+",
+        "metavar": "P",
+        "help": "weighted search: exponents of map scores to try (default: 1)",
+    },
 }
 
-SEARCH_OPTIONS = ("criterion", "fit", "pool", "direction", "max_maps", "tol", "min_maps", "width", "rule", "powers")
+
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--search` and the options of searches. Options that are not given keep the library's defaults."""
+    group = parser.add_argument_group("search")
+    group.add_argument("--search", choices=SEARCHES, default="forward", help="the kind of search (default: forward)")
+    hints = get_type_hints(SearchOptions)
+    for option in fields(SearchOptions):
+        default = "" if not isinstance(option.default, str | int | float) else f" (default: {option.default})"
+        how: dict[str, Any] = {"help": option.metadata["help"] + default * (option.default is not False)}
+        choices = _choices(hints[option.name])
+        if option.default is False:
+            how["action"], how["default"] = "store_true", None
+        elif "maps" in option.metadata:
+            how |= {"nargs": "+", "metavar": "MAP"}
+        elif choices:
+            how["choices"] = choices
+        else:
+            how |= {"type": option.metadata["type"], "metavar": "N"}
+        group.add_argument(_option(option.name), **how)
+    for name, how in _OF_ONE_SEARCH.items():
+        group.add_argument(_option(name), **how)
 
 
-def add_search_options(parser: argparse.ArgumentParser, *, most: str = "none") -> argparse._ArgumentGroup:
-    """`--search` and the options of searches, None where not given: the library's own defaults are taken then.
+def asked_search(args: argparse.Namespace, **more: Any) -> partial[Selection]:
+    """The search that the command line asks for, with the options given there.
 
     Args:
-        parser: of the command.
-        most: the default of `--max-maps`, for its help.
+        args: The parsed command line. An option that the search does not take ends it with a usage error.
+        more: Further arguments, such as `progress`, for searches that take them.
     """
-    search = parser.add_argument_group("search")
-    search.add_argument("--search", choices=SEARCHES, default="forward", help="how maps are chosen (default: forward)")
-    search.add_argument("--criterion", choices=get_args(Criterion), help="what must rise (default: plcc)")
-    search.add_argument("--fit", choices=[*get_args(Form), "none"], help="before the PLCC (default: logistic5)")
-    search.add_argument("--pool", choices=get_args(Pool), help="how the maps' scores are combined (default: mean)")
-    search.add_argument(
-        "--direction", choices=get_args(Direction), help="only maps that rise with quality (default), or any"
-    )
-    search.add_argument("--max-maps", type=int, metavar="N", help=f"stop at N maps (default: {most})")
-    search.add_argument("--tol", type=float, metavar="GAIN", help="stop at gains up to this (default: 0)")
-    search.add_argument("--min-maps", type=int, metavar="N", help="of backward: stop at N maps (default: 1)")
-    search.add_argument("--width", type=int, metavar="N", help="of beam: follow N sets (default: 5)")
-    search.add_argument("--rule", choices=get_args(Rule), help="of weighted: few maps (default), or the best strength")
-    search.add_argument(
-        "--powers", type=float, nargs="+", metavar="P", help="of weighted: raise map scores to, to try (default: 1)"
-    )
-    return search
-
-
-def given_options(args: argparse.Namespace, names: Iterable[str], accepted: Iterable[str]) -> dict[str, Any]:
-    """The options given, of those by these names; a usage error where the search asked for does not take one."""
-    options = {name: value for name in names if (value := getattr(args, name)) is not None}
-    wrong = [f"--{name.replace('_', '-')}" for name in options if name not in accepted]
+    search = SEARCHES[args.search]
+    accepted = inspect.signature(search).parameters
+    names = [*(option.name for option in fields(SearchOptions)), *_OF_ONE_SEARCH]
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    wrong = [_option(name) for name in given if name not in accepted]
     if wrong:
         args.parser.error(f"{', '.join(wrong)}: not with --search {args.search}")
-    if options.get("fit") == "none":
-        options["fit"] = None
-    return options
+    if given.get("fit") == "none":
+        given["fit"] = None
+    return partial(search, **given, **{name: value for name, value in more.items() if name in accepted})
 
 
-def parameters_of(function: Callable[..., Any]) -> set[str]:
-    """The names of what a function of the library takes."""
-    return set(inspect.signature(function).parameters)
+def _choices(hint: Any) -> list[str]:
+    """The texts among which an option chooses, `"none"` for None; empty for other options."""
+    members = [value for part in get_args(hint) for value in (get_args(part) or (part,))]
+    texts = [value for value in members if isinstance(value, str)]
+    return [*texts, "none"] if texts and type(None) in members else texts
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

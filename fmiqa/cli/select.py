@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from fmiqa._plotting import save_figure
 from fmiqa._runtime.distributed import is_first
+from fmiqa._tables import text_table
 from fmiqa.cli import options
-from fmiqa.cli.figures import save_selection_figure
 from fmiqa.cli.output import Written, add_output_options, figure4, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFile, OutputPicture
 from fmiqa.cli.results import load_scores, recorded_extractors
-from fmiqa.cli.searches import SEARCH_OPTIONS, SEARCHES, add_search_options, given_options, parameters_of
+from fmiqa.cli.searches import add_search_options, asked_search
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.selection import Selection
+from fmiqa.visualize.plots import selection_figure
 
 _EXAMPLES = """\
 examples:
@@ -22,7 +24,7 @@ examples:
   fmiqa select full=alexnet.safetensors half=alexnet-half.safetensors --search weighted --out selected.json
 
 Several score matrices of the same images are joined; a map is then called NAME/LAYER:CHANNEL, NAME being the file's
-stem unless given as NAME=FILE. The figures are in sample: measured on the images that the maps were chosen on;
+stem unless given as NAME=FILE. The figures are in sample: measured on the images that the maps were selected on;
 `fmiqa validate` tells what they are worth on others."""
 
 
@@ -44,10 +46,7 @@ def add(commands: Any) -> None:
         "--metric", type=OutputFile, metavar="FILE", help="a metric that `fmiqa score` uses (.safetensors)"
     )
     files.add_argument("--fitted", action="store_true", help="the metric answers on the scale of the scores")
-    search = add_search_options(parser)
-    search.add_argument("--monotone", action="store_true", default=None, help="the fitted curve may not turn round")
-    search.add_argument("--start", nargs="+", metavar="MAP", help="maps to begin with; of backward, to take from")
-    search.add_argument("--exclude", nargs="+", metavar="MAP", help="maps that may not join")
+    add_search_options(parser)
     options.add_weights_options(parser)
     add_output_options(parser)
 
@@ -56,22 +55,18 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     if args.fitted and not args.metric:
         args.parser.error("--fitted: only with --metric")
-    search = SEARCHES[args.search]
-    accepted = parameters_of(search)
-    chosen = given_options(args, (*SEARCH_OPTIONS, "monotone", "start", "exclude"), accepted)
-    if "progress" in accepted:
-        chosen["progress"] = wants_progress(args)
+    search = asked_search(args, progress=wants_progress(args))
     scores = load_scores(args.scores, args)
     # What could fail is tried before the search, which may take minutes.
     what = " and ".join(args.scores)
     extractors = recorded_extractors(scores.options, what, args) if args.metric else None
-    selection = search(scores, **chosen)
+    selection = search(scores)
     if not is_first():
         return
     written = Written()
     written.write("out", args.out, selection.save)
     if args.plot:
-        written.write("plot", args.plot, lambda path: save_selection_figure(path, selection, scores))
+        written.write("plot", args.plot, lambda path: save_figure(selection_figure(selection, scores), path))
     if extractors is not None:
         metric = SelectedFeatureIQM.from_selection(extractors, selection, fitted=args.fitted)
         written.write("metric", args.metric, metric.save)
@@ -88,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
             "weights": None if selection.weights is None else selection.weights.tolist(),
             "curve": selection.curve,
         },
-        f"{selection}\n\n{describe(selection)}",
+        f"{text_table(selection.table())}\n\n{describe(selection)}",
         written,
     )
 
@@ -98,5 +93,5 @@ def describe(selection: Selection) -> str:
     criterion = selection.options["criterion"].upper()
     return (
         f"{len(selection)} of {selection.options['maps']} maps, {criterion} {figure4(selection.value)} "
-        f"in sample (on the {selection.options['images']} images they were chosen on)"
+        f"in sample (on the {selection.options['images']} images they were selected on)"
     )

@@ -1,4 +1,4 @@
-"""`fmiqa transfer`: maps chosen on each data set, judged on every other."""
+"""`fmiqa transfer`: maps selected on each data set, judged on every other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ examples:
   fmiqa transfer paper/tid2013-alexnet/scores.safetensors paper/csiq-alexnet/scores.safetensors
   fmiqa transfer near=cidiq50.safetensors far=cidiq100.safetensors
 
-All matrices are of one network and measure. Rows say where maps were chosen, columns where they are judged. The
+All matrices are of one network and measure. Rows say where maps were selected, columns where they are judged. The
 diagonal is in sample; --folds N (default 5) puts the held-out figure beside it."""
 
 
@@ -47,7 +47,7 @@ def add(commands: Any) -> None:
         help="as `fmiqa matrix` writes it: FILE (named as its data set) or NAME=FILE",
     )
     files = parser.add_argument_group("files to write")
-    files.add_argument("--out", "-o", type=OutputFile, metavar="FILE", help="the figures and the chosen maps (.json)")
+    files.add_argument("--out", "-o", type=OutputFile, metavar="FILE", help="the figures and the selected maps (.json)")
     files.add_argument("--plot", type=OutputPicture, metavar="FILE", help="the heat map of PLCC (.png, .svg, .pdf)")
     parser.add_argument("--pool", choices=get_args(Pool), default="mean", help="how the maps' scores are combined")
     parser.add_argument("--max-maps", type=options.at_least(1), metavar="N", help="stop at N maps (default: none)")

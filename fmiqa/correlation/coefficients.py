@@ -9,13 +9,18 @@ it.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from fmiqa.correlation.logistic import STEEPNESS, Form, fit_logistic
 from fmiqa.correlation.pairs import pair
 
-__all__ = ["krocc", "plcc", "rmse", "srocc"]
+__all__ = ["Coefficient", "krocc", "plcc", "rmse", "srocc"]
+
+Coefficient = Literal["plcc", "srocc"]
+"""The coefficients that results hold side by side."""
 
 _PORTION = 2**20
 """Scores that go through the rank computations at once; they need some ten 8-byte temporaries for each."""

@@ -77,7 +77,7 @@ class LogisticFit:
         values = x.to(self.parameters.dtype)
         b = self.parameters.unsqueeze(-2).unbind(-1)
         try:
-            torch.broadcast_shapes(x.shape[:-1], self.parameters.shape[:-1])
+            torch.broadcast_tensors(x[..., :1], self.parameters[..., :1])
         except RuntimeError:
             raise InputError(
                 f"predict: x of shape {tuple(x.shape)} does not broadcast against fits of shape "

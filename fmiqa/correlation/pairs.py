@@ -89,7 +89,7 @@ def pair(x: Tensor, y: Tensor, *, minimum: int, what: str, dtype: torch.dtype | 
     if x.shape[-1] < minimum:
         raise InputError(f"{what} needs at least {minimum} points, got {shapes}")
     try:
-        shape = torch.broadcast_shapes(x.shape[:-1], y.shape[:-1])
+        shape = torch.broadcast_tensors(x[..., 0], y[..., 0])[0].shape  # torch.broadcast_shapes imports sympy: .5 s
     except RuntimeError:
         raise InputError(f"{what}: leading dimensions do not broadcast, got {shapes}") from None
     return Pairs(

@@ -1,7 +1,7 @@
 """Data sets of scored image pairs; the scores always rise with quality."""
 
 from fmiqa.datasets.base import Batch, ImageDataset, IQADataset, Record, Sample, collate
-from fmiqa.datasets.catalogue import CATALOGUE, CatalogueEntry
+from fmiqa.datasets.catalogue import CatalogueEntry, catalogue_of
 from fmiqa.datasets.cidgd import CIDGD
 from fmiqa.datasets.cidiq import CIDIQ
 from fmiqa.datasets.csiq import CSIQ
@@ -35,3 +35,6 @@ __all__ = [
     "collate",
     "read_image",
 ]
+
+CATALOGUE = catalogue_of(TID2013, TID2008, CSIQ, CIDIQ, CIDGD, KADID10k, LIVE, PIPAL)
+"""The published sets by key."""

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -25,7 +25,19 @@ from fmiqa.datasets.folders import file_key
 from fmiqa.datasets.images import image_size, read_image
 from fmiqa.errors import DatasetError, InputError
 
-__all__ = ["Batch", "IQADataset", "ImageDataset", "Record", "Sample", "check_data", "checked_sample", "collate"]
+__all__ = [
+    "Batch",
+    "IQADataset",
+    "ImageDataset",
+    "Record",
+    "Sample",
+    "SampleSource",
+    "check_data",
+    "checked_sample",
+    "collate",
+    "same_image",
+    "share_reference",
+]
 
 
 @dataclass(frozen=True)
@@ -33,15 +45,15 @@ class Record:
     """One scored image as it lies on disk.
 
     Args:
-        reference: path of the reference image.
-        distorted: path of the test (distorted) image.
-        score: subjective score, higher = better.
-        reference_id: names the reference: the group for folds and bootstraps.
-        name: names the distorted image, unique within its data set.
-        distortion: distortion type, where the set has one.
-        level: distortion level, where the set has one.
-        score_std: standard deviation of the score over observers, where known.
-        raw_score: the score as published (differs from `score` where lower is better).
+        reference: Path of the reference image.
+        distorted: Path of the test (distorted) image.
+        score: Subjective score, higher = better.
+        reference_id: Names the reference: the group for folds and bootstraps.
+        name: Names the distorted image, unique within its data set.
+        distortion: Distortion type, where the set has one.
+        level: Distortion level, where the set has one.
+        score_std: Standard deviation of the score over observers, where known.
+        raw_score: The score as published (differs from `score` where lower is better).
     """
 
     reference: Path
@@ -62,12 +74,12 @@ class Sample:
     Args:
         reference: (3, H, W) uint8, RGB.
         distorted: (3, H, W) uint8, RGB, of the same size.
-        score: subjective score, higher = better.
-        reference_id: names the reference: the group for folds and bootstraps.
-        name: names the distorted image, unique within its data set.
-        distortion: distortion type, where the set has one.
-        level: distortion level, where the set has one.
-        score_std: standard deviation of the score over observers, where known.
+        score: Subjective score, higher = better.
+        reference_id: Names the reference: the group for folds and bootstraps.
+        name: Names the distorted image, unique within its data set.
+        distortion: Distortion type, where the set has one.
+        level: Distortion level, where the set has one.
+        score_std: Standard deviation of the score over observers, where known.
     """
 
     reference: Tensor
@@ -87,11 +99,11 @@ class Batch(NamedTuple):
         reference: (N, 3, H, W) uint8, RGB.
         distorted: (N, 3, H, W) uint8, RGB.
         score: (N,) float64, subjective scores, higher = better.
-        reference_id: the names of the references.
-        name: the names of the distorted images.
-        distortion: distortion types; None where an image has none.
-        level: distortion levels; None where an image has none.
-        score_std: standard deviations of the scores over observers; None where they are not known.
+        reference_id: The names of the references.
+        name: The names of the distorted images.
+        distortion: Distortion types; None where an image has none.
+        level: Distortion levels; None where an image has none.
+        score_std: Standard deviations of the scores over observers; None where they are not known.
     """
 
     reference: Tensor
@@ -108,11 +120,11 @@ def collate(samples: Sequence[Sample], *, collate_fn_map: object = None) -> Batc
     """Samples as one batch. A `torch.utils.data.DataLoader` does this by default.
 
     Args:
-        samples: pairs of images, all of one size.
-        collate_fn_map: not used; torch gives it.
+        samples: Pairs of images, all of one size.
+        collate_fn_map: Not used; torch gives it.
 
     Raises:
-        InputError: images of different sizes.
+        InputError: Images of different sizes.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -150,11 +162,11 @@ class IQADataset(Dataset[Sample]):
     A subclass gives `_sample(i)`. All lists are in the order of the items.
 
     Args:
-        name: the data set's name for reports.
-        scores: subjective scores, higher = better.
-        reference_ids: the reference of each item: the groups for folds and bootstraps.
-        names: the names of the distorted images.
-        distortions: the distortion type of each item, or None where the set has none.
+        name: The data set's name for reports.
+        scores: Subjective scores, higher = better.
+        reference_ids: The reference of each item: the groups for folds and bootstraps.
+        names: The names of the distorted images.
+        distortions: The distortion type of each item, or None where the set has none.
     """
 
     name: str
@@ -225,17 +237,17 @@ class ImageDataset(IQADataset):
     `Sample.reference` is the same tensor, so do not write into it.
 
     Args:
-        records: one `Record` a scored image.
-        name: the data set's name for reports.
-        problems: what was found wrong while the records were made, to be reported with the rest.
-        places: where each record was written (such as "scores.csv, line 7"), to be said in front of what is
+        records: One `Record` a scored image.
+        name: The data set's name for reports.
+        problems: What was found wrong while the records were made, to be reported with the rest.
+        places: Where each record was written (such as "scores.csv, line 7"), to be said in front of what is
             wrong with it.
         ratings: (N, O) the ratings of O observers, higher = better; NaN where an observer did not rate.
 
     Raises:
-        DatasetError: naming every missing or unreadable image, reference and distorted image that differ in
+        DatasetError: Naming every missing or unreadable image, reference and distorted image that differ in
             size, score that is not finite, name that stands twice, and reference file under two ids.
-        InputError: ratings of another shape.
+        InputError: Ratings of another shape.
 
     Example:
         >>> import tempfile
@@ -290,10 +302,10 @@ class ImageDataset(IQADataset):
         """Decode every image file completely, so that a long run does not stop at a damaged one.
 
         Args:
-            progress: show a progress bar.
+            progress: Show a progress bar.
 
         Raises:
-            DatasetError: naming every file that is damaged, truncated or has transparent pixels.
+            DatasetError: Naming every file that is damaged, truncated or has transparent pixels.
         """
         files = list(dict.fromkeys(path for r in self.records for path in (r.reference, r.distorted)))
         with ThreadPoolExecutor() as pool:
@@ -424,11 +436,28 @@ def check_data(data: object) -> None:
         raise InputError("the data set is empty; there is nothing to score")
 
 
+class SampleSource(Protocol):
+    """Any map-style data set of `Sample`s."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def same_image(a: Tensor, b: Tensor) -> bool:
+    """Whether two images have the same dtype, size and pixels."""
+    return a is b or (a.dtype == b.dtype and torch.equal(a, b))
+
+
+def share_reference(a: Sample, b: Sample) -> bool:
+    """Whether two test images can share a batch: they have the same reference picture, whatever its id says."""
+    return a.distorted.dtype == b.distorted.dtype and same_image(a.reference, b.reference)
+
+
 def checked_sample(sample: object, row: int) -> Sample:
     """Item `row` of a data set, if it is a `Sample` of two images of one size and a number.
 
     Raises:
-        InputError: it is something else.
+        InputError: It is something else.
     """
     if not isinstance(sample, Sample):
         raise InputError(f"item {row} of the data set is a {type(sample).__name__}, expected an fmiqa.datasets.Sample")

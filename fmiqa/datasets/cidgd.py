@@ -35,12 +35,12 @@ class CIDGD(PublishedDataset):
     many images there must be is not known here, so the table is believed.
 
     Args:
-        root: the folder that holds the table and the images.
-        partial: take a part as it is: rows without an image are left out.
-        name: the name for reports; by default "CID:GD".
+        root: The folder that holds the table and the images.
+        partial: Take a part as it is: rows without an image are left out.
+        name: The name for reports; by default "CID:GD".
 
     Raises:
-        DatasetError: images or scores are missing, malformed or contradictory; all are named.
+        DatasetError: Images or scores are missing, malformed or contradictory; all are named.
 
     Example:
         >>> import tempfile
@@ -59,6 +59,7 @@ class CIDGD(PublishedDataset):
     """
 
     whole = Whole(
+        key="cidgd",
         name="CID:GD",
         images=None,
         references=None,
@@ -66,6 +67,11 @@ class CIDGD(PublishedDataset):
         made_of="",
         scores="MOS, higher = better",
         scale=(-math.inf, math.inf),
+        terms="not public: agree with the authors",
+        source="the authors of the paper, Colourlab, NTNU Gjøvik",
+        citation=(
+            "Pedersen, Amirshahi, Colourlab Image Database: Geometric Distortions, Color and Imaging Conference 2021"
+        ),
         layout={"scores.csv": "a row an image: reference, distorted, score, and more if you like"},
     )
 

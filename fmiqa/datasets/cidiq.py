@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
+from functools import partial as bound
 from itertools import product
 from typing import Literal
 
 import numpy as np
 import torch
 
-from fmiqa.datasets.base import Record
+from fmiqa.datasets.base import ImageDataset, Record
 from fmiqa.datasets.folders import Folder
 from fmiqa.datasets.mat import numbers, read_mat
 from fmiqa.datasets.published import Found, PublishedDataset, Whole
 from fmiqa.errors import InputError
 
-__all__ = ["CIDIQ", "CIDIQ_WHOLE"]
+__all__ = ["CIDIQ"]
 
 _REFERENCES, _LEVELS = 23, 5
 _TYPES = {  # in the order of the scores
@@ -36,6 +38,7 @@ _IMAGES = "Images/Reproduction"
 
 def _whole(distance: int, published: str) -> Whole:
     return Whole(
+        key=f"cidiq{distance}",
         name=f"CID:IQ {distance} cm",
         images=690,
         references=_REFERENCES,
@@ -43,6 +46,11 @@ def _whole(distance: int, published: str) -> Whole:
         made_of="23 references x 6 types x 5 levels",
         scores=f"MOS {published}, higher = better",
         scale=(1, 9),
+        terms="free of charge for research and academic purposes",
+        source=(
+            "Colourlab Image Database: Image Quality, Norwegian Colour and Visual Computing Laboratory, NTNU Gjøvik"
+        ),
+        citation="Liu, Pedersen, Hardeberg, CID:IQ - A New Image Quality Database, ICISP 2014",
         layout={
             "Images/Original": "the references, final01.bmp to final23.bmp",
             _IMAGES: "folders of distorted images",
@@ -55,7 +63,7 @@ def _whole(distance: int, published: str) -> Whole:
     )
 
 
-CIDIQ_WHOLE = {50: _whole(50, "1.18 to 7.65"), 100: _whole(100, "1.00 to 7.76")}
+_WHOLE: dict[Literal[50, 100], Whole] = {50: _whole(50, "1.18 to 7.65"), 100: _whole(100, "1.00 to 7.76")}
 
 
 class CIDIQ(PublishedDataset):
@@ -68,14 +76,14 @@ class CIDIQ(PublishedDataset):
     the `ratings`, and the scores are their means. A sample's name is "final01_d1_l1.bmp", its reference id "final01".
 
     Args:
-        root: the folder that holds those entries, in any letter case.
-        distance: from which the images were seen, in cm: 50 or 100.
-        partial: take a part as it is: scores without an image are left out.
-        name: the name for reports; by default "CID:IQ 50 cm", and "CID:IQ 50 cm (partial, n of 690)" for a part.
+        root: The folder that holds those entries, in any letter case.
+        distance: The distance from which the images were seen, in cm: 50 or 100.
+        partial: Take a part as it is: scores without an image are left out.
+        name: The name for reports; by default "CID:IQ 50 cm", and "CID:IQ 50 cm (partial, n of 690)" for a part.
 
     Raises:
-        InputError: another distance.
-        DatasetError: entries, images or scores are missing, malformed or contradictory; all are named.
+        InputError: Another distance.
+        DatasetError: Entries, images or scores are missing, malformed or contradictory; all are named.
 
     Example:
         >>> CIDIQ("/data/cidiq", distance=100)  # doctest: +SKIP
@@ -90,11 +98,16 @@ class CIDIQ(PublishedDataset):
         partial: bool = False,
         name: str | None = None,
     ) -> None:
-        if distance not in CIDIQ_WHOLE:
+        if distance not in _WHOLE:
             raise InputError(f"distance is 50 or 100 (cm), got {distance!r}")
         self.distance = distance
-        self.whole = CIDIQ_WHOLE[distance]
+        self.whole = _WHOLE[distance]
         super().__init__(root, partial=partial, name=name)
+
+    @classmethod
+    def editions(cls) -> list[tuple[Whole, Callable[..., ImageDataset]]]:
+        """The set at each viewing distance."""
+        return [(whole, bound(cls, distance=distance)) for distance, whole in _WHOLE.items()]
 
     def _read(self, root: Folder, problems: list[str]) -> Found:
         variable = f"MOS{self.distance}"

@@ -42,12 +42,12 @@ class CSIQ(PublishedDataset):
     do too. A sample's name is the file's in lower case ("1600.awgn.1.png"), its reference id "1600".
 
     Args:
-        root: the folder that holds those entries, in any letter case.
-        partial: take a part as it is: scores without an image are left out.
-        name: the name for reports; by default "CSIQ", and "CSIQ (partial, n of 866)" for a part.
+        root: The folder that holds those entries, in any letter case.
+        partial: Take a part as it is: scores without an image are left out.
+        name: The name for reports; by default "CSIQ", and "CSIQ (partial, n of 866)" for a part.
 
     Raises:
-        DatasetError: entries, images or scores are missing, malformed or contradictory; all are named.
+        DatasetError: Entries, images or scores are missing, malformed or contradictory; all are named.
 
     Example:
         >>> CSIQ("/data/csiq")  # doctest: +SKIP
@@ -55,6 +55,7 @@ class CSIQ(PublishedDataset):
     """
 
     whole = Whole(
+        key="csiq",
         name="CSIQ",
         images=866,
         references=30,
@@ -62,6 +63,12 @@ class CSIQ(PublishedDataset):
         made_of="30 references x 6 types x 5 levels, of contrast 3 to 5",
         scores="DMOS 0 to 1, lower = better",
         scale=(0, 1),
+        terms="for research; no licence text known here",
+        source=("CSIQ Image Quality Database, page of the Computational Perception and Image Quality Lab"),
+        citation=(
+            "Larson, Chandler, Most apparent distortion: full-reference image quality assessment and the "
+            "role of strategy, Journal of Electronic Imaging 19(1), 2010"
+        ),
         layout={
             "src_imgs": "the references, 1600.png to womanhat.png",
             "dst_imgs": "folders of distorted images",

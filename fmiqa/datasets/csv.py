@@ -25,28 +25,28 @@ class CSVDataset(ImageDataset):
     numbers have a decimal point; paths have slashes of either kind. Columns that are not named here are ignored.
 
     Args:
-        csv: the table's file.
-        root: where its image paths start; by default the table's folder.
-        reference_root: where the references' paths start, if elsewhere.
-        distorted_root: where the distorted images' paths start, if elsewhere.
-        reference: column of the reference images' paths.
-        distorted: column of the distorted images' paths.
-        score: column of the subjective scores.
+        csv: The table's file.
+        root: Where its image paths start; by default the table's folder.
+        reference_root: Where the references' paths start, if elsewhere.
+        distorted_root: Where the distorted images' paths start, if elsewhere.
+        reference: Column of the reference images' paths.
+        distorted: Column of the distorted images' paths.
+        score: Column of the subjective scores.
         higher_is_better: False for scores that rise with damage (DMOS): they are negated, and the record
             keeps the published one as `raw_score`.
-        reference_id: column of the groups for folds; by default the reference's path without its suffix, as it is
+        reference_id: Column of the groups for folds; by default the reference's path without its suffix, as it is
             first written: one file under several paths (`./a.png`, `sub/../a.png`, a link) is one group.
-        image_name: column of the images' names; by default the distorted image's path as it is first written.
-        distortion: column of distortion types.
-        level: column of distortion levels, whole numbers; cells may be empty.
-        score_std: column of the scores' standard deviations; cells may be empty.
-        ratings: the columns of single observers' ratings, or what the names of all such columns begin with;
+        image_name: Column of the images' names; by default the distorted image's path as it is first written.
+        distortion: Column of distortion types.
+        level: Column of distortion levels, whole numbers; cells may be empty.
+        score_std: Column of the scores' standard deviations; cells may be empty.
+        ratings: The columns of single observers' ratings, or what the names of all such columns begin with;
             cells may be empty. They are on the scale of the scores, and are negated with them.
-        delimiter: what separates the cells; by default found from the header line.
-        name: the data set's name for reports; by default the table's file name without its suffix.
+        delimiter: What separates the cells; by default found from the header line.
+        name: The data set's name for reports; by default the table's file name without its suffix.
 
     Raises:
-        DatasetError: the table cannot be read, columns are missing (those there are, are listed), or rows are
+        DatasetError: The table cannot be read, columns are missing (those there are, are listed), or rows are
             bad: every one is named with its line number, and so is every image that `ImageDataset` refuses.
 
     Example:

@@ -44,18 +44,18 @@ class Demo(IQADataset):
     library out, and testing it. It says nothing of how good a metric is.
 
     Args:
-        references: how many pictures.
-        size: their height and width in pixels, at least 64.
-        levels: levels of each distortion, from barely visible to severe.
-        seed: of the pictures, of the white noise and of the simulated observer's noise.
-        noise: standard deviation of the simulated observer's noise, in units of the score.
-        planted: the maps the simulated observer looks at.
+        references: How many pictures.
+        size: Their height and width in pixels, at least 64.
+        levels: Levels of each distortion, from barely visible to severe.
+        seed: Seed of the pictures, of the white noise and of the simulated observer's noise.
+        noise: Standard deviation of the simulated observer's noise, in units of the score.
+        planted: The maps the simulated observer looks at.
 
     Attributes:
         planted: the same as a `MapIndex`.
 
     Raises:
-        InputError: an option is out of its range, or no such map.
+        InputError: An option is out of its range, or no such map.
 
     Example:
         >>> demo = Demo(references=2, levels=3, size=96)
@@ -105,9 +105,9 @@ class Demo(IQADataset):
         """Write the set as PNG files and a table, as `CSVDataset` reads them.
 
         Args:
-            folder: where to; made if missing. It gets `references/`, `distorted/` and `scores.csv` with the
-                columns reference, distorted, score (the simulated observer's), reference_id, name,
-                distortion and level.
+            folder: The folder to write to, which is made if it is missing. It gets `references/`,
+                `distorted/` and `scores.csv` with the columns reference, distorted,
+                score (the simulated observer's), reference_id, name, distortion and level.
 
         Returns:
             The path of `scores.csv`.

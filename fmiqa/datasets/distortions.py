@@ -22,8 +22,8 @@ class Distortion:
 
     Args:
         apply: (image (3, H, W) uint8, strength, rng) -> (3, H, W) uint8.
-        faint: the strength of the first level.
-        severe: the strength of the last level; those between are spaced geometrically.
+        faint: The strength of the first level.
+        severe: The strength of the last level; those between are spaced geometrically.
     """
 
     apply: Callable[[Tensor, float, np.random.Generator], Tensor]

@@ -30,7 +30,7 @@ class Folder:
     """The entries of one folder and of those below it, found by name in any letter case.
 
     Args:
-        path: the folder; one that is missing has no entries.
+        path: The folder; one that is missing has no entries.
 
     Example:
         >>> import tempfile

@@ -23,7 +23,7 @@ def stored_bits(file: BinaryIO) -> int | None:
     """The greatest number of bits that the file stores for a channel.
 
     Args:
-        file: an image file, opened in binary mode; its position is moved.
+        file: An image file, opened in binary mode; its position is moved.
 
     Returns:
         None where the header is damaged or of a format that this module does not know; so it is for formats of at
@@ -41,7 +41,7 @@ def has_several_images(file: BinaryIO) -> bool:
     """Whether the file holds several images in a way that Pillow does not report as frames.
 
     Args:
-        file: an image file, opened in binary mode; its position is moved.
+        file: An image file, opened in binary mode; its position is moved.
     """
     return bool(_said(file, _SEVERAL))
 
@@ -50,7 +50,7 @@ def tiff_tags(file: BinaryIO) -> Mapping[int, Any] | None:
     """The tags of the first page of a TIFF file; None where it is none, or damaged.
 
     Args:
-        file: an image file, opened in binary mode; its position is moved.
+        file: An image file, opened in binary mode; its position is moved.
     """
     return _said(file, {_TIFF: _read_tags})
 

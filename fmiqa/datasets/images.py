@@ -27,13 +27,13 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     not applied. Images of any size are read; Pillow's limit on the number of pixels does not apply.
 
     Args:
-        path: a file that Pillow reads (BMP, PNG, JPEG, TIFF, ...).
+        path: A file that Pillow reads (BMP, PNG, JPEG, TIFF, ...).
 
     Returns:
         (3, H, W) uint8.
 
     Raises:
-        InputError: no such file, damaged or truncated, more than 8 bits a channel, several images (animation frames,
+        InputError: No such file, damaged or truncated, more than 8 bits a channel, several images (animation frames,
             pages, layers), transparent pixels, or a colour space other than RGB and grey.
 
     Example:
@@ -64,7 +64,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     No pixels are decoded, except those of a PNG file whose metadata follow its pixels.
 
     Raises:
-        InputError: no such file, no readable header, or a kind that `read_image` refuses.
+        InputError: No such file, no readable header, or a kind that `read_image` refuses.
     """
     try:
         with open(path, "rb") as file:

@@ -54,12 +54,12 @@ class KADID10k(PublishedDataset):
     in lower case ("i01_08_5.png"), its reference id "I01".
 
     Args:
-        root: the folder that holds those entries, in any letter case.
-        partial: take a part as it is: scores without an image are left out.
-        name: the name for reports; by default "KADID-10k", and "KADID-10k (partial, n of 10125)" for a part.
+        root: The folder that holds those entries, in any letter case.
+        partial: Take a part as it is: scores without an image are left out.
+        name: The name for reports; by default "KADID-10k", and "KADID-10k (partial, n of 10125)" for a part.
 
     Raises:
-        DatasetError: entries, images or scores are missing, malformed or contradictory; all are named.
+        DatasetError: Entries, images or scores are missing, malformed or contradictory; all are named.
 
     Example:
         >>> KADID10k("/data/kadid10k")  # doctest: +SKIP
@@ -67,6 +67,7 @@ class KADID10k(PublishedDataset):
     """
 
     whole = Whole(
+        key="kadid10k",
         name="KADID-10k",
         images=10125,
         references=81,
@@ -74,6 +75,9 @@ class KADID10k(PublishedDataset):
         made_of="81 references x 25 types x 5 levels",
         scores='mean rating (column "dmos") 1 to 4.93, higher = better',
         scale=(1, 5),
+        terms="free for research; the pictures come from Pixabay",
+        source="KADID-10k, image quality databases of the MMSP group, University of Konstanz",
+        citation=("Lin, Hosu, Saupe, KADID-10k: A Large-scale Artificially Distorted IQA Database, QoMEX 2019"),
         layout={
             "images": "references and distorted images, I01.png and I01_01_01.png to I81_25_05.png",
             "dmos.csv": "a row an image: dist_img, ref_img, dmos, var",

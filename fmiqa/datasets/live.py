@@ -43,12 +43,12 @@ class LIVE(PublishedDataset):
     "jp2k/img1.bmp", its reference id "bikes"; it has no level, since no two references share their strengths.
 
     Args:
-        root: the folder that holds those entries, in any letter case.
-        partial: take a part as it is: scores without an image are left out.
-        name: the name for reports; by default "LIVE", and "LIVE (partial, n of 779)" for a part.
+        root: The folder that holds those entries, in any letter case.
+        partial: Take a part as it is: scores without an image are left out.
+        name: The name for reports; by default "LIVE", and "LIVE (partial, n of 779)" for a part.
 
     Raises:
-        DatasetError: entries, images or scores are missing, malformed or contradictory; all are named.
+        DatasetError: Entries, images or scores are missing, malformed or contradictory; all are named.
 
     Example:
         >>> LIVE("/data/live")  # doctest: +SKIP
@@ -56,6 +56,7 @@ class LIVE(PublishedDataset):
     """
 
     whole = Whole(
+        key="live",
         name="LIVE",
         images=779,
         references=29,
@@ -63,6 +64,15 @@ class LIVE(PublishedDataset):
         made_of="29 references, 5 types, 982 images less 203 originals",
         scores="DMOS, roughly 0 to 112, lower = better",
         scale=(-20, 130),  # differences from the hidden original, realigned: there are no ends to the scale
+        terms=("free to use and to pass on, copyright notice included and source acknowledged; password by form"),
+        source=(
+            "LIVE Image Quality Assessment Database Release 2, page of the Laboratory for Image and "
+            "Video Engineering, University of Texas at Austin"
+        ),
+        citation=(
+            "Sheikh, Sabir, Bovik, A statistical evaluation of recent full reference image quality "
+            "assessment algorithms, IEEE Transactions on Image Processing 15(11), 2006"
+        ),
         layout={
             "refimgs": "the references, bikes.bmp to womanhat.bmp",
             " or ".join(_TABLES): "982 scores, and which of them are of originals (orgs)",

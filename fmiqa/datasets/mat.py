@@ -17,7 +17,7 @@ def read_mat(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a .mat file up to version 7, by name in lower case.
 
     Raises:
-        DatasetError: not such a file.
+        DatasetError: Not such a file.
     """
     from scipy.io import loadmat
 

@@ -31,12 +31,12 @@ class PIPAL(PublishedDataset):
     number tells the algorithms of a group apart, and is no level.
 
     Args:
-        root: the folder that holds those entries, in any letter case.
-        partial: take a part as it is: scores without an image are left out.
-        name: the name for reports; by default "PIPAL", and "PIPAL (partial, n of 23200)" for a part.
+        root: The folder that holds those entries, in any letter case.
+        partial: Take a part as it is: scores without an image are left out.
+        name: The name for reports; by default "PIPAL", and "PIPAL (partial, n of 23200)" for a part.
 
     Raises:
-        DatasetError: entries, images or scores are missing, malformed or contradictory; all are named.
+        DatasetError: Entries, images or scores are missing, malformed or contradictory; all are named.
 
     Example:
         >>> PIPAL("/data/pipal")  # doctest: +SKIP
@@ -44,6 +44,7 @@ class PIPAL(PublishedDataset):
     """
 
     whole = Whole(
+        key="pipal",
         name="PIPAL",
         images=23200,
         references=200,
@@ -51,6 +52,12 @@ class PIPAL(PublishedDataset):
         made_of="200 references x 116 distortions in 7 groups",
         scores="Elo rating 917 to 1836, higher = better",
         scale=(900, 1900),  # a rating has no ends; these enclose the published ones
+        terms="training part public for research, other parts held back for challenges",
+        source="PIPAL project page; NTIRE 2021 challenge on perceptual image quality assessment",
+        citation=(
+            "Gu et al., PIPAL: a Large-Scale Image Quality Assessment Dataset for Perceptual Image "
+            "Restoration, ECCV 2020"
+        ),
         layout={
             "Train_Ref": "the references, A0000.bmp and so on",
             "Train_Label": "text files with a line an image: name, score",

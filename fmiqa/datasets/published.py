@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -23,18 +23,23 @@ class Whole:
     """A published set with nothing missing.
 
     Args:
-        name: as papers write it.
-        images: the number of scored images; None where it is not known.
-        references: the number of references; None where it is not known.
-        distortions: the number of distortion types; None where it is not known.
-        made_of: how the images come about, such as "25 references x 24 types x 5 levels".
-        scores: kind, range and direction of the scores as published.
-        scale: the least and the greatest score that can be.
-        layout: what the folder must hold, and what that is; " or " stands between names of which one will do.
-        parts: what only the whole set must hold.
-        optional: what else is read if it is there.
+        key: What the command line calls it.
+        name: The name as papers write it.
+        images: The number of scored images; None where it is not known.
+        references: The number of references; None where it is not known.
+        distortions: The number of distortion types; None where it is not known.
+        made_of: How the images come about, such as "25 references x 24 types x 5 levels".
+        scores: Kind, range and direction of the scores as published.
+        scale: The least and the greatest score that can be.
+        terms: Under which terms it can be had, in short; those that come with the set count.
+        source: Where people get it, by the name of the page.
+        citation: The publication to cite.
+        layout: What the folder must hold, and what that is; " or " stands between names of which one will do.
+        parts: What only the whole set must hold.
+        optional: What else is read if it is there.
     """
 
+    key: str
     name: str
     images: int | None
     references: int | None
@@ -42,6 +47,9 @@ class Whole:
     made_of: str
     scores: str
     scale: tuple[float, float]
+    terms: str
+    source: str
+    citation: str
     layout: Mapping[str, str]
     parts: Mapping[str, str] = field(default_factory=dict)
     optional: Sequence[str] = ()
@@ -62,12 +70,12 @@ class PublishedDataset(ImageDataset):
     A subclass says what is `whole`, and reads what there is in `_read`.
 
     Args:
-        root: the folder of the set. Letter case does not matter, of folders nor of files.
-        partial: take a part as it is: scores without an image are left out. Otherwise everything must be there.
-        name: the name for reports; by default that of the set, and "TID2013 (partial, 120 of 3000)" for a part.
+        root: The folder of the set. Letter case does not matter, of folders nor of files.
+        partial: Take a part as it is: scores without an image are left out. Otherwise everything must be there.
+        name: The name for reports; by default that of the set, and "TID2013 (partial, 120 of 3000)" for a part.
 
     Raises:
-        DatasetError: entries, images or scores are missing, malformed or contradictory; all are named.
+        DatasetError: Entries, images or scores are missing, malformed or contradictory; all are named.
     """
 
     whole: Whole
@@ -91,6 +99,11 @@ class PublishedDataset(ImageDataset):
             if partial and len(found.records) < complete:
                 name += f" (partial, {len(found.records)} of {complete})"
         super().__init__(found.records, name=name, problems=problems, places=found.places, ratings=found.ratings)
+
+    @classmethod
+    def editions(cls) -> list[tuple[Whole, Callable[..., ImageDataset]]]:
+        """What the catalogue lists: the set, and a function that loads it."""
+        return [(cls.whole, cls)]
 
     def _read(self, root: Folder, problems: list[str]) -> Found:
         """The records of all scores, whether their images are there or not; what cannot be read joins `problems`."""

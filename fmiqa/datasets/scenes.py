@@ -26,10 +26,10 @@ def scene(index: int, size: int, seed: int) -> Tensor:
     """One picture.
 
     Args:
-        index: which of them; eight families of pictures take turns, each picture with colours, sizes and
+        index: Which of them; eight families of pictures take turns, each picture with colours, sizes and
             directions of its own.
-        size: height and width.
-        seed: of all pictures.
+        size: Height and width.
+        seed: Seed of all pictures.
 
     Returns:
         (3, size, size) uint8, RGB.

@@ -30,19 +30,19 @@ def read_rows(
     """The rows of a CSV table with a header line, which is the first line that is not blank.
 
     Args:
-        table: its file; a first line such as "sep=;", which spreadsheets write and read, is allowed.
-        columns: those that must be there, once each.
-        problems: joined by rows of another length than the header.
-        delimiter: what separates the cells; by default found from the header line.
-        prefix: with which one column must begin at least, no two of them alike.
-        advice: what to do where columns are missing.
+        table: Its file; a first line such as "sep=;", which spreadsheets write and read, is allowed.
+        columns: Those that must be there, once each.
+        problems: Joined by rows of another length than the header.
+        delimiter: What separates the cells; by default found from the header line.
+        prefix: What at least one column must begin with; no two such columns may be alike.
+        advice: What to do where columns are missing.
 
     Yields:
         Number of the row's first line and cells by column, blanks around them removed; blank rows are left out.
 
     Raises:
-        DatasetError: the table cannot be read or is none, columns are missing, or a quote is not closed.
-        InputError: a delimiter that is not a single character.
+        DatasetError: The table cannot be read or is none, columns are missing, or a quote is not closed.
+        InputError: A delimiter that is not a single character.
     """
     text = read_text(table)
     first = re.match(r'\s*"?sep=(.)"?[ \t]*(?:\r\n|\r|\n|$)', text, re.IGNORECASE)
@@ -70,7 +70,7 @@ def read_text(table: Path) -> str:
     """The text of a table in UTF-8, or in UTF-16 with a byte order mark, as spreadsheets save it.
 
     Raises:
-        DatasetError: no such file, or text in another encoding.
+        DatasetError: No such file, or text in another encoding.
     """
     try:
         content = table.read_bytes()

@@ -19,13 +19,13 @@ class TID2008(TID):
     ids of the samples. Scores of TID2013 are not those of TID2008, and are refused where their names show it.
 
     Args:
-        root: the folder that holds `reference_images`, `distorted_images`, `mos_with_names.txt` and, if you like,
+        root: The folder that holds `reference_images`, `distorted_images`, `mos_with_names.txt` and, if you like,
             `mos_std.txt`.
-        partial: take a part as it is: scores without an image are left out.
-        name: the name for reports; by default "TID2008", and "TID2008 (partial, n of 1700)" for a part.
+        partial: Take a part as it is: scores without an image are left out.
+        name: The name for reports; by default "TID2008", and "TID2008 (partial, n of 1700)" for a part.
 
     Raises:
-        DatasetError: entries, images or scores are missing, malformed or contradictory; all are named.
+        DatasetError: Entries, images or scores are missing, malformed or contradictory; all are named.
 
     Example:
         >>> TID2008("/data/tid2008")  # doctest: +SKIP
@@ -34,6 +34,7 @@ class TID2008(TID):
 
     levels = 4
     whole = Whole(
+        key="tid2008",
         name="TID2008",
         images=1700,
         references=25,
@@ -41,6 +42,12 @@ class TID2008(TID):
         made_of="25 references x 17 types x 4 levels",
         scores="MOS 0 to 7.71, higher = better",
         scale=(0, 9),
+        terms="free for research",
+        source="Tampere Image Database 2008, page of N. Ponomarenko",
+        citation=(
+            "Ponomarenko et al., TID2008 - A Database for Evaluation of Full-Reference Visual Quality "
+            "Assessment Metrics, Advances of Modern Radioelectronics 10, 2009"
+        ),
         layout=tid_layout(17, 4),
         optional=["mos_std.txt"],
     )

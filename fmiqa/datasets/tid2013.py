@@ -22,14 +22,14 @@ class TID2013(TID):
     lower case ("i01_08_5.bmp"), its reference id "I01", its distortion the published name of the type.
 
     Args:
-        root: the folder that holds those entries.
-        partial: take a subset as it is: scores without an image are left out. Otherwise all 3000 images
+        root: The folder that holds those entries.
+        partial: Take a subset as it is: scores without an image are left out. Otherwise all 3000 images
             must be there.
-        name: the name for reports; by default "TID2013" for the whole set, and "TID2013 (partial, n of 3000)"
+        name: The name for reports; by default "TID2013" for the whole set, and "TID2013 (partial, n of 3000)"
             for a part of it.
 
     Raises:
-        DatasetError: entries, images or scores are missing, malformed or contradictory; all are named.
+        DatasetError: Entries, images or scores are missing, malformed or contradictory; all are named.
 
     Example:
         >>> data = TID2013("/data/tid2013")  # doctest: +SKIP
@@ -40,6 +40,7 @@ class TID2013(TID):
 
     levels = 5
     whole = Whole(
+        key="tid2013",
         name="TID2013",
         images=3000,
         references=25,
@@ -47,6 +48,12 @@ class TID2013(TID):
         made_of="25 references x 24 types x 5 levels",
         scores="MOS 0.24 to 7.21, higher = better",
         scale=(0, 9),
+        terms="free for research",
+        source="Tampere Image Database 2013, page of N. Ponomarenko",
+        citation=(
+            "Ponomarenko et al., Image database TID2013: Peculiarities, results and perspectives, Signal "
+            "Processing: Image Communication 30, 2015"
+        ),
         layout=tid_layout(24, 5),
         optional=["mos_std.txt"],
     )

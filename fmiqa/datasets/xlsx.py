@@ -20,15 +20,15 @@ def read_sheet(path: Path, sheet: str) -> list[tuple[int, list[str]]]:
     """The rows of one sheet of a workbook.
 
     Args:
-        path: the .xlsx file.
-        sheet: the name of the sheet.
+        path: The .xlsx file.
+        sheet: The name of the sheet.
 
     Returns:
         Number (from 1) and cells of each row that is stored, as text from column A on; empty cells are "".
         Numbers are written as they are stored, formulas stand for the value that was stored with them.
 
     Raises:
-        DatasetError: not a readable workbook, or none with such a sheet.
+        DatasetError: Not a readable workbook, or none with such a sheet.
     """
     try:
         with ZipFile(path) as book:

@@ -61,22 +61,23 @@ def compare(
         scores: (N,) scores of each metric by name. PLCC and RMSE do not mind their direction after a fit;
             SROCC and KROCC keep it, so negate scores that fall with quality.
         targets: (N,) subjective scores.
-        groups: the group of each image, its reference id; by default every image is a group of its own.
-        baseline: compare the others with this metric only; by default every two metrics are compared.
-        fit: the logistic of PLCC, RMSE and of all tests; None for raw scores, whose RMSE has a meaning only
+        groups: The group of each image, its reference id; by default every image is a group of its own.
+        baseline: Compare the others with this metric only; by default every two metrics are compared.
+        fit: The logistic of PLCC, RMSE and of all tests; None for raw scores, whose RMSE has a meaning only
             on the scale of the targets.
-        level: of confidence intervals and verdicts.
-        resamples: of the bootstrap. Every resample is fitted anew: 1000 of 3000 images take 20 s a metric on one core.
-        seed: of the bootstrap.
+        level: Confidence level of intervals and verdicts.
+        resamples: Number of resamples of the bootstrap. Each is fitted again: 1000 resamples of 3000 images take
+            20 s per metric on one core.
+        seed: Seed of the bootstrap.
         target_stds: (N,) deviation of each image's ratings; with `ratings` adds Krasula's figures. Scores
             must then rise with quality as the targets do.
-        ratings: number of ratings of each image, one number or (N,).
+        ratings: Number of ratings of each image, one number or (N,).
 
     Returns:
         The table.
 
     Raises:
-        InputError: scores that are no (N,) tensors on the targets' device, NaN or constant scores, by metric;
+        InputError: Scores that are no (N,) tensors on the targets' device, NaN or constant scores, by metric;
             an unknown baseline; one of `target_stds` and `ratings` without the other.
 
     Example:

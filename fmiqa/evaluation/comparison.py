@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
-from html import escape
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from fmiqa._tables import html_table, markdown_table, text_table
+from fmiqa._result import Result, Rows
 from fmiqa.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import Self
 
 __all__ = ["Agreement", "Comparison", "Difference", "Estimate", "PairTest"]
 
@@ -27,9 +31,9 @@ class PairTest(NamedTuple):
     """A two-sided test of a difference.
 
     Args:
-        statistic: t, z or F.
-        p_value: of this pair by itself.
-        corrected: by Holm's method for all pairs compared.
+        statistic: T, z or F.
+        p_value: The p-value of this pair by itself.
+        corrected: The p-value corrected by Holm's method for all pairs that were compared.
     """
 
     statistic: float
@@ -42,14 +46,14 @@ class Agreement:
     """How well one metric agrees with the subjective scores.
 
     Args:
-        name: the metric.
-        plcc: with the percentile interval of the bootstrap, as the following three.
-        srocc: signed: negative where the scores fall with quality.
-        krocc: signed as well.
-        rmse: in units of the targets.
+        name: The metric.
+        plcc: The PLCC with the percentile interval of the bootstrap, as for the following three.
+        srocc: Signed: negative where the scores fall with quality.
+        krocc: Signed as well.
+        rmse: The RMSE in units of the targets.
         auc_different: Krasula's figures, see `pair_analysis`; None without `target_stds`.
-        auc_better: likewise.
-        correct: likewise.
+        auc_better: Likewise.
+        correct: Likewise.
     """
 
     name: str
@@ -67,18 +71,18 @@ class Difference:
     """Two metrics compared; differences are `first` minus `second`.
 
     Args:
-        first: one metric.
-        second: the other.
-        plcc: difference with the paired bootstrap's t interval, as the following three.
-        srocc: the same of SROCC.
-        krocc: the same of KROCC.
-        rmse: the same of RMSE: negative where `first` is the better.
-        bootstrap: paired bootstrap test of the PLCC difference; the one that decides.
+        first: One metric.
+        second: The other.
+        plcc: Difference with the paired bootstrap's t interval, as the following three.
+        srocc: The same of SROCC.
+        krocc: The same of KROCC.
+        rmse: The same of RMSE: negative where `first` is the better.
+        bootstrap: Paired bootstrap test of the PLCC difference; the one that decides.
         williams: Williams' t-test on images.
         meng: Meng's z-test on images.
         f: F-test of residual variances on images.
-        zou: the PLCC difference with Zou's interval on images.
-        real: whether the PLCC difference counts as real, see `compare`.
+        zou: The PLCC difference with Zou's interval on images.
+        real: Whether the PLCC difference counts as real, see `compare`.
     """
 
     first: str
@@ -102,21 +106,23 @@ class Difference:
         return f"{self.first if self.plcc.value > 0 else self.second} is better"
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Result):
     """The outcome of `compare`; prints as a table, in notebooks too.
 
     Args:
-        agreements: one entry a metric, in the order given.
-        differences: one entry a pair compared.
-        options: how it was computed.
-        notes: how to read it.
+        agreements: One entry a metric, in the order given.
+        differences: One entry a pair compared.
+        options: How it was computed.
+        notes: How to read it.
     """
 
     agreements: tuple[Agreement, ...]
     differences: tuple[Difference, ...]
     options: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    kind: ClassVar[str] = "fmiqa comparison 1"
 
     def __getitem__(self, name: str) -> Agreement:
         for agreement in self.agreements:
@@ -144,34 +150,56 @@ class Comparison:
             "notes": list(self.notes),
         }
 
-    def to_markdown(self) -> str:
-        """Both tables and the notes as Markdown."""
-        return "\n\n".join(
-            [markdown_table(rows) for rows in self._tables()] + ["\n".join(f"- {note}" for note in self.notes)]
+    @classmethod
+    def from_dict(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The comparison again."""
+
+        def figure(value: Any) -> Any:
+            if isinstance(value, dict):
+                return PairTest(**{name: figure(part) for name, part in value.items()})
+            if isinstance(value, list):
+                return Estimate(*map(figure, value))
+            return math.nan if value is None else value
+
+        def agreement(entry: dict[str, Any]) -> Agreement:
+            optional = ("auc_different", "auc_better", "correct")
+            figures: Any = {k: None if v is None and k in optional else figure(v) for k, v in entry.items()}
+            return Agreement(**(figures | {"name": entry["name"]}))
+
+        differences = [
+            Difference(**{k: figure(v) for k, v in entry.items() if k != "verdict"}) for entry in content["differences"]
+        ]
+        return cls(
+            tuple(map(agreement, content["agreements"])),
+            tuple(differences),
+            content["options"],
+            tuple(content["notes"]),
         )
 
-    def __str__(self) -> str:
-        return "\n\n".join([text_table(rows) for rows in self._tables()] + ["\n".join(self.notes)])
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(agreement.name for agreement in self.agreements)})"
 
-    def _repr_html_(self) -> str:
-        return "".join(html_table(rows) for rows in self._tables()) + "".join(f"<p>{escape(n)}</p>" for n in self.notes)
-
-    def _tables(self) -> list[list[tuple[str, ...]]]:
+    def table(self) -> Rows:
+        """The agreement of each metric with the subjective scores, the header first."""
         krasula = self.agreements[0].auc_different is not None
         more = ("AUC different", "AUC better", "C0") if krasula else ()
-        agreements: list[tuple[str, ...]] = [("metric", "PLCC", "SROCC", "KROCC", "RMSE", *more)]
+        rows: Rows = [("metric", "PLCC", "SROCC", "KROCC", "RMSE", *more)]
         for a in self.agreements:
             extra = [f"{v:.3f}" for v in (a.auc_different, a.auc_better, a.correct) if v is not None]
-            agreements.append((a.name, str(a.plcc), str(a.srocc), str(a.krocc), str(a.rmse), *extra))
+            rows.append((a.name, str(a.plcc), str(a.srocc), str(a.krocc), str(a.rmse), *extra))
+        return rows
+
+    def tables(self) -> dict[str, Rows]:
+        """The agreements, and the differences where there are any."""
         if not self.differences:
-            return [agreements]
+            return {"": self.table()}
         p_values = ("p bootstrap", "p Williams", "p Meng", "p F")
-        differences: list[tuple[str, ...]] = [("difference", "PLCC", "SROCC", *p_values, "Zou interval", "verdict")]
+        rows: Rows = [("difference", "PLCC", "SROCC", *p_values, "Zou interval", "verdict")]
         for d in self.differences:
             tests = (_p_text(t.corrected) for t in (d.bootstrap, d.williams, d.meng, d.f))
             zou = f"[{d.zou.low:.3f}, {d.zou.high:.3f}]"
-            differences.append((f"{d.first} - {d.second}", str(d.plcc), str(d.srocc), *tests, zou, d.verdict))
-        return [agreements, differences]
+            rows.append((f"{d.first} - {d.second}", str(d.plcc), str(d.srocc), *tests, zou, d.verdict))
+        return {"": self.table(), "Differences": rows}
 
 
 def _p_text(p: float) -> str:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from fmiqa._progress import progress_bar
-from fmiqa.datasets.base import check_data, checked_sample
+from fmiqa.datasets.base import Sample, SampleSource, check_data, checked_sample, same_image, share_reference
 from fmiqa.errors import InputError
 from fmiqa.evaluation.compare import compare
 from fmiqa.evaluation.comparison import Comparison
 from fmiqa.evaluation.peers import peer_scores
 from fmiqa.metrics import SelectedFeatureIQM
-from fmiqa.scoring.checkpoint import SampleSource
 from fmiqa.scoring.scorer import PreparedImages
 
 __all__ = ["evaluate", "metric_scores"]
+
+_PIXELS = 2**21  # of test images that are scored together: eight of 512 x 512
 
 
 def evaluate(
@@ -32,23 +33,23 @@ def evaluate(
 ) -> Comparison:
     """Judge metrics on a data set: agreement with its scores, with intervals, and which differences are real.
 
-    Whether the figures are in sample is for the caller to know: they are, where a metric's maps were chosen on
+    Whether the figures are in sample is for the caller to know: they are, where a metric's maps were selected on
     these images. Images of one reference are resampled together.
 
     Args:
-        metrics: one metric, or name -> metric.
-        data: any map-style data set of `Sample`s.
-        peers: classical metrics to put beside them, names of `fmiqa.peers.PEERS` (most need the package piq).
-        baseline: compare all others with this one only; all pairs by default.
-        resamples: of the bootstrap over references.
-        seed: of the bootstrap.
-        progress: show progress bars.
+        metrics: One metric, or name -> metric.
+        data: Any map-style data set of `Sample`s.
+        peers: Classical metrics to put beside them, names of `fmiqa.peers.PEERS` (most need the package piq).
+        baseline: Compare all others with this one only; all pairs by default.
+        resamples: Number of resamples of the bootstrap over references.
+        seed: Seed of the bootstrap.
+        progress: Show progress bars.
 
     Returns:
         A table that prints as text, shows in notebooks, and has `.to_dict()` and `.to_markdown()`.
 
     Raises:
-        InputError: no metrics, an unknown peer, a name used twice.
+        InputError: No metrics, an unknown peer, a name used twice.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")
@@ -91,19 +92,40 @@ def metric_scores(metric: SelectedFeatureIQM, data: SampleSource, *, progress: b
 def _walk(
     metrics: Mapping[str, SelectedFeatureIQM], data: SampleSource, progress: bool
 ) -> tuple[dict[str, Tensor], Tensor, list[str]]:
-    """Every metric's scores, the targets and the groups, each image decoded once; a reference's side is kept."""
+    """Every metric's scores, the targets and the groups.
+
+    Images are decoded once. Those of one reference that follow each other are scored together, and the reference's
+    side is computed once for all of them.
+    """
     found: dict[str, list[float]] = {name: [] for name in metrics}
     targets, groups = [], []
     last: Tensor | None = None
     prepared: dict[str, list[PreparedImages]] = {}
-    for i in progress_bar(range(len(data)), show=progress, desc="scoring", unit="image"):
-        sample = checked_sample(data[i], i)
-        targets.append(float(sample.score))
-        groups.append(sample.reference_id)
-        if last is None or not (last is sample.reference or torch.equal(last, sample.reference)):
-            last = sample.reference
-            prepared = {name: metric.prepare(last[None].to(metric.device)) for name, metric in metrics.items()}
-        for name, metric in metrics.items():
-            found[name].append(float(metric(sample.distorted[None].to(metric.device), prepared[name])))
+    with progress_bar(show=progress, total=len(data), desc="scoring", unit="image") as bar:
+        for batch in _batches(data):
+            reference = batch[0].reference
+            if last is None or not same_image(last, reference):
+                last = reference
+                prepared = {name: metric.prepare(last[None].to(metric.device)) for name, metric in metrics.items()}
+            test = torch.stack([sample.distorted for sample in batch])
+            for name, metric in metrics.items():
+                found[name] += metric(test.to(metric.device), prepared[name]).tolist()
+            targets += [float(sample.score) for sample in batch]
+            groups += [sample.reference_id for sample in batch]
+            bar.update(len(batch))
     scores = {name: torch.tensor(values, dtype=torch.float64, device="cpu") for name, values in found.items()}
     return scores, torch.tensor(targets, dtype=torch.float64, device="cpu"), groups
+
+
+def _batches(data: SampleSource) -> Iterator[list[Sample]]:
+    """Consecutive samples of one reference image, of at most `_PIXELS` pixels."""
+    batch: list[Sample] = []
+    for i in range(len(data)):
+        sample = checked_sample(data[i], i)
+        room = max(1, _PIXELS // sample.distorted[0].numel())
+        if batch and (len(batch) >= room or not share_reference(batch[0], sample)):
+            yield batch
+            batch = []
+        batch.append(sample)
+    if batch:
+        yield batch

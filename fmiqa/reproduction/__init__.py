@@ -1,7 +1,7 @@
 """The paper's tables beside ours."""
 
 from fmiqa.reproduction.published import PUBLISHED, TABLES, Published
-from fmiqa.reproduction.result import Measured, Reproduction, Row
+from fmiqa.reproduction.result import Measured, Reproduction, TableRow
 from fmiqa.reproduction.run import reproduce
 
 __all__ = [
@@ -10,6 +10,6 @@ __all__ = [
     "Measured",
     "Published",
     "Reproduction",
-    "Row",
+    "TableRow",
     "reproduce",
 ]

@@ -11,9 +11,9 @@ class Published(NamedTuple):
     """What the paper says of a network on a data set. In sample: chosen and measured on the same images.
 
     Args:
-        maps: how many feature maps were chosen.
-        plcc: non-linear PLCC of the chosen maps.
-        all_plcc: non-linear PLCC of all maps.
+        maps: How many feature maps were selected.
+        plcc: Non-linear PLCC of the selected maps.
+        all_plcc: Non-linear PLCC of all maps.
     """
 
     maps: int

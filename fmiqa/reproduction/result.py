@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from fmiqa._io import load_json, save_json, write_whole
-from fmiqa._plotting import save_figure
-from fmiqa._tables import html_table, markdown_table, text_table
+import torch
+from torch import Tensor
+
+from fmiqa._result import Result, Rows
 from fmiqa.datasets import CATALOGUE
-from fmiqa.errors import FileFormatError, FmiqaError
 from fmiqa.maps import MapIndex
 from fmiqa.reproduction.published import ALL_MAPS, Published
+from fmiqa.selection.splits import mean_and_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from typing_extensions import Self
 
-__all__ = ["Measured", "Reproduction", "Row", "files_of", "mean_and_error"]
+__all__ = ["Measured", "Reproduction", "TableRow", "files_of"]
 
-_KIND = "fmiqa reproduction 1"
 _NOT_HERE = "not on disk"
 
 
@@ -33,17 +31,17 @@ class Measured:
     """What this library finds on a data set.
 
     Args:
-        images: how many were judged.
-        references: of how many reference images.
-        maps: chosen on all images, in the order in which they joined.
-        plcc: non-linear PLCC of the chosen maps. In sample: on the images that they were chosen on.
-        srocc: their Spearman correlation, in sample as well.
-        all_plcc: non-linear PLCC of all maps on all images, the logistic fitted to them.
+        images: How many were judged.
+        references: The number of reference images.
+        maps: Chosen on all images, in the order in which they joined.
+        plcc: Non-linear PLCC of the selected maps. In sample: on the images that they were selected on.
+        srocc: Their Spearman correlation, in sample as well.
+        all_plcc: Non-linear PLCC of all maps on all images, the logistic fitted to them.
         all_srocc: Spearman correlation of all maps.
-        held_out_maps: how many maps the search, run anew without the references of a fold, stopped at.
-        held_out_plcc: non-linear PLCC of these maps on the references of that fold.
-        held_out_srocc: their Spearman correlation there.
-        held_out_all_plcc: non-linear PLCC of all maps on the references of each fold.
+        held_out_maps: How many maps the search, run again without the references of a fold, stopped at.
+        held_out_plcc: Non-linear PLCC of these maps on the references of that fold.
+        held_out_srocc: Their Spearman correlation there.
+        held_out_all_plcc: Non-linear PLCC of all maps on the references of each fold.
         held_out_all_srocc: Spearman correlation of all maps there.
     """
 
@@ -62,15 +60,15 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A data set of the table: one of the paper's, or one that was given in the place of it.
 
     Args:
-        key: of the paper's data set in `fmiqa.datasets.CATALOGUE`.
-        dataset: the name of the images.
-        published: the paper's figures; None where the images are not its data set.
-        measured: ours; None where the data set is not on disk.
-        remark: what else the images are, where they are not the paper's data set.
+        key: The key of the paper's data set in `fmiqa.datasets.CATALOGUE`.
+        dataset: The name of the images.
+        published: The paper's figures; None where the images are not its data set.
+        measured: Ours; None where the data set is not on disk.
+        remark: What else the images are, where they are not the paper's data set.
     """
 
     key: str
@@ -85,29 +83,31 @@ class Row:
         return f"{self.dataset}, in place of {CATALOGUE[self.key].name}" if self.remark else self.dataset
 
 
-@dataclass(frozen=True, eq=False)
-class Reproduction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Reproduction(Result):
     """A table of the paper: published figures, ours in sample, and ours held out; prints as a table, in notebooks too.
 
     Args:
         table: `"table1"` or `"table2"`.
-        network: the network it is of.
-        rows: one entry a data set, in the paper's order; what was given in the place of one follows it.
-        options: how it was computed.
+        network: The network it is of.
+        rows: One entry a data set, in the paper's order; what was given in the place of one follows it.
+        options: How it was computed.
 
     Example:
-        >>> row = Row("tid2013", "TID2013", Published(9, 0.95, 0.91), None)
-        >>> print(str(Reproduction("table1", "alexnet", (row,))).splitlines()[3])
+        >>> row = TableRow("tid2013", "TID2013", Published(9, 0.95, 0.91), None)
+        >>> print(str(Reproduction("table1", "alexnet", (row,))).splitlines()[2])
         TID2013   9 maps .95, all maps .91  not on disk      not on disk
     """
 
     table: str
     network: str
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     options: dict[str, Any] = field(default_factory=dict)
 
+    kind: ClassVar[str] = "fmiqa reproduction 1"
+
     @property
-    def measured(self) -> tuple[Row, ...]:
+    def measured(self) -> tuple[TableRow, ...]:
         """The rows of data sets that are on disk."""
         return tuple(row for row in self.rows if row.measured is not None)
 
@@ -123,9 +123,9 @@ class Reproduction:
         """How to read it: the remarks on rows by their numbers first."""
         notes = [f"[{number}] {row.remark}" for number, row in enumerate(self._remarked(), 1)]
         notes.append(
-            "Non-linear PLCC. In sample: the maps were chosen and judged on the same images, as the published figures "
-            "were. Held out: chosen anew without the references that they are judged on; mean ± standard error over "
-            f"{self.options.get('folds', 'the')} folds of whole references."
+            "Non-linear PLCC. In sample: the maps were selected and judged on the same images, as the published "
+            "figures were. Held out: selected again without the references that they are judged on; mean ± standard "
+            f"error over {self.options.get('folds', 'the')} folds of whole references."
         )
         notes += [
             f"{row.dataset} is taken for the published set by its name alone: how many images that has is not known."
@@ -142,9 +142,9 @@ class Reproduction:
             )
         return tuple(notes)
 
-    def table_rows(self) -> list[tuple[str, ...]]:
+    def table_rows(self) -> Rows:
         """A row for each data set, the header first."""
-        rows: list[tuple[str, ...]] = [("data set", "published, in sample", "ours, in sample", "ours, held out")]
+        rows: Rows = [("data set", "published, in sample", "ours, in sample", "ours, held out")]
         numbers = {id(row): f" [{number}]" for number, row in enumerate(self._remarked(), 1)}
         for row in self.rows:
             published = "-" if row.published is None else _cell(*row.published, digits=2)
@@ -155,39 +155,21 @@ class Reproduction:
         """Draw the figures of the table, published, in sample and held out apart.
 
         Args:
-            ax: where to draw; a new figure by default.
+            ax: Where to draw; a new figure by default.
         """
         from fmiqa.reproduction.plots import plot_figures
 
         return plot_figures(self, ax=ax)
 
     def plot_maps(self) -> Figure:
-        """Draw the chosen maps of each data set on disk: how many of each layer, and which.
+        """Draw the selected maps of each data set on disk: how many of each layer, and which.
 
         Raises:
-            InputError: no data set is on disk; matplotlib is not installed.
+            InputError: No data set is on disk; matplotlib is not installed.
         """
-        from fmiqa.reproduction.plots import plot_chosen_maps
+        from fmiqa.reproduction.plots import plot_selected_maps
 
-        return plot_chosen_maps(self)
-
-    def files(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
-        """What `write` writes, by kind: `table1.md`, `table1.json`, `table1.png` and `table1-maps.png`, of table 1."""
-        return files_of(self.table, folder)
-
-    def write(self, folder: str | os.PathLike[str]) -> None:
-        """Write the table as Markdown, JSON (for `load`) and a picture, and a picture of the chosen maps.
-
-        Raises:
-            InputError: no data set is on disk; matplotlib is not installed.
-        """
-        from fmiqa.reproduction.plots import figure_of
-
-        files = self.files(folder)
-        write_whole(files["markdown"], self.to_markdown().encode(errors="backslashreplace"))
-        self.save(files["json"])
-        save_figure(figure_of(self), files["plot"])
-        save_figure(self.plot_maps(), files["maps"])
+        return plot_selected_maps(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -208,50 +190,35 @@ class Reproduction:
             "notes": list(self.notes),
         }
 
-    def to_markdown(self) -> str:
-        """Title, table and notes as Markdown."""
-        notes = "\n".join(f"- {note}" for note in self.notes)
-        return f"## {self.title}\n\n{markdown_table(self.table_rows())}\n\n{notes}\n"
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Save as JSON, written whole or not at all."""
-        save_json(path, _KIND, self.to_dict())
-
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Reproduction:
-        """What `save` saved.
+    def from_dict(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The table again."""
+        rows = tuple(_row(**row) for row in content["rows"])
+        return cls(content["table"], content["network"], rows, content["options"])
 
-        Raises:
-            FileFormatError: the file is missing, damaged, or holds something else.
-        """
-        content = load_json(path, _KIND)
-        try:
-            rows = tuple(_row(**row) for row in content["rows"])
-            return cls(content["table"], content["network"], rows, content["options"])
-        except (KeyError, TypeError, ValueError, AttributeError, FmiqaError) as error:
-            raise FileFormatError(f"{path} is not a whole saved reproduction: {error!r}") from error
+    def tables(self) -> dict[str, Rows]:
+        """The table by its title."""
+        return {self.title: self.table_rows()}
 
-    def __str__(self) -> str:
-        return "\n".join([self.title, "", text_table(self.table_rows()), "", *self.notes])
+    def files(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
+        """The files that `write` writes, by kind, see `files_of`."""
+        return files_of(self.table, folder)
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Write the table as Markdown, as JSON and as pictures, see `write_table`."""
+        from fmiqa.reproduction.plots import write_table
+
+        write_table(self, folder)
 
     def __repr__(self) -> str:
         return f"Reproduction({self.title}: {len(self.measured)} data sets on disk)"
 
-    def _repr_html_(self) -> str:
-        return html_table(self.table_rows(), self.title) + "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-
-    def _remarked(self) -> list[Row]:
+    def _remarked(self) -> list[TableRow]:
         return [row for row in self.rows if row.remark]
 
 
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """The mean over folds and its standard error; folds share training images, so it is a little small."""
-    mean, count = sum(values) / len(values), len(values)
-    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (count - 1) / count) if count > 1 else math.nan
-
-
 def files_of(table: str, folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """The files of a table, see `Reproduction.files`."""
+    """The files of a table, by kind: `table1.md`, `table1.json`, `table1.png` and `table1-maps.png` of table 1."""
     ends = {"markdown": ".md", "json": ".json", "plot": ".png", "maps": "-maps.png"}
     return {kind: Path(folder) / f"{table}{end}" for kind, end in ends.items()}
 
@@ -260,7 +227,7 @@ def _ours(measured: Measured | None) -> tuple[str, str]:
     if measured is None:
         return _NOT_HERE, _NOT_HERE
     fewest, most = min(measured.held_out_maps), max(measured.held_out_maps)
-    chosen, every = (mean_and_error(v) for v in (measured.held_out_plcc, measured.held_out_all_plcc))
+    chosen, every = (mean_and_error(torch.tensor(v)) for v in (measured.held_out_plcc, measured.held_out_all_plcc))
     sizes = str(fewest) if fewest == most else f"{fewest} to {most}"
     held_out = f"{sizes} maps {_with_error(*chosen)}, all maps {_with_error(*every)}"
     return _cell(len(measured.maps), measured.plcc, measured.all_plcc, digits=3), held_out
@@ -270,8 +237,8 @@ def _cell(maps: int, plcc: float, all_plcc: float, *, digits: int) -> str:
     return f"{maps} maps {_short(plcc, digits)}, all maps {_short(all_plcc, digits)}"
 
 
-def _with_error(mean: float, error: float) -> str:
-    return f"{_short(mean, 3)} ± {_short(error, 3)}"
+def _with_error(mean: Tensor, error: Tensor) -> str:
+    return f"{_short(float(mean), 3)} ± {_short(float(error), 3)}"
 
 
 def _short(value: float, digits: int) -> str:
@@ -297,11 +264,11 @@ _IN_SAMPLE = ("plcc", "srocc", "all_plcc", "all_srocc")
 
 def _row(
     key: str, dataset: str, published_in_sample: dict[str, Any] | None, measured: dict[str, Any] | None, remark: str
-) -> Row:
+) -> TableRow:
     published = None if published_in_sample is None else Published(**published_in_sample)
     if measured is None:
-        return Row(key, dataset, published, None, remark)
+        return TableRow(key, dataset, published, None, remark)
     figures: dict[str, Any] = {f"held_out_{name}": tuple(values) for name, values in measured["held_out"].items()}
     figures |= {**measured["in_sample"], "maps": MapIndex(measured["in_sample"]["maps"])}
     found = Measured(images=measured["images"], references=measured["references"], **figures)
-    return Row(key, dataset, published, found, remark)
+    return TableRow(key, dataset, published, found, remark)

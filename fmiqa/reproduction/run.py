@@ -1,4 +1,4 @@
-"""The tables of the paper, computed anew on the data sets that are on disk."""
+"""The tables of the paper, computed again on the data sets that are on disk."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from fmiqa.features.tracing import Stage
 from fmiqa.measures import Measure
 from fmiqa.pooling import Pool
 from fmiqa.reproduction.published import PUBLISHED, TABLES
-from fmiqa.reproduction.result import Measured, Reproduction, Row, files_of
-from fmiqa.scoring.checkpoint import Kept
+from fmiqa.reproduction.result import Measured, Reproduction, TableRow, files_of
+from fmiqa.scoring.checkpoint import Checkpoint
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.scoring.run import score_matrix
 from fmiqa.scoring.scorer import MapScorer
@@ -52,7 +52,7 @@ def reproduce(
 ) -> Reproduction:
     """Compute a table of the paper: on each data set, forward selection in sample as published, and held out.
 
-    Held out, the whole search is run anew in folds of whole references and judged, at the number of maps that it
+    Held out, the whole search is run again in folds of whole references and judged, at the number of maps that it
     stops at, on the references that it has not seen (`fmiqa.cross_validate`).
 
     A row is a data set of the paper only where the images have its name and its numbers of images and references.
@@ -61,27 +61,28 @@ def reproduce(
 
     Args:
         table: `"table1"` (AlexNet) or `"table2"` (VGG16).
-        data: the data sets on disk, by their keys in `fmiqa.datasets.CATALOGUE`: any of `"cidiq100"`,
+        data: The data sets on disk, by their keys in `fmiqa.datasets.CATALOGUE`: any of `"cidiq100"`,
             `"cidiq50"`, `"csiq"`, `"tid2013"`, `"cidgd"`. The others are listed as not on disk.
-        weights: of the network, as for `FeatureExtractor`; None: random ones, said in the table.
-        stage, layers: as for `FeatureExtractor`.
-        measure: how maps are compared.
-        pool: how map scores are combined.
-        folds: of whole references.
-        seed: of the dealing of references to folds, and of random weights.
-        out: folder for the table (Markdown, JSON, pictures), and in it `tid2013-alexnet/`, ... with each finished
+        weights: The weights of the network, as for `FeatureExtractor`; None stands for random ones, and the
+            table says so.
+        stage, layers: As for `FeatureExtractor`.
+        measure: How maps are compared.
+        pool: How map scores are combined.
+        folds: Number of folds of whole references.
+        seed: Seed of the dealing of references to folds, and of random weights.
+        out: Folder for the table (Markdown, JSON, pictures), and in it `tid2013-alexnet/`, ... with each finished
             step: score matrix, selection and held-out figures, which `fmiqa report` and `fmiqa transfer` take up. A
             run that was stopped goes on from them when called again.
         write: Whether to write the table itself to `out` at the end; `Reproduction.write` does the same.
-        progress: show progress bars.
+        progress: Show progress bars.
         computing: `device`, `memory`, `batch_size`, `workers`, `check`, `compile`, as for `score_matrix`.
 
     Raises:
-        InputError: an unknown table or data set, or none; fewer references than folds; `out` is given, and
+        InputError: An unknown table or data set, or none; fewer references than folds; `out` is given, and
             matplotlib is not installed or a file cannot be written there.
         ResumeError: `out` has steps of other images, or of a run with other options.
-        WeightsError: from the network.
-        DatasetError: a damaged image file.
+        WeightsError: From the network.
+        DatasetError: A damaged image file.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")
@@ -102,13 +103,14 @@ def reproduce(
         measured, given = None, data.get(key)
         if given is not None:
             folder = None if out is None else Path(out) / f"{key}-{network}"
-            kept = Kept(folder, _RUN, {**_described(given), **options})
+            kept = Checkpoint(folder)
+            from_first(partial(kept.open, _RUN, {**_described(given), **options}))
             compute = {"measure": measure, "progress": progress, **computing}
             measured = _measured(kept, extractor, given, compute, pool=pool, folds=folds, seed=seed)
         remark = "" if given is None else _remark(key, given)
-        rows.append(Row(key, CATALOGUE[key].name, published, None if remark else measured))
+        rows.append(TableRow(key, CATALOGUE[key].name, published, None if remark else measured))
         if given is not None and remark:
-            rows.append(Row(key, given.name, None, measured, remark))
+            rows.append(TableRow(key, given.name, None, measured, remark))
     options["maps"] = {layer: len(channels) for layer, channels in extractor.maps.channels.items()}
     options["random_weights"] = weights is None
     found = Reproduction(table, network, tuple(rows), options)
@@ -118,7 +120,7 @@ def reproduce(
 
 
 def _measured(
-    kept: Kept,
+    kept: Checkpoint,
     extractor: FeatureExtractor,
     images: IQADataset,
     compute: Mapping[str, Any],

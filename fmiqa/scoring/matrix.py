@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from fmiqa._checks import check_tensor
-from fmiqa._io import load_tensors, save_tensors
-from fmiqa.errors import FileFormatError, InputError
+from fmiqa._result import Saved
+from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.pooling import Pool, pool_scores
 
-__all__ = ["COMPUTATION", "ScoreMatrix", "differing_computation", "sources_of"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["COMPUTATION", "ScoreMatrix", "check_same_computation", "sources_of"]
 
 COMPUTATION = ("network", "weights_sha256", "stage", "viewing", "precision", "normalization", "measure")
 """The options that map scores depend on, beside the images."""
 
-_KIND = "fmiqa score matrix 1"
-
 
 @dataclass(frozen=True, eq=False)
-class ScoreMatrix:
+class ScoreMatrix(Saved):
     """Scores of N images at M feature maps.
 
     Args:
         values: (N, M) float32, row i for image i, column m for `maps[m]`.
-        maps: the M feature maps.
+        maps: The M feature maps.
         targets: (N,) float64, subjective scores, higher = better.
-        groups: the reference id of each image.
-        names: the name of each image.
-        distortions: the distortion type of each image, where the data set has one.
-        options: what the values were computed with: data set, network, weights, stage, measure.
+        groups: The reference id of each image.
+        names: The name of each image.
+        distortions: The distortion type of each image, where the data set has one.
+        options: What the values were computed with: data set, network, weights, stage, measure.
 
     Raises:
-        InputError: values or targets that are not tensors, parts of different length.
+        InputError: Values or targets that are not tensors, parts of different length.
 
     Example:
         >>> scores = ScoreMatrix(torch.rand(4, 2), MapIndex(["conv1:0", "conv1:1"]), torch.arange(4.0),
@@ -54,6 +54,9 @@ class ScoreMatrix:
     names: list[str]
     distortions: list[str] | None = None
     options: dict[str, Any] = field(default_factory=dict)
+
+    kind: ClassVar[str] = "fmiqa score matrix 1"
+    binary: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for part, shape in (("values", "(N, M)"), ("targets", "(N,)")):
@@ -83,7 +86,7 @@ class ScoreMatrix:
         """Some of the images, in the order given (positions, or a boolean mask).
 
         Raises:
-            InputError: positions that are not there, or a mask of another length.
+            InputError: Positions that are not there, or a mask of another length.
         """
         try:
             given = torch.as_tensor(index, device="cpu")
@@ -111,14 +114,33 @@ class ScoreMatrix:
         return replace(self, values=self.values[:, self.maps.positions(index)], maps=index)
 
     @classmethod
+    def stack(cls, matrices: Sequence[ScoreMatrix]) -> ScoreMatrix:
+        """Join matrices of different images at the same maps, one below the other, with the options of the first.
+
+        Raises:
+            InputError: There are no matrices, or their maps differ.
+        """
+        if not matrices or any(m.maps != matrices[0].maps for m in matrices):
+            raise InputError(f"score matrices of the same maps are needed, got {list(matrices)}")
+        distortions = [m.distortions for m in matrices if m.distortions is not None]
+        return replace(
+            matrices[0],
+            values=torch.cat([m.values for m in matrices]),
+            targets=torch.cat([m.targets for m in matrices]),
+            groups=[group for m in matrices for group in m.groups],
+            names=[name for m in matrices for name in m.names],
+            distortions=[d for own in distortions for d in own] if len(distortions) == len(matrices) else None,
+        )
+
+    @classmethod
     def concat(cls, matrices: Mapping[str, ScoreMatrix]) -> ScoreMatrix:
         """Join matrices of the same images as candidates side by side: several networks, scales, stages, measures.
 
         Args:
-            matrices: source name -> matrix; a map's name becomes `"source/layer:channel"`.
+            matrices: Source name -> matrix; a map's name becomes `"source/layer:channel"`.
 
         Raises:
-            InputError: matrices of other images or scores, of maps that have a source already, or none; a
+            InputError: Matrices of other images or scores, of maps that have a source already, or none; a
                 source name that is empty or holds `/` or `:`.
         """
         if not isinstance(matrices, Mapping) or not all(isinstance(m, ScoreMatrix) for m in matrices.values()):
@@ -143,35 +165,29 @@ class ScoreMatrix:
         """(N,) the images' scores at a set of maps combined; at all maps by default (DeepSSIM).
 
         Raises:
-            InputError: unknown maps or pooling.
+            InputError: Unknown maps or pooling.
         """
         chosen = self if maps is None else self.columns(maps)
         return pool_scores(chosen.values.double(), chosen.maps, pool=pool)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Save everything in one safetensors file, written whole or not at all."""
-        header = {
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but values and targets, as plain values for JSON."""
+        return {
             "maps": [str(m) for m in self.maps],
             "groups": self.groups,
             "names": self.names,
             "distortions": self.distortions,
             "options": self.options,
         }
-        save_tensors(path, _KIND, {"values": self.values, "targets": self.targets}, header)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Values and targets."""
+        return {"values": self.values, "targets": self.targets}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> ScoreMatrix:
-        """What `save` saved.
-
-        Raises:
-            FileFormatError: the file is missing, damaged, or holds something else.
-        """
-        tensors, header = load_tensors(path, _KIND)
-        try:
-            maps = MapIndex(header.pop("maps"))
-            return cls(values=tensors["values"], targets=tensors["targets"], maps=maps, **header)
-        except (KeyError, TypeError, InputError) as error:
-            raise FileFormatError(f"{path} is not a whole score matrix: {error}") from error
+    def from_dict(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The score matrix again."""
+        return cls(tensors["values"], MapIndex(content.pop("maps")), tensors["targets"], **content)
 
     def __repr__(self) -> str:
         source = " on ".join(str(self.options[k]) for k in ("network", "dataset") if k in self.options)
@@ -186,21 +202,27 @@ def sources_of(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return options.get("sources") or {"": dict(options)}
 
 
-def differing_computation(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """What map scores depend on where two score matrices or results say otherwise of it.
+def check_same_computation(one: Mapping[str, Any], other: Mapping[str, Any], *, name: str, other_name: str) -> None:
+    """Check that two score matrices or results compare feature maps alike, as far as both say how.
 
     Args:
-        one: the options of a score matrix or the source of a result, joined ones too.
-        other: those of another.
+        one: The options of a score matrix or the source of a result, also of joined ones.
+        other: Those of another.
+        name: What errors call the first.
+        other_name: What errors call the other.
 
-    Returns:
-        Name of the option, with the source before it if it has a name, and both values. What one of them does not
-        say is not among them.
+    Raises:
+        InputError: They were computed with another network, other weights or another measure, by source.
     """
     ours, theirs = sources_of(one), sources_of(other)
-    return [
-        (f"{source} {key}".strip(), options[key], theirs[source][key])
+    differing = [
+        f"{f'{source} {key}'.strip()}: {options[key]!r} in {name}, {theirs[source][key]!r} in {other_name}"
         for source, options in ours.items()
         for key in COMPUTATION
         if key in options and key in theirs.get(source, {}) and options[key] != theirs[source][key]
     ]
+    if differing:
+        raise InputError(
+            f"{name} and {other_name} hold map scores that were computed differently ({'; '.join(differing)}); "
+            "compute both with the same network and measure"
+        )

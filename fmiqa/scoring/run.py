@@ -7,7 +7,8 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,19 +19,22 @@ from fmiqa._io import check_output
 from fmiqa._progress import progress_bar
 from fmiqa._runtime.compiled import ahead, fusing
 from fmiqa._runtime.distributed import from_first, gather, is_first, processes_here, share
-from fmiqa.datasets.base import Sample, check_data, checked_sample
+from fmiqa.datasets.base import Sample, SampleSource, check_data, checked_sample, same_image, share_reference
 from fmiqa.errors import InputError
 from fmiqa.features.checkpoints import fingerprint
 from fmiqa.features.extractor import FeatureExtractor, check_extractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Measure
-from fmiqa.scoring.checkpoint import Parts, SampleSource
+from fmiqa.scoring.checkpoint import Checkpoint
 from fmiqa.scoring.matrix import ScoreMatrix
+from fmiqa.scoring.parts import ScorePart, refuse_other_items
 from fmiqa.scoring.scorer import MapScorer, PreparedImages
 from fmiqa.scoring.tiling import Tiling
 
 __all__ = ["score_matrix"]
 
+_RUN = "fmiqa score matrix run 1"
+_NOTHING = torch.empty(0, device="cpu")
 _PART_ROWS = 32  # a kill costs at most so many images
 
 # Batches beyond these are no faster: a CPU's cache is full, a GPU is busy.
@@ -64,27 +68,27 @@ def score_matrix(
     return the whole result. On machines of one kind it has the same bits as one process's (see `fmiqa.distributed`).
 
     Args:
-        extractor: the network.
-        data: any map-style data set of `Sample`s, `torch.utils.data.Subset` too.
-        maps: the maps to score, all by default.
-        measure: how maps are compared: `"ssim"`, or a `Measure` with options such as `SSIM(data_range="pair")`.
-        device: where to compute; by default where the extractor is. The extractor itself stays where it is.
-        memory: bytes that images, features and moments may take on the device, 1 GiB by default (half of
+        extractor: The network.
+        data: Any map-style data set of `Sample`s, `torch.utils.data.Subset` too.
+        maps: The maps to score, all by default.
+        measure: How maps are compared: `"ssim"`, or a `Measure` with options such as `SSIM(data_range="pair")`.
+        device: The device to compute on, by default the extractor's. The extractor itself is not moved.
+        memory: Bytes that images, features and moments may take on the device, 1 GiB by default (half of
             what is free on a GPU); batches are cut to fit, and images of which not one fits are scored in tiles.
-        batch_size: the largest number of test images in a batch, chosen by device and `memory` if None.
-        workers: processes that decode images ahead; by default 0 on a CPU, up to 8 on a GPU.
-        save: file for the result (safetensors). Finished parts are kept beside it in `<save>.parts`, and
+        batch_size: The largest number of test images in a batch, chosen by device and `memory` if None.
+        workers: Processes that decode images ahead; by default 0 on a CPU, up to 8 on a GPU.
+        save: File for the result (safetensors). Finished parts are kept beside it in `<save>.parts`, and
             a run that was stopped goes on from them when called again; a damaged part is computed again. They
             are removed at the end. Weights, images and scores that have changed meanwhile are refused; items of a
             data set of your own are compared by its method `digest(index) -> str`, or else by their names.
             Several processes may go on from parts of another number of processes; on several machines, the folder
             has to be on a file system that they share, or only the first one's parts are found again. The first
             process writes the file.
-        check: decode every image once before the start, so that a damaged file is found now.
-        compile: make one kernel of the measure's inner loop with `torch.compile`; by default where there are so
+        check: Decode every image once before the start, so that a damaged file is found now.
+        compile: Make one kernel of the measure's inner loop with `torch.compile`; by default where there are so
             many images that the seconds it takes (fewer once torch has cached the kernels) come back. Where it is
             not possible, a warning says so and the run goes on without. Scores move by rounding only.
-        progress: show a progress bar.
+        progress: Show a progress bar.
 
     Returns:
         The scores with maps, targets, groups, names and options. The values do not depend on batches or order
@@ -92,11 +96,11 @@ def score_matrix(
         the same call on the same machine with the same number of threads.
 
     Raises:
-        InputError: an item that is not a `Sample`, pairs of different size, images too small for a layer; `save`
+        InputError: An item that is not a `Sample`, pairs of different size, images too small for a layer; `save`
             cannot be written.
-        DatasetError: from the check, naming every damaged file.
+        DatasetError: From the check, naming every damaged file.
         ResumeError: `save` has parts of a run with other options, weights or images.
-        WorkerError: another process of the group ended or does not answer.
+        WorkerError: Another process of the group ended or does not answer.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")
@@ -111,23 +115,25 @@ def score_matrix(
     if home != extractor.device:
         extractor = copy.deepcopy(extractor).to(home)
     scorer = MapScorer(extractor, maps, measure=measure)
-    run = _Run(scorer, data, home, memory, batch_size, workers, compile, kept=save is not None)
-    parts = Parts(save, run.plan)
+    run = _ScoreRun(scorer, data, home, memory, batch_size, workers, compile, kept=save is not None)
+    checkpoint = Checkpoint.beside(save)
+    parts: dict[int, ScorePart] = {}
 
     def begin() -> list[int]:
         if save is not None:
             check_output(save, beside=".parts/run.json")
         if check and hasattr(data, "check"):
             data.check(progress=progress)
-        if save is not None:
-            parts.take_up(run.describe())
-            parts.refuse_other_items(run.look_again)
-        return list(parts.done)
+        if checkpoint.folder is not None:
+            checkpoint.open(_RUN, run.describe())
+            parts.update(run.finished(checkpoint))
+            refuse_other_items(checkpoint.folder, parts, run.look_again)
+        return list(parts)
 
     def end() -> None:
         if save is not None:
             result.save(save)
-            parts.remove()
+            checkpoint.remove()
 
     finished = set(from_first(begin))
     mine = share([number for number in range(len(run.plan)) if number not in finished])
@@ -135,11 +141,12 @@ def score_matrix(
     total = done + sum(len(run.plan[number]) for number in mine)
     with _bar(progress and is_first(), total, done) as bar:
         for number, part in run.compute(mine):
-            parts.add(number, part)
-            bar.update(len(part["rows"]))
-    for theirs in gather(parts.done):
-        parts.done.update(theirs)
-    result = run.assemble(parts.all())
+            checkpoint.write(_part_name(number), part)
+            parts[number] = part
+            bar.update(len(part))
+    for theirs in gather(parts):
+        parts.update(theirs)
+    result = run.assemble(parts)
     from_first(end)
     return result
 
@@ -153,7 +160,7 @@ class _Footprint(NamedTuple):
     tiling: Tiling | None  # where not even one test image fits
 
 
-class _Run:
+class _ScoreRun:
     """What is computed, in which order and in which batches."""
 
     def __init__(
@@ -203,6 +210,11 @@ class _Run:
             "images_and_maps_sha256": digest.hexdigest(),
         }
 
+    def finished(self, checkpoint: Checkpoint) -> dict[int, ScorePart]:
+        """The parts that an interrupted run has left."""
+        found = {number: checkpoint.read(_part_name(number), ScorePart) for number in range(len(self.plan))}
+        return {n: part for n, part in found.items() if part is not None and part.is_of(self.plan[n], self.scorer.maps)}
+
     def look_again(self, rows: list[int]) -> list[tuple[int, str | None, str]]:
         """Row, name (where it is to be compared) and digest of finished items, as far as they cost no decoding.
 
@@ -217,7 +229,7 @@ class _Run:
         return [(rows[0], sample.name, _digest(sample))]
 
     @torch.inference_mode()
-    def compute(self, numbers: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def compute(self, numbers: Sequence[int]) -> Iterator[tuple[int, ScorePart]]:
         """The given parts of the plan, one by one."""
         order = [row for number in numbers for row in self.plan[number]]
         loader: DataLoader[Sample] = DataLoader(
@@ -231,25 +243,23 @@ class _Run:
         with torch.device("cpu"):  # it draws a number on the default device, which may not be the generator's
             samples = iter(loader)
         for number in numbers:
-            part: dict[str, Any] = {"rows": self.plan[number], "targets": [], "groups": [], "names": []}
-            part["distortions"], values = [], []
-            digests = item_digests(self.data, self.plan[number]) if self._kept else []
-            part["digests"] = digests or []
-            for batch in self._batches(samples, self.plan[number]):
+            rows = self.plan[number]
+            digests = item_digests(self.data, rows) if self._kept else []
+            scored: list[Sample] = []
+            values, taken = [], list(digests or ())
+            for batch in self._batches(samples, rows):
                 values.append(self._score(batch))
-                part["targets"] += [float(s.score) for s in batch]
-                part["groups"] += [s.reference_id for s in batch]
-                part["names"] += [s.name for s in batch]
-                part["distortions"] += [s.distortion for s in batch]
-                part["digests"] += [_digest(s) for s in batch] if digests is None else []
-            yield number, {**part, "values": torch.cat(values)}
+                taken += [_digest(sample) for sample in batch] if digests is None else []
+                # What is kept of a sample does not hold its images.
+                scored += [replace(sample, reference=_NOTHING, distorted=_NOTHING) for sample in batch]
+            yield number, ScorePart.of(torch.cat(values), scored, MapIndex(self.scorer.maps), rows, taken)
 
     def _batches(self, samples: Iterator[object], rows: list[int]) -> Iterator[list[Sample]]:
         """Samples of one reference image, as many as fit; no more images are held at a time."""
         batch: list[Sample] = []
         for row in rows:
             sample = checked_sample(next(samples), row)
-            if batch and (len(batch) == self._fitting(batch[0]).images or not _go_together(sample, batch[0])):
+            if batch and (len(batch) == self._fitting(batch[0]).images or not share_reference(sample, batch[0])):
                 yield batch
                 batch = []
             batch.append(sample)
@@ -259,7 +269,7 @@ class _Run:
         """Samples of one reference image: (n, M)."""
         image, fitting = samples[0].reference, self._fitting(samples[0])
         try:
-            if self._reference is None or not _same(self._reference[0], image):
+            if self._reference is None or not same_image(self._reference[0], image):
                 self._reference = None  # frees the last one before the next is made
                 moved = image[None].to(self.device)
                 # A reference whose prepared side does not fit is run again beside each batch, layer by layer.
@@ -297,23 +307,11 @@ class _Run:
             )
         return self._footprint[height, width]
 
-    def assemble(self, parts: list[dict[str, Any]]) -> ScoreMatrix:
-        order = torch.argsort(torch.tensor([row for part in parts for row in part["rows"]], device="cpu"))
-
-        def column(key: str) -> list[Any]:
-            flat = [item for part in parts for item in part[key]]
-            return [flat[i] for i in order.tolist()]
-
-        distortions = column("distortions")
-        return ScoreMatrix(
-            values=torch.cat([part["values"] for part in parts])[order],
-            maps=MapIndex(self.scorer.maps),
-            targets=torch.tensor(column("targets"), dtype=torch.float64, device="cpu"),
-            groups=column("groups"),
-            names=column("names"),
-            distortions=None if None in distortions else distortions,
-            options=self.options,
-        )
+    def assemble(self, parts: Mapping[int, ScorePart]) -> ScoreMatrix:
+        """All parts as one matrix, in the order of the data set."""
+        ordered = [parts[number] for number in sorted(parts)]
+        order = torch.argsort(torch.tensor([row for part in ordered for row in part.rows], device="cpu"))
+        return replace(ScoreMatrix.stack([part.scores for part in ordered]).rows(order), options=self.options)
 
 
 def reference_ids(data: object) -> list[str] | None:
@@ -368,15 +366,6 @@ def _plan(ids: list[str] | None, count: int) -> list[list[int]]:
     return [rows[i : i + _PART_ROWS] for rows in by_reference.values() for i in range(0, len(rows), _PART_ROWS)]
 
 
-def _go_together(a: Sample, b: Sample) -> bool:
-    """Whether two test images can share a batch: the same reference picture, whatever its id says."""
-    return a.distorted.dtype == b.distorted.dtype and _same(a.reference, b.reference)
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a is b or (a.dtype == b.dtype and torch.equal(a, b))
-
-
 def _as_it_is(sample: object) -> object:
     return sample
 
@@ -391,3 +380,7 @@ def _default_workers(device: torch.device) -> int:
 
 def _bar(progress: bool, total: int, done: int) -> Any:
     return progress_bar(show=progress, total=total, initial=done, desc="scoring", unit="image")
+
+
+def _part_name(number: int) -> str:
+    return f"part-{number:06d}.safetensors"

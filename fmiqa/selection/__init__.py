@@ -1,22 +1,28 @@
-"""Choosing feature maps, and finding out what a choice is worth."""
+"""Selecting feature maps, and finding out what a selection is worth."""
+
+from collections.abc import Callable
 
 from fmiqa.selection.criteria import Criterion
-from fmiqa.selection.forward import Direction, forward_select
+from fmiqa.selection.forward import forward_select
 from fmiqa.selection.lasso import weighted_select
-from fmiqa.selection.null import PermutationNull, StabilitySelection, permutation_null, stability_selection
+from fmiqa.selection.null import PermutationNull, permutation_null
 from fmiqa.selection.observers import ObserverStudy, observer_study
+from fmiqa.selection.options import Direction, SearchOptions
+from fmiqa.selection.repeat import Search
 from fmiqa.selection.result import Selection, Step
 from fmiqa.selection.searches import backward_eliminate, beam_select, floating_select
 from fmiqa.selection.splits import Split, grouped_folds, grouped_subsamples
-from fmiqa.selection.stability import Stability, stability
-from fmiqa.selection.validation import HeldOut, Validation, cross_validate, held_out
+from fmiqa.selection.stability import Stability, StabilitySelection, stability, stability_selection
+from fmiqa.selection.validation import Validation, cross_validate, held_out
 
 __all__ = [
+    "SEARCHES",
     "Criterion",
     "Direction",
-    "HeldOut",
     "ObserverStudy",
     "PermutationNull",
+    "Search",
+    "SearchOptions",
     "Selection",
     "Split",
     "Stability",
@@ -37,3 +43,12 @@ __all__ = [
     "stability_selection",
     "weighted_select",
 ]
+
+SEARCHES: dict[str, Callable[..., Selection]] = {
+    "forward": forward_select,
+    "floating": floating_select,
+    "backward": backward_eliminate,
+    "beam": beam_select,
+    "weighted": weighted_select,
+}
+"""The searches by the names that results record and the command line takes."""

@@ -26,11 +26,11 @@ class Objective:
 
     Args:
         criterion: `"plcc"`, `"srocc"` or `"krocc"`.
-        fit: under `"plcc"`, the logistic fitted before the correlation, or None.
-        monotone: whether that logistic may not turn round inside the data range.
+        fit: Under `"plcc"`, the logistic fitted before the correlation, or None.
+        monotone: Whether that logistic may not turn round inside the data range.
 
     Raises:
-        InputError: an unknown criterion.
+        InputError: An unknown criterion.
     """
 
     criterion: Criterion = "plcc"

@@ -26,7 +26,7 @@ __all__ = ["Best", "Candidates", "Path", "climb", "ranked"]
 
 _CONFIRMED = 8  # candidates of a step whose fit is searched globally
 _POINTS = {"eager": 2**18, "compiled": 2**19, "gpu": 2**24}  # of a portion of rows, which processes are dealt
-_COPIED = 2**28  # map scores up to which they are laid out anew, a map together
+_COPIED = 2**28  # map scores up to which they are laid out again, a map together
 _COMPILING_PAYS = 1e9  # points of a step: at some 50 ns saved a point, compiling (40 s) takes less than the one step
 
 
@@ -53,11 +53,11 @@ class Candidates:
         values: (N, M) map scores; computed with in float64, portion by portion. Very large ones stay where they
             are: in its file, if a matrix was loaded from one.
         targets: (N,) or (B, N) subjective scores, float64.
-        maps: the M maps.
-        objective: what is maximised.
-        pool: how map scores are combined.
+        maps: The M maps.
+        objective: What is maximised.
+        pool: How map scores are combined.
         counts: (B, N) how often each image counts in each problem; all once by default.
-        confirm: whether the best candidates of a step get a global fit before one is taken.
+        confirm: Whether the best candidates of a step get a global fit before one is taken.
     """
 
     def __init__(
@@ -125,9 +125,9 @@ class Candidates:
         """(S, M) the criterion of each set with each map among `allowed` (S, M); -inf for the others.
 
         Args:
-            sets: one for each problem, or any number on a single problem.
-            allowed: the maps to try beside each set.
-            leaving: whether they are tried by leaving the set, of which they must be members.
+            sets: One for each problem, or any number on a single problem.
+            allowed: The maps to try beside each set.
+            leaving: Whether they are tried by leaving the set, of which they must be members.
         """
         problem, candidate = allowed.nonzero().unbind(1)
         state = _State(self, sets)
@@ -235,12 +235,12 @@ def climb(
     """Forward selection on every problem at once (steps 5 to 8 of the paper).
 
     Args:
-        candidates: the maps and problems.
+        candidates: The maps and problems.
         sets: (B) the positions that each set starts from.
         allowed: (B, M) which maps may join.
-        max_maps: stop a set at so many maps.
-        tol: stop a set when its best candidate gains no more than this.
-        on_step: called with problem, step, the value before it, and how many candidates there were.
+        max_maps: Stop a set at so many maps.
+        tol: Stop a set when its best candidate gains no more than this.
+        on_step: Called with problem, step, the value before it, and how many candidates there were.
     """
     allowed = allowed.clone()
     chosen = [list(s) for s in sets]

@@ -1,79 +1,65 @@
-"""Forward selection of feature maps (steps 1 to 8 of the paper), every candidate at once."""
+"""Forward selection of feature maps (steps 1 to 8 of the paper): every candidate map is tried at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fmiqa._checks import check_tensor, is_count, is_number
+from fmiqa._checks import check_tensor
 from fmiqa._progress import progress_bar
-from fmiqa.correlation import Form, fit_logistic
+from fmiqa.correlation import fit_logistic
 from fmiqa.correlation.problems import weighted_pearson
 from fmiqa.errors import InputError
-from fmiqa.maps import FeatureMap, MapIndex
-from fmiqa.pooling import Pool, check_pool
+from fmiqa.maps import MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix
-from fmiqa.selection.criteria import Criterion, Objective
 from fmiqa.selection.engine import Best, Candidates, climb
+from fmiqa.selection.options import Direction, SearchKeywords, SearchOptions, flat_keywords
 from fmiqa.selection.result import Selection, Step
 
-_COLUMNS = 256  # maps whose agreement with the targets is looked at together
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-__all__ = ["Direction", "Problem", "forward_select", "prepare", "read_scores", "step_bar", "usable"]
+_COLUMNS = 256  # maps whose correlation with the targets is computed together
 
-Direction = Literal["rising", "any"]
+__all__ = ["SearchTask", "as_matrix", "forward_select", "source_of", "step_bar", "usable"]
 
 
+@flat_keywords
 def forward_select(
     scores: ScoreMatrix | Tensor,
     targets: Tensor | None = None,
     *,
-    criterion: Criterion = "plcc",
-    fit: Form | None = "logistic5",
-    monotone: bool = False,
-    pool: Pool = "mean",
-    direction: Direction = "rising",
-    max_maps: int | None = None,
-    tol: float = 0.0,
-    start: Iterable[FeatureMap | str] = (),
-    exclude: Iterable[FeatureMap | str] = (),
+    options: SearchOptions | None = None,
     callback: Callable[[Step], object] | None = None,
     progress: bool = False,
+    **keywords: Unpack[SearchKeywords],
 ) -> Selection:
-    """Choose the few maps whose combined score agrees best with the subjective scores.
+    """Select the few maps whose combined score agrees best with the subjective scores.
 
-    The best map opens the set; then, step by step, every remaining map is tried beside the set and the one
-    with the highest criterion joins, until none raises it (paper, steps 1 to 8). All candidates of a
-    step are evaluated in one batch of tensor operations. Ties go to the map that stands first.
+    The set begins with the best single map. In each step, every remaining map is tried beside the set, and the map
+    with the highest criterion joins, until no map raises the criterion (paper, steps 1 to 8). All candidates of a
+    step are evaluated in one batch of tensor operations. Of equally good maps, the first is taken.
 
-    The criterion of the result is in sample: measured on the images that the maps were chosen on.
+    The criterion of the result is in sample: it is measured on the images that the maps were selected on.
 
     Args:
-        scores: a `ScoreMatrix`, or its values (N, M); plain columns are named `map:0`, `map:1`, ...
-        targets: (N,) subjective scores, higher = better; a `ScoreMatrix` brings its own.
-        criterion: `"plcc"`, `"srocc"` or `"krocc"` of the combined score with the targets.
-        fit: under `"plcc"`, the logistic fitted before the correlation (non-linear PLCC), None for the
-            plain one.
-        monotone: whether that logistic may not turn round inside the data range.
-        pool: how the maps' scores are combined, see `fmiqa.pooling.Pool`.
-        direction: `"rising"` lets only maps in whose own score rises with quality (plain Pearson above 0):
-            a fitted correlation has no sign. `"any"` lets all in.
-        max_maps: stop at so many maps.
-        tol: stop when the best candidate raises the criterion by no more than this.
-        start: maps that are in the set from the beginning.
-        exclude: maps that may not join.
-        callback: called after each step with its `Step`.
-        progress: show a progress bar.
+        scores: A `ScoreMatrix`, or its values (N, M), whose columns are then named `map:0`, `map:1`, ...
+        targets: (N,) subjective scores, higher = better; by default those of the `ScoreMatrix`.
+        options: What is maximised, over which maps, and when the search stops.
+        callback: A function that is called after each step with its `Step`.
+        progress: Whether to show a progress bar.
+        keywords: The fields of `SearchOptions`, such as `max_maps=10`.
 
     Returns:
-        The chosen maps in order, the criterion after each, and all options.
+        The selected maps in order, the criterion after each, and all options.
 
     Raises:
-        InputError: shapes that do not go together, targets or values that are not usable, unknown maps or
-            options, or not one map that may join. A column that is constant, or not finite, never joins.
+        InputError: Shapes do not match, targets or values are not usable, maps or options are unknown, or no map
+            may join. A column that is constant or not finite never joins.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -83,44 +69,32 @@ def forward_select(
         >>> forward_select(values, targets, max_maps=1).maps
         MapIndex(['map:3'])
     """
-    problem = prepare(
-        scores,
-        targets,
-        criterion=criterion,
-        fit=fit,
-        monotone=monotone,
-        pool=pool,
-        direction=direction,
-        max_maps=max_maps,
-        tol=tol,
-        start=start,
-        exclude=exclude,
-    )
+    task = SearchTask.of(scores, targets, SearchOptions.of(options, keywords))
     steps: list[Step] = []
-    with step_bar(progress, problem.limit) as bar:
+    with step_bar(progress, task.limit) as bar:
 
         def on_step(step: Step) -> None:
             steps.append(step)
             bar.update()
-            bar.set_postfix(map=str(step.map), **{criterion: f"{step.value:.4f}"})
+            bar.set_postfix(map=str(step.map), **{task.options.criterion: f"{step.value:.4f}"})
             if callback is not None:
                 callback(step)
 
-        chosen = problem.climb(tol, on_step)
-    return problem.selection(chosen, steps)
+        selected = task.climb(on_step)
+    return task.selection(selected, steps, search="forward")
 
 
-class Problem(NamedTuple):
-    """What every search over maps begins from, checked, and how its outcome becomes a `Selection`.
+class SearchTask(NamedTuple):
+    """What every search over sets of maps begins from, checked, and how its outcome becomes a `Selection`.
 
     Args:
-        candidates: the maps, on one problem.
+        candidates: The maps, on a single problem.
         targets: (N,) subjective scores.
-        start: positions of the maps that are in the set from the beginning.
+        start: Positions of the maps that are in the set from the beginning.
         allowed: (M,) which maps may join.
-        limit: how many maps the set may have at most.
-        options: how the search is run.
-        source: the options of the score matrix.
+        limit: The largest number of maps that the set may have.
+        options: The options of the search.
+        source: The options of the score matrix.
     """
 
     candidates: Candidates
@@ -128,19 +102,49 @@ class Problem(NamedTuple):
     start: list[int]
     allowed: Tensor
     limit: int
-    options: dict[str, Any]
+    options: SearchOptions
     source: dict[str, Any]
 
-    def climb(self, tol: float, on_step: Callable[[Step], object]) -> list[int]:
-        """The positions that forward selection chooses; `on_step` is called with each step."""
+    @classmethod
+    def of(cls, scores: ScoreMatrix | Tensor, targets: Tensor | None, options: SearchOptions) -> SearchTask:
+        """Check scores and options, and prepare the search.
+
+        Raises:
+            InputError: As in `forward_select`.
+        """
+        matrix = as_matrix(scores, targets)
+        values, y, maps = matrix.values, matrix.targets, matrix.maps
+        start = maps.positions(options.start)
+        allowed = usable(values, y, options.direction)
+        allowed[maps.positions(options.exclude)] = False
+        allowed[start] = False
+        if not (allowed.any() or start):
+            raise InputError(
+                f"none of the {len(maps)} maps may join: each is constant, not finite, excluded, or "
+                "(direction='rising') falls with quality; are the targets higher = better?"
+            )
+        most = len(maps) if options.max_maps is None else options.max_maps
+        return cls(
+            candidates=Candidates(values, y, maps, objective=options.objective, pool=options.pool),
+            targets=y,
+            start=start,
+            allowed=allowed,
+            limit=min(most, len(start) + int(allowed.sum())),
+            options=options,
+            source=source_of(matrix),
+        )
+
+    def climb(self, on_step: Callable[[Step], object], *, tol: float | None = None) -> list[int]:
+        """The positions that forward selection selects; `on_step` is called with each step."""
 
         def report(_: int, best: Best, before: float, tried: int) -> None:
             on_step(self.step(best, before, tried))
 
-        ((chosen, _),) = climb(
+        tol = self.options.tol if tol is None else tol
+        ((selected, _),) = climb(
             self.candidates, [self.start], self.allowed[None], max_maps=self.limit, tol=tol, on_step=report
         )
-        return chosen
+        return selected
 
     def step(self, best: Best, before: float, tried: int, *, removed: bool = False) -> Step:
         """The step that takes the best of the maps tried."""
@@ -155,102 +159,68 @@ class Problem(NamedTuple):
             removed=removed,
         )
 
-    def selection(self, chosen: Sequence[int], steps: Iterable[Step], **options: Any) -> Selection:
-        """The result for a set, with options beyond the problem's own.
+    def selection(self, selected: Sequence[int], steps: Iterable[Step], *, search: str, **more: Any) -> Selection:
+        """The result for a set.
+
+        Args:
+            selected: The positions of its maps.
+            steps: The path to it.
+            search: The name of the search.
+            more: The options that only this search has.
 
         Raises:
-            InputError: the set is empty.
+            InputError: The set is empty.
         """
-        if not chosen:
+        if not selected:
             raise InputError("no map agrees with the targets at all: every candidate's criterion is undefined")
-        objective, pooled = self.candidates.objective, self.candidates.pooled(chosen)
+        objective, pooled = self.candidates.objective, self.candidates.pooled(selected)
+        counts = {"images": len(self.targets), "maps": len(self.candidates.maps)}
         return Selection(
-            maps=self.candidates.maps.at(chosen),
+            maps=self.candidates.maps.at(selected),
             steps=tuple(steps),
-            value=float(self.candidates.value([chosen])),
-            options={**self.options, **options},
+            value=float(self.candidates.value([selected])),
+            options={"search": search, **self.options.to_dict(), **more, **counts},
             source=self.source,
             fit=fit_logistic(pooled, self.targets, form=objective.fit or "logistic5", monotone=objective.monotone),
         )
 
 
-def prepare(
-    scores: ScoreMatrix | Tensor,
-    targets: Tensor | None,
-    *,
-    criterion: Criterion,
-    fit: Form | None,
-    monotone: bool,
-    pool: Pool,
-    direction: Direction,
-    max_maps: int | None,
-    tol: float,
-    start: Iterable[FeatureMap | str],
-    exclude: Iterable[FeatureMap | str],
-) -> Problem:
-    """The problem of a search, its options as in `forward_select`, checked."""
-    values, y, maps, source = read_scores(scores, targets)
-    objective = Objective(criterion, fit, monotone)
-    _check(direction, pool, max_maps, tol)
-    start, exclude = MapIndex(start), MapIndex(exclude)
-    chosen = maps.positions(start)
-    allowed = usable(values, y, direction)
-    allowed[maps.positions(exclude)] = False
-    allowed[chosen] = False
-    if not (allowed.any() or chosen):
-        raise InputError(
-            f"none of the {len(maps)} maps may join: each is constant, not finite, excluded, or "
-            "(direction='rising') falls with quality; are the targets higher = better?"
-        )
-    return Problem(
-        candidates=Candidates(values, y, maps, objective=objective, pool=pool),
-        targets=y,
-        start=chosen,
-        allowed=allowed,
-        limit=min(len(maps) if max_maps is None else max_maps, len(chosen) + int(allowed.sum())),
-        options={
-            "search": "forward",
-            "criterion": criterion,
-            "fit": fit if criterion == "plcc" else None,
-            "monotone": monotone,
-            "pool": pool,
-            "direction": direction,
-            "max_maps": max_maps,
-            "tol": tol,
-            "start": [str(m) for m in start],
-            "exclude": [str(m) for m in exclude],
-            "images": len(y),
-            "maps": len(maps),
-        },
-        source=source,
-    )
+def as_matrix(scores: ScoreMatrix | Tensor, targets: Tensor | None) -> ScoreMatrix:
+    """Scores and targets, checked, as a score matrix with targets in float64.
 
+    Args:
+        scores: A `ScoreMatrix`, or its values (N, M), whose images are then groups of their own.
+        targets: (N,) subjective scores; by default those of the `ScoreMatrix`.
 
-def read_scores(
-    scores: ScoreMatrix | Tensor, targets: Tensor | None
-) -> tuple[Tensor, Tensor, MapIndex, dict[str, Any]]:
-    """Values (N, M) as they are, targets (N,) in float64, the maps, and the options of a score matrix, checked."""
+    Raises:
+        InputError: As in `forward_select`.
+    """
     if isinstance(scores, ScoreMatrix):
-        values, maps = scores.values, scores.maps
-        source = {**scores.options, "references": sorted(set(scores.groups))}
-        targets = scores.targets if targets is None else targets
+        matrix, targets = scores, scores.targets if targets is None else targets
     else:
         check_tensor(scores, "scores must be a ScoreMatrix, or (N, M) values which")
         if scores.ndim != 2 or not scores.shape[1]:
             raise InputError(
                 f"scores is a ScoreMatrix or a tensor (N, M), N images and M maps, got {tuple(scores.shape)}"
             )
-        values, maps, source = scores, MapIndex.of_layers({"map": scores.shape[1]}), {}
+        names = [str(i) for i in range(len(scores))]
+        maps = MapIndex.of_layers({"map": scores.shape[1]})
+        matrix = ScoreMatrix(scores, maps, torch.zeros(len(scores), device=scores.device), names, names)
     if targets is None:
         raise InputError("a plain tensor of scores needs targets: forward_select(values, targets)")
     check_tensor(targets, "targets (N,)")
-    if targets.device != values.device:
-        raise InputError(f"targets are on {targets.device}, scores on {values.device}; move them to one device")
-    if targets.shape != values.shape[:1]:
-        raise InputError(f"targets {tuple(targets.shape)} need one score for each of the {len(values)} images")
+    if targets.device != matrix.values.device:
+        raise InputError(f"targets are on {targets.device}, scores on {matrix.values.device}; move them to one device")
+    if targets.shape != matrix.values.shape[:1]:
+        raise InputError(f"targets {tuple(targets.shape)} need one score for each of the {len(matrix)} images")
     if not targets.isfinite().all() or len(targets) < 5 or targets.min() == targets.max():
         raise InputError(f"targets must be at least 5 finite scores that are not all equal, got {targets}")
-    return values.detach(), targets.detach().double(), maps, dict(source)
+    return replace(matrix, values=matrix.values.detach(), targets=targets.detach().double())
+
+
+def source_of(matrix: ScoreMatrix) -> dict[str, Any]:
+    """What a result records of the score matrix that it was made from; nothing of plain numbers."""
+    return {**matrix.options, "references": sorted(set(matrix.groups))} if matrix.options else {}
 
 
 def usable(values: Tensor, targets: Tensor, direction: Direction = "rising") -> Tensor:
@@ -261,16 +231,6 @@ def usable(values: Tensor, targets: Tensor, direction: Direction = "rising") -> 
         parts = values.split(_COLUMNS, 1)
         good &= torch.cat([weighted_pearson(part.T.double(), targets[None]) for part in parts]) > 0
     return good
-
-
-def _check(direction: str, pool: str, max_maps: int | None, tol: float) -> None:
-    if not isinstance(direction, str) or direction not in get_args(Direction):
-        raise InputError(f"direction is one of {', '.join(get_args(Direction))}, got {direction!r}")
-    if max_maps is not None and not is_count(max_maps):
-        raise InputError(f"max_maps is at least 1, a whole number, or None, got {max_maps!r}")
-    if not is_number(tol) or not tol >= 0:
-        raise InputError(f"tol is a gain of at least 0, got {tol!r}")
-    check_pool(pool)
 
 
 def step_bar(progress: bool, total: int) -> Any:

@@ -13,10 +13,9 @@ from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 from fmiqa.pooling import pool_scores, raised
 from fmiqa.scoring.matrix import ScoreMatrix
-from fmiqa.selection.forward import read_scores, usable
+from fmiqa.selection.forward import as_matrix, source_of, usable
 from fmiqa.selection.result import Selection
-from fmiqa.selection.splits import counts_of, grouped_folds
-from fmiqa.selection.validation import groups_of
+from fmiqa.selection.splits import Groups, counts_of, grouped_folds, groups_of, mean_and_error
 
 __all__ = ["NonNegativeFit", "Rule", "nonnegative_path", "weighted_select"]
 
@@ -30,7 +29,7 @@ def weighted_select(
     scores: ScoreMatrix | Tensor,
     targets: Tensor | None = None,
     *,
-    groups: str | Sequence[str] = "reference",
+    groups: Groups = "reference",
     strengths: Sequence[float] = STRENGTHS,
     powers: Sequence[float] = (1.0,),
     rule: Rule = "one_standard_error",
@@ -45,22 +44,22 @@ def weighted_select(
     told, and less tied to this data set. The weights are then fitted to all of the data.
 
     Args:
-        scores: a `ScoreMatrix`, joined ones too (`ScoreMatrix.concat`), or its values (N, M).
+        scores: A `ScoreMatrix`, joined ones too (`ScoreMatrix.concat`), or its values (N, M).
         targets: (N,) subjective scores; a `ScoreMatrix` brings its own.
-        groups: what the inner folds keep together: `"reference"`, `"distortion"`, or a name an image.
-        strengths: penalties to try, see `nonnegative_path`; fewer maps are chosen at higher ones.
-        powers: what map scores are raised to before they are combined, see `pool_scores`; of several, the one
+        groups: What the inner folds keep together: `"reference"`, `"distortion"`, or a name an image.
+        strengths: Penalties to try, see `nonnegative_path`; fewer maps are selected at higher ones.
+        powers: What map scores are raised to before they are combined, see `pool_scores`; of several, the one
             with the best strength.
         rule: `"one_standard_error"`, or `"best"` for the highest mean.
-        folds: number of inner folds.
-        seed: of their dealing.
+        folds: Number of inner folds.
+        seed: Seed of the dealing of groups to inner folds.
 
     Returns:
         A `Selection` with weights, maps of largest contribution first. `options["inner"]` holds the inner
         held-out PLCC of everything tried.
 
     Raises:
-        InputError: as `forward_select`, an unknown rule, no strength or power; no strength chooses a map.
+        InputError: As `forward_select`, an unknown rule, no strength or power; no strength chooses a map.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -73,8 +72,8 @@ def weighted_select(
     """
     if rule not in get_args(Rule):
         raise InputError(f"rule is one of {', '.join(get_args(Rule))}, got {rule!r}")
-    values, y, maps, source = read_scores(scores, targets)
-    values = values.double()
+    matrix = as_matrix(scores, targets)
+    values, y, maps = matrix.values.double(), matrix.targets, matrix.maps
     splits = grouped_folds(groups_of(scores, groups, len(y)), folds=folds, seed=seed)
     order = sorted((float(s) for s in strengths), reverse=True)
     live = usable(values, y, "any").nonzero()[:, 0]
@@ -89,11 +88,11 @@ def weighted_select(
     every = torch.cat(predictions, 1)
     held_out = torch.stack([plcc(every[b][:, s.held_out], y[s.held_out]) for b, s in enumerate(splits)])
     held_out = held_out.nan_to_num(nan=0.0)
-    means = held_out.mean(0)
+    means, errors = mean_and_error(held_out)
     best = int(means.argmax())
     power, strength = tried[best]
     if rule == "one_standard_error":
-        enough = means[best] - held_out[:, best].std() / len(splits) ** 0.5
+        enough = means[best] - errors[best]
         strength = next(s for (p, s), mean in zip(tried, means, strict=True) if p == power and mean >= enough)
     columns = raised(values[:, live], power)
     upto = order[: order.index(strength) + 1]
@@ -127,7 +126,7 @@ def weighted_select(
             "images": len(y),
             "maps": len(maps),
         },
-        source=source,
+        source=source_of(matrix),
         fit=fit,
         weights=shares.cpu(),
     )
@@ -166,9 +165,9 @@ def nonnegative_path(
         values: (N, M) map scores, float64.
         targets: (N,) subjective scores.
         counts: (B, N) how often each image counts in each problem.
-        strengths: penalties, strongest first; above 1 nothing is chosen, near 0 it is plain least squares.
-        sweeps: the most passes over the working set between two looks at all maps.
-        tolerance: a problem is solved when no standardised weight moves by more, and no other map pulls harder
+        strengths: Penalties, strongest first; above 1 nothing is chosen, near 0 it is plain least squares.
+        sweeps: The most passes over the working set between two looks at all maps.
+        tolerance: A problem is solved when no standardised weight moves by more, and no other map pulls harder
             than the strength by more.
     """
     w = counts / counts.sum(-1, keepdim=True)  # (B, N)

@@ -1,68 +1,60 @@
 """One selection for each observer: do people look at the same maps? The future work that the paper names.
 
-From a matrix of images x observers: the maps that each observer's ratings choose, how far these sets agree
-(Nogueira et al. 2018), how well the maps chosen for one observer predict another, and how well maps chosen on
-the mean rating of all others predict the one left out, beside what that mean rating itself predicts. Every
-prediction is judged on references that its maps were not chosen on.
+From a matrix of images x observers: the maps that each observer's ratings select, how far these sets agree (Nogueira et
+al. 2018), how well the maps selected for one observer predict another, and how well maps selected on the mean rating of
+all others predict the one left out, beside what that mean rating itself predicts. Every prediction is judged on
+references that its maps were not selected on.
 """
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from fmiqa._checks import check_tensor
-from fmiqa._io import load_json, save_json
-from fmiqa._plotting import axes
-from fmiqa._tables import html_table, text_table
-from fmiqa.correlation import Form, plcc, srocc
-from fmiqa.errors import FileFormatError, FmiqaError, InputError
+from fmiqa._result import Result, Rows
+from fmiqa.correlation import Coefficient, plcc, srocc
+from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
-from fmiqa.pooling import Pool
 from fmiqa.scoring.matrix import ScoreMatrix
-from fmiqa.selection.criteria import Criterion, Objective
-from fmiqa.selection.engine import Candidates, Path, climb
-from fmiqa.selection.forward import Direction, read_scores, usable
-from fmiqa.selection.splits import Split, grouped_folds
-from fmiqa.selection.stability import Stability, selection_frequency, stability
-from fmiqa.selection.validation import groups_of
+from fmiqa.selection.forward import as_matrix, source_of
+from fmiqa.selection.options import SearchKeywords, SearchOptions, flat_keywords
+from fmiqa.selection.repeat import Outcome, Part, Search, repeat_search, search_to_dict
+from fmiqa.selection.splits import Groups, Split, grouped_folds, groups_of, mean_and_error
+from fmiqa.selection.stability import Stability, membership, selection_frequency, stability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from typing_extensions import Self, Unpack
 
-__all__ = ["Figure", "ObserverStudy", "observer_study"]
+__all__ = ["ObserverStudy", "observer_study"]
 
-Figure = Literal["plcc", "srocc"]
-
-_KIND = "fmiqa observer study 1"
 _FIGURES = ("in_sample", "ratings", "plcc", "srocc", "left_out_plcc", "left_out_srocc")
 _FEWEST = 5  # ratings of an observer that a logistic can be fitted to
 
 
-@dataclass(frozen=True, eq=False)
-class ObserverStudy:
-    """Which maps each of O observers' ratings choose, and whom these maps predict.
+@dataclass(frozen=True, eq=False, repr=False)
+class ObserverStudy(Result):
+    """Which maps each of O observers' ratings select, and whom these maps predict.
 
     Args:
-        observers: the names of the O observers.
-        maps: the M candidate maps.
-        selected: (O) the maps chosen on all images that the observer rated, in order.
+        observers: The names of the O observers.
+        maps: The M candidate maps.
+        selected: (O) The maps selected on all images that the observer rated, in order.
         in_sample: (O,) the criterion that these reach on the same images.
         ratings: (O,) how many images each observer rated.
-        fold_selected: (F)(O) the maps chosen on the training references of each fold.
+        fold_selected: (F)(O) The maps selected on the training references of each fold.
         plcc: (F, O, O) at `[f, a, b]` the fitted PLCC of a's maps of fold f with b's ratings of the references
             held out, the logistic fitted to these ratings.
         srocc: (F, O, O) the same by Spearman correlation, which has nothing fitted.
         left_out_plcc: (F, 3, O) fitted PLCC with each observer's ratings of the references held out: of the
-            maps chosen on the others' mean rating, of all maps pooled, and of the others' mean rating itself.
+            maps selected on the others' mean rating, of all maps pooled, and of the others' mean rating itself.
         left_out_srocc: (F, 3, O) the same by Spearman correlation.
-        options: how it was run.
+        options: How it was run.
     """
 
     observers: tuple[str, ...]
@@ -77,42 +69,44 @@ class ObserverStudy:
     left_out_srocc: Tensor
     options: dict[str, Any] = field(default_factory=dict)
 
+    kind: ClassVar[str] = "fmiqa observer study 1"
+
     @property
     def stability(self) -> Stability:
         """Agreement of the observers' sets, all images used; the observers are the repetitions."""
-        return stability(self._members(self.selected))
+        return stability(membership(self.selected, self.maps))
 
     @property
     def stability_within(self) -> Stability:
         """(O,) agreement of one observer's sets over the folds: what other references alone change."""
-        return stability(torch.stack([self._members(own) for own in zip(*self.fold_selected, strict=True)]))
+        return stability(torch.stack([membership(own, self.maps) for own in zip(*self.fold_selected, strict=True)]))
 
     @property
     def stability_between(self) -> Stability:
         """(F,) agreement of the observers' sets in one fold: what other observers alone change."""
-        return stability(torch.stack([self._members(fold) for fold in self.fold_selected]))
+        return stability(torch.stack([membership(fold, self.maps) for fold in self.fold_selected]))
 
     @property
     def frequency(self) -> Tensor:
         """(M,) the share of observers whose set, all images used, holds each map."""
-        return selection_frequency(self._members(self.selected))
+        return selection_frequency(membership(self.selected, self.maps))
 
-    def cross_prediction(self, figure: Figure = "plcc") -> Tensor:
-        """(O, O) mean over folds: row a, maps chosen for a; column b, judged on b's held-out ratings."""
+    def cross_prediction(self, figure: Coefficient = "plcc") -> Tensor:
+        """(O, O) mean over folds: row a holds the maps selected for a; column b is judged on b's held-out ratings."""
         return self._of(figure)[0].mean(0)
 
-    def own_advantage(self, figure: Figure = "plcc") -> Tensor:
+    def own_advantage(self, figure: Coefficient = "plcc") -> Tensor:
         """(F,) by how much an observer's own maps predict better than another's; mean over observers."""
         cross = self._of(figure)[0]
         own = cross.diagonal(dim1=-2, dim2=-1)
         return (own - _of_others(cross)).mean(-1)
 
-    def table(self, figure: Figure = "plcc") -> list[tuple[str, ...]]:
+    def table(self, figure: Coefficient = "plcc") -> Rows:
         """A row for each observer and their mean, the header first.
 
         After the name, the number of ratings and the in-sample criterion stands what predicts this observer on
-        held-out references: own maps, another observer's maps (mean), maps chosen on the others' mean rating,
-        all maps, and the others' mean rating; then the maps chosen on all images.
+        held-out references: own maps, another observer's maps (mean), maps selected on the others' mean rating,
+        all maps, and the others' mean rating; then the maps selected on all images.
         """
         cross, left_out = self._of(figure)
         columns = [
@@ -122,7 +116,7 @@ class ObserverStudy:
             *left_out.mean(0),
         ]
         heads = ("own maps", "another's maps", "maps of others' mean", "all maps", "others' mean rating")
-        rows: list[tuple[str, ...]] = [("observer", "ratings", "in sample", *heads, "maps (all images)")]
+        rows: Rows = [("observer", "ratings", "in sample", *heads, "maps (all images)")]
         for o, name in enumerate(self.observers):
             cells = [f"{float(column[o]):.4f}" for column in columns]
             rows.append((name, str(int(self.ratings[o])), *cells, " ".join(map(str, self.selected[o]))))
@@ -131,40 +125,25 @@ class ObserverStudy:
         rows.append(("mean", f"{count:.4g}", *means, f"{int((self.frequency > 0).sum())} different"))
         return rows
 
-    def cross_table(self, figure: Figure = "plcc") -> list[tuple[str, ...]]:
+    def tables(self) -> dict[str, Rows]:
+        """The table, without a caption."""
+        return {"": self.table()}
+
+    def cross_table(self, figure: Coefficient = "plcc") -> Rows:
         """`cross_prediction` as rows of text, the header first."""
         cells = [[f"{v:.3f}" for v in row] for row in self.cross_prediction(figure).tolist()]
         rows = [("maps of", *self.observers)]
         return rows + [(name, *row) for name, row in zip(self.observers, cells, strict=True)]
 
-    def plot(self, ax: Axes | None = None, *, figure: Figure = "plcc") -> Axes:
-        """Draw the cross-prediction matrix as a heat map with its figures.
+    def plot(self, ax: Axes | None = None, *, figure: Coefficient = "plcc") -> Axes:
+        """Draw the cross-prediction matrix as a heat map, see `plot_cross_prediction`."""
+        from fmiqa.selection.plots import plot_cross_prediction
 
-        Args:
-            ax: where to draw; a new figure by default.
-            figure: `"plcc"` or `"srocc"`.
-        """
-        matrix = self.cross_prediction(figure)
-        size = len(self.observers)
-        side = max(4.0, 0.5 * size)
-        ax = axes(ax, width=side + 1.6, height=side + 0.8)
-        image = ax.imshow(matrix.tolist(), cmap="cividis")
-        middle = float(matrix.min() + matrix.max()) / 2
-        for a, row in enumerate(matrix.tolist()):
-            for b, value in enumerate(row):
-                ink = "black" if value > middle else "white"
-                ax.text(b, a, f"{value:.2f}", ha="center", va="center", fontsize=7, color=ink)
-        ax.set_xticks(range(size), list(self.observers), rotation=90, fontsize=8)
-        ax.set_yticks(range(size), list(self.observers), fontsize=8)
-        ax.set_xlabel("judged on the ratings of")
-        ax.set_ylabel("maps chosen for")
-        name = "fitted PLCC" if figure == "plcc" else "SROCC"
-        ax.figure.colorbar(image, ax=ax, label=f"{name}, references held out", shrink=0.85)
-        return ax
+        return plot_cross_prediction(self, figure=figure, ax=ax)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Save as JSON, written whole or not at all."""
-        content = {
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
             "observers": list(self.observers),
             "maps": [str(m) for m in self.maps],
             "selected": [[str(m) for m in maps] for maps in self.selected],
@@ -172,102 +151,86 @@ class ObserverStudy:
             **{name: getattr(self, name).tolist() for name in _FIGURES},
             "options": self.options,
         }
-        save_json(path, _KIND, content)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> ObserverStudy:
-        """What `save` saved.
+    def from_dict(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The study again."""
+        return cls(
+            observers=tuple(content["observers"]),
+            maps=MapIndex(content["maps"]),
+            selected=tuple(MapIndex(maps) for maps in content["selected"]),
+            fold_selected=tuple(tuple(MapIndex(maps) for maps in fold) for fold in content["fold_selected"]),
+            options=content["options"],
+            **{name: torch.tensor(content[name], dtype=torch.float64, device="cpu") for name in _FIGURES},
+        )
 
-        Raises:
-            FileFormatError: the file is missing, damaged, or holds something else.
-        """
-        content = load_json(path, _KIND)
-        try:
-            return cls(
-                observers=tuple(content["observers"]),
-                maps=MapIndex(content["maps"]),
-                selected=tuple(MapIndex(maps) for maps in content["selected"]),
-                fold_selected=tuple(tuple(MapIndex(maps) for maps in fold) for fold in content["fold_selected"]),
-                options=content["options"],
-                **{name: torch.tensor(content[name], dtype=torch.float64, device="cpu") for name in _FIGURES},
-            )
-        except (KeyError, TypeError, ValueError, FmiqaError) as error:
-            raise FileFormatError(f"{path} is not a whole saved observer study: {error!r}") from error
-
-    def __str__(self) -> str:
-        return f"{text_table(self.table())}\n{self._summary()}"
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the study says of the agreement of observers."""
+        whole = self.stability
+        gain, error = mean_and_error(self.own_advantage())
+        between, within = (float(s.value.mean()) for s in (self.stability_between, self.stability_within))
+        return (
+            f"Held out by {self.options.get('groups', 'group')}, {len(self.plcc)} folds, fitted PLCC. The sets of "
+            f"{len(self.observers)} observers agree to {float(whole.value):.2f} (95% {float(whole.low):.2f} to "
+            f"{float(whole.high):.2f}); within a fold, those of different observers to {between:.2f}, and between "
+            f"folds, those of one observer to {within:.2f}. An observer's own maps predict better than another's by "
+            f"{float(gain):+.4f} (s.e. over folds {float(error):.4f}).",
+        )
 
     def __repr__(self) -> str:
         return f"ObserverStudy({len(self.observers)} observers, {len(self.maps)} maps)"
 
-    def _repr_html_(self) -> str:
-        return html_table(self.table(), self._summary())
-
-    def _summary(self) -> str:
-        whole = self.stability
-        gain = self.own_advantage()
-        error = float(gain.std()) / math.sqrt(len(gain))
-        return (
-            f"Held out by {self.options.get('groups', 'group')}, {len(self.plcc)} folds, fitted PLCC. Agreement of the "
-            f"sets of {len(self.observers)} observers: {float(whole.value):.2f} (95% {float(whole.low):.2f} to "
-            f"{float(whole.high):.2f}); in a fold, between observers {float(self.stability_between.value.mean()):.2f}, "
-            f"of one observer between folds {float(self.stability_within.value.mean()):.2f}. "
-            f"Own maps against another's: {float(gain.mean()):+.4f} (s.e. over folds {error:.4f})."
-        )
-
-    def _members(self, sets: Sequence[MapIndex]) -> Tensor:
-        member = torch.zeros(len(sets), len(self.maps), dtype=torch.float64, device="cpu")
-        for row, chosen in zip(member, sets, strict=True):
-            row[self.maps.positions(chosen)] = 1
-        return member
-
-    def _of(self, figure: Figure) -> tuple[Tensor, Tensor]:
-        if figure not in get_args(Figure):
+    def _of(self, figure: Coefficient) -> tuple[Tensor, Tensor]:
+        if figure not in get_args(Coefficient):
             raise InputError(f"figure is 'plcc' or 'srocc', got {figure!r}")
         return (self.plcc, self.left_out_plcc) if figure == "plcc" else (self.srocc, self.left_out_srocc)
 
 
+@flat_keywords
 def observer_study(
     scores: ScoreMatrix | Tensor,
     ratings: Tensor,
     *,
     names: Sequence[str] | None = None,
-    groups: Literal["reference", "distortion"] | Sequence[str] = "reference",
+    search: Search | None = None,
+    options: SearchOptions | None = None,
+    groups: Groups = "reference",
     folds: int | Literal["leave_one_out"] = 5,
     seed: int = 0,
-    max_maps: int = 5,
-    tol: float = 0.0,
-    criterion: Criterion = "plcc",
-    fit: Form | None = "logistic5",
-    pool: Pool = "mean",
-    direction: Direction = "rising",
+    progress: bool = False,
+    **keywords: Unpack[SearchKeywords],
 ) -> ObserverStudy:
-    """Choose maps for every observer at once, and judge every observer's maps on every observer.
+    """Select maps for every observer, and judge every observer's maps on every observer.
 
-    An observer, an observer in a fold, and the mean of all but one observer in a fold are problems of a batch
-    each. An image that an observer did not rate does not count for that observer. The others' mean rating of an
-    image is over those who rated it; where observers rated different images and use the scale differently,
-    standardise their ratings beforehand.
+    An observer, an observer in a fold, and the mean of all but one observer in a fold are one search each. An image
+    that an observer did not rate does not count for that observer. The others' mean rating of an image is the mean
+    over those who rated it. Where observers rated different images and use the scale differently, standardise their
+    ratings beforehand.
 
-    Held-out parts are small, and a logistic with five parameters fitted to few ratings flatters every PLCC
-    (not the Spearman correlation); compare figures of one study, not with other publications. The others' mean
-    rating is a yardstick, not a limit: maps may predict an observer better than the other observers do.
+    Held-out parts are small, and a logistic with five parameters that is fitted to few ratings flatters every PLCC
+    (but not the Spearman correlation): compare figures within one study, not with other publications. The others'
+    mean rating is a yardstick, not a limit: maps may predict an observer better than the other observers do.
 
     Args:
-        scores: a `ScoreMatrix`, or its values (N, M).
+        scores: A `ScoreMatrix`, or its values (N, M).
         ratings: (N, O) the ratings of O >= 2 observers, higher = better; NaN where an observer did not rate.
-        names: of the observers; `observer 1`, ... by default.
-        groups: what is kept together: `"reference"`, `"distortion"` (both from the `ScoreMatrix`), or a name an image.
-        folds: how many folds, or `"leave_one_out"`.
-        seed: of the dealing of groups into folds.
-        max_maps, tol, criterion, fit, pool, direction: as for `forward_select`.
+        names: The names of the observers; `observer 1`, ... by default.
+        search: The search, as in `cross_validate`; by default forward selection, all observers as one batch.
+        options: The options of forward selection; another search has its own.
+        groups: What is kept together: `"reference"`, `"distortion"` (both from the `ScoreMatrix`), or a name for
+            each image.
+        folds: The number of folds, or `"leave_one_out"`.
+        seed: Seed of the dealing of groups to folds.
+        progress: Whether to show a progress bar.
+        keywords: The fields of `SearchOptions`, such as `max_maps=5`, which makes the searches shorter.
 
     Returns:
-        Sets, agreement, cross-prediction and leave-one-observer-out figures.
+        The sets, their agreement, cross-prediction and leave-one-observer-out figures.
 
     Raises:
-        InputError: shapes that do not go together, infinite ratings, an observer with fewer than 5 ratings or
-            equal ones, in all or in a part of a fold; no map that may join.
+        InputError: Shapes do not match, ratings are infinite, an observer has fewer than 5 ratings or equal ones, in
+            all or in a part of a fold; no map may join.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -280,67 +243,58 @@ def observer_study(
         [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
     """
     labels = _checked_ratings(scores, ratings, names)
+    chosen = SearchOptions.of(options, keywords)
     # The observers are the targets here; the numbers stand in for a mean score that nothing uses.
     device = scores.values.device if isinstance(scores, ScoreMatrix) else scores.device
-    values, _, maps, source = read_scores(scores, torch.arange(len(ratings), device=device))
-    y = ratings.to(values.device, torch.float64).T
-    rated = y.isfinite()
-    own = _Raters(y, rated, labels)
-    mean = _Raters(*_mean_of_others(y, rated), [f"mean of all but {label}" for label in labels])
-    splits = grouped_folds(groups_of(scores, groups, len(values)), folds=folds, seed=seed)
-    own.check([torch.arange(len(values), device="cpu")], "all images")
+    matrix = as_matrix(scores, torch.arange(len(ratings), device=device))
+    y = ratings.to(matrix.values.device, torch.float64).T
+    own = _Raters(y, y.isfinite(), labels)
+    mean = _Raters(*_mean_of_others(y, own.rated), [f"mean of all but {label}" for label in labels])
+    splits = grouped_folds(groups_of(scores, groups, len(matrix)), folds=folds, seed=seed)
+    images = torch.arange(len(matrix), device="cpu")
+    own.check([images], "all images")
     for raters in (own, mean):
         raters.check([s.train for s in splits], "the training part of a fold")
         raters.check([s.held_out for s in splits], "the held-out part of a fold")
 
-    objective = Objective(criterion, fit)
+    parts = own.parts(images)
+    for raters in (own, mean):
+        for split in splits:
+            parts += raters.parts(split.train)
+    outcomes = repeat_search(matrix, parts, search, chosen, progress=progress, unit="search")
+    for number, outcome in enumerate(outcomes):
+        if not len(outcome.maps):
+            raise InputError(f"no map may join for {labels[number % len(labels)]}; are the ratings higher = better?")
 
-    def grow(targets: Tensor, counting: Tensor) -> tuple[Candidates, list[Path]]:
-        counts = counting.to(y)
-        found = Candidates(values, targets.nan_to_num(0.0), maps, objective=objective, pool=pool, counts=counts)
-        allowed = torch.stack([usable(values[c], t[c], direction) for t, c in zip(targets, counting, strict=True)])
-        paths = climb(found, [[]] * len(targets), allowed, max_maps=max_maps, tol=tol)
-        for number, path in enumerate(paths):
-            if not path.chosen:
-                raise InputError(
-                    f"not one map may join for {labels[number % len(labels)]}; are the ratings higher = better?"
-                )
-        return found, paths
-
-    candidates, whole = grow(own.y, own.rated)
-    images = torch.arange(len(values), device="cpu")
-    train = torch.stack([torch.isin(images, s.train) for s in splits]).to(values.device)
-    size = len(splits) * len(labels)
-    both = [(part.y.repeat(len(splits), 1), (train[:, None] & part.rated).reshape(size, -1)) for part in (own, mean)]
-    _, paths = grow(torch.cat([t for t, _ in both]), torch.cat([c for _, c in both]))
-    pooled = torch.stack([candidates.pooled(p.chosen) for p in paths]).reshape(2, len(splits), len(labels), -1)
-    every = candidates.pooled(range(len(maps)))
+    size = len(labels)
+    whole, in_folds = outcomes[:size], outcomes[size:]
+    pooled = torch.stack([_whole_set(outcome) for outcome in in_folds]).reshape(2, len(splits), size, -1)
+    every = matrix.pool(pool=outcomes[0].options.get("pool", "mean"))
     crossed, left_out = _judge(splits, own, mean, pooled[0], pooled[1], every)
-    chosen = [maps.at(p.chosen) for p in paths[:size]]
+    selected = [outcome.maps for outcome in in_folds[: len(splits) * size]]
     return ObserverStudy(
         observers=tuple(labels),
-        maps=maps,
-        selected=tuple(maps.at(p.chosen) for p in whole),
-        in_sample=torch.tensor([p.values[-1] for p in whole], dtype=torch.float64, device="cpu"),
-        ratings=rated.sum(1).double().cpu(),
-        fold_selected=tuple(tuple(chosen[f : f + len(labels)]) for f in range(0, size, len(labels))),
+        maps=matrix.maps,
+        selected=tuple(outcome.maps for outcome in whole),
+        in_sample=torch.stack([outcome.curve[-1] for outcome in whole]),
+        ratings=own.rated.sum(1).double().cpu(),
+        fold_selected=tuple(tuple(selected[f : f + size]) for f in range(0, len(selected), size)),
         plcc=crossed[0],
         srocc=crossed[1],
         left_out_plcc=left_out[0],
         left_out_srocc=left_out[1],
         options={
+            **search_to_dict(outcomes),
             "groups": groups if isinstance(groups, str) else "given",
             "folds": folds,
             "seed": seed,
-            "criterion": criterion,
-            "fit": fit if criterion == "plcc" else None,
-            "pool": pool,
-            "direction": direction,
-            "max_maps": max_maps,
-            "tol": tol,
-            "source": source,
+            "source": source_of(matrix),
         },
     )
+
+
+def _whole_set(outcome: Outcome) -> Tensor:
+    return outcome.combined(len(outcome.curve))
 
 
 @dataclass(frozen=True)
@@ -350,6 +304,11 @@ class _Raters:
     y: Tensor
     rated: Tensor
     labels: list[str]
+
+    def parts(self, rows: Tensor) -> list[Part]:
+        """One search for each rater, on those of the images that it rated."""
+        seen = [rows[rated.cpu()[rows]] for rated in self.rated]
+        return [Part(y.nan_to_num(0.0), own) for y, own in zip(self.y, seen, strict=True)]
 
     def check(self, parts: Sequence[Tensor], where: str) -> None:
         """Every rater has enough different ratings in each part."""

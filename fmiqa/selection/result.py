@@ -1,31 +1,25 @@
-"""`Selection`: which maps were chosen, in which order, at what gain, from what."""
+"""`Selection`: which maps were selected, in which order, at what gain, from what."""
 
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from fmiqa._io import load_json, save_json
-from fmiqa._plotting import BLUE, axes, whole_numbers
-from fmiqa._tables import html_table, text_table
+from fmiqa._result import Result, Rows
 from fmiqa.correlation import LogisticFit
-from fmiqa.errors import FileFormatError, FmiqaError
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.pooling import Pool, pool_scores
-from fmiqa.scoring.matrix import ScoreMatrix
+from fmiqa.scoring.matrix import ScoreMatrix, sources_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from typing_extensions import Self
 
 __all__ = ["Selection", "Step"]
-
-_KIND = "fmiqa selection 1"
 
 
 @dataclass(frozen=True)
@@ -33,13 +27,13 @@ class Step:
     """One step of a selection.
 
     Args:
-        map: the map that joined, or left.
-        value: the criterion after the step.
-        gain: how much the step raised the criterion (the first map: from 0).
-        candidates: how many maps were tried.
-        runner_up: the best of the other candidates, if there was one.
-        runner_up_value: the criterion with that one instead.
-        removed: whether the map left the set.
+        map: The map that joined, or left.
+        value: The criterion after the step.
+        gain: How much the step raised the criterion (the first map: from 0).
+        candidates: How many maps were tried.
+        runner_up: The best of the other candidates, if there was one.
+        runner_up_value: The criterion with that one instead.
+        removed: Whether the map left the set.
     """
 
     map: FeatureMap
@@ -55,17 +49,17 @@ class Step:
         return f"-{map}" if self.removed else str(map)
 
 
-@dataclass(frozen=True, eq=False)
-class Selection:
+@dataclass(frozen=True, eq=False, repr=False)
+class Selection(Result):
     """The outcome of a selection. Its figures are in sample.
 
     Args:
-        maps: the chosen maps in the order in which they joined.
-        steps: the path, removals with it; maps given as a start have no step.
-        value: the criterion of the whole set.
-        options: how the search was run.
-        source: the options of the score matrix it was run on (data set, network, weights, measure).
-        fit: the logistic that takes the set's combined score to the scale of the subjective scores.
+        maps: The selected maps in the order in which they joined.
+        steps: The path, removals with it; maps given as a start have no step.
+        value: The criterion of the whole set.
+        options: How the search was run.
+        source: The options of the score matrix it was run on (data set, network, weights, measure).
+        fit: The logistic that takes the set's combined score to the scale of the subjective scores.
         weights: (M,) of the maps in the combined score; None: all the same.
     """
 
@@ -76,6 +70,8 @@ class Selection:
     source: dict[str, Any] = field(default_factory=dict)
     fit: LogisticFit | None = None
     weights: Tensor | None = None
+
+    kind: ClassVar[str] = "fmiqa selection 1"
 
     @property
     def curve(self) -> list[float]:
@@ -95,13 +91,13 @@ class Selection:
     @property
     def sources(self) -> dict[str, dict[str, Any]]:
         """The options of each score matrix that it was made from, by source name (`""` for a single one)."""
-        return self.source.get("sources") or {"": self.source}
+        return sources_of(self.source)
 
     def combine(self, scores: ScoreMatrix) -> Tensor:
         """(N,) the set's combined score of the images of a matrix.
 
         Raises:
-            InputError: the matrix lacks one of the maps.
+            InputError: The matrix lacks one of the maps.
         """
         chosen = scores.columns(self.maps)
         return pool_scores(chosen.values.double(), self.maps, pool=self.pool, weights=self.weights, power=self.power)
@@ -109,110 +105,82 @@ class Selection:
     def __len__(self) -> int:
         return len(self.maps)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Save as JSON, written whole or not at all."""
-        content = {
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
             "maps": [str(m) for m in self.maps],
             "value": self.value,
-            "steps": [
-                {
-                    "map": str(s.map),
-                    "value": s.value,
-                    "gain": s.gain,
-                    "candidates": s.candidates,
-                    "runner_up": None if s.runner_up is None else str(s.runner_up),
-                    "runner_up_value": None if math.isnan(s.runner_up_value) else s.runner_up_value,
-                    "removed": s.removed,
-                }
-                for s in self.steps
-            ],
+            "steps": [_step_to_dict(step) for step in self.steps],
             "options": self.options,
             "source": self.source,
             "fit": None if self.fit is None else self.fit.to_dict(),
             "weights": None if self.weights is None else self.weights.tolist(),
         }
-        save_json(path, _KIND, content)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Selection:
-        """What `save` saved.
+    def from_dict(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The selection again."""
+        weights = content["weights"]
+        return cls(
+            maps=MapIndex(content["maps"]),
+            steps=tuple(_step(**step) for step in content["steps"]),
+            value=content["value"],
+            options=content["options"],
+            source=content["source"],
+            fit=None if content["fit"] is None else LogisticFit.from_dict(content["fit"]),
+            weights=None if weights is None else torch.tensor(weights, dtype=torch.float64, device="cpu"),
+        )
 
-        Raises:
-            FileFormatError: the file is missing, damaged, or holds something else.
-        """
-        content = load_json(path, _KIND)
-        try:
-            weights = content["weights"]
-            return cls(
-                maps=MapIndex(content["maps"]),
-                steps=tuple(_step(**step) for step in content["steps"]),
-                value=content["value"],
-                options=content["options"],
-                source=content["source"],
-                fit=None if content["fit"] is None else LogisticFit.from_dict(content["fit"]),
-                weights=None if weights is None else torch.tensor(weights, dtype=torch.float64, device="cpu"),
-            )
-        except (KeyError, TypeError, FmiqaError) as error:
-            raise FileFormatError(f"{path} is not a whole saved selection: {error!r}") from error
-
-    def table(self) -> list[tuple[str, ...]]:
+    def table(self) -> Rows:
         """The path as rows of text, or the weights where there is no path; the header first."""
         if self.weights is not None:
             share = (self.weights / self.weights.sum()).tolist()
             return [("map", "weight"), *((str(m), f"{s:.4f}") for m, s in zip(self.maps, share, strict=True))]
-        rows: list[tuple[str, ...]] = [("step", "map", self._criterion, "gain", "runner-up", "its value")]
+        rows: Rows = [("step", "map", self.criterion, "gain", "runner-up", "its value")]
         for number, s in enumerate(self.steps, 1):
             second = ("", "") if s.runner_up is None else (s.label(s.runner_up), f"{s.runner_up_value:.4f}")
             rows.append((str(number), s.label(s.map), f"{s.value:.4f}", f"{s.gain:+.4f}", *second))
         return rows
 
+    def tables(self) -> dict[str, Rows]:
+        """The table by a caption that sums up the selection."""
+        return {self._summary(): self.table()}
+
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the criterion against the number of maps.
+        """Draw the criterion against the number of maps, or the weights of a weighted selection.
+
+        See `fmiqa.visualize.plot_curve` and `fmiqa.visualize.plot_weights`.
 
         Args:
-            ax: where to draw; a new figure by default.
+            ax: Where to draw; a new figure by default.
         """
-        ax = axes(ax)
-        changes = [-1 if s.removed else 1 for s in self.steps]
-        given = len(self.maps) - sum(changes)
-        counts = [given + change for change in accumulate(changes)]
-        ax.plot(counts, self.curve, marker="o", markersize=4, color=BLUE, label="in sample")
-        for count, s in zip(counts, self.steps, strict=True):
-            ax.annotate(
-                s.label(s.map),
-                (count, s.value),
-                xytext=(3, -4),
-                textcoords="offset points",
-                fontsize=7,
-                rotation=-60,
-                ha="left",
-                va="top",
-            )
-        if self.curve:
-            low, high = min(self.curve), max(self.curve)
-            ax.set_ylim(low - 0.35 * (high - low) - 0.005, high + 0.08 * (high - low) + 0.002)
-        ax.set_xlabel("number of feature maps")
-        ax.set_ylabel(f"{self._criterion} (in sample)")
-        whole_numbers(ax)
-        ax.grid(alpha=0.3)
-        return ax
+        from fmiqa.selection.plots import plot_curve, plot_weights
+
+        return plot_curve(self, ax=ax) if self.weights is None else plot_weights(self, ax=ax)
 
     @property
-    def _criterion(self) -> str:
+    def criterion(self) -> str:
+        """The criterion in words, such as `"PLCC (logistic5)"`."""
         name = str(self.options.get("criterion", "criterion")).upper()
         return f"{name} ({self.options['fit']})" if self.options.get("fit") else name
 
     def _summary(self) -> str:
-        return f"{len(self.maps)} maps, {self._criterion} {self.value:.4f} in sample"
-
-    def __str__(self) -> str:
-        return text_table(self.table())
+        return f"{len(self.maps)} maps, {self.criterion} {self.value:.4f} in sample"
 
     def __repr__(self) -> str:
         return f"Selection({self._summary()}: {', '.join(map(str, self.maps))})"
 
-    def _repr_html_(self) -> str:
-        return html_table(self.table(), self._summary())
+
+def _step_to_dict(step: Step) -> dict[str, Any]:
+    return {
+        "map": str(step.map),
+        "value": step.value,
+        "gain": step.gain,
+        "candidates": step.candidates,
+        "runner_up": None if step.runner_up is None else str(step.runner_up),
+        "runner_up_value": None if math.isnan(step.runner_up_value) else step.runner_up_value,
+        "removed": step.removed,
+    }
 
 
 def _step(map: str, runner_up: str | None, runner_up_value: float | None, **rest: Any) -> Step:

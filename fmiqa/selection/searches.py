@@ -1,80 +1,65 @@
-"""Searches beyond greedy forward selection: floating, backward, beam.
+"""Searches beyond forward selection: floating, backward, beam.
 
-Forward selection never takes back a map, and follows one set only. Floating search (P. Pudil, J. Novovičová,
-J. Kittler, Floating search methods in feature selection, Pattern Recognition Letters 15, 1994) takes maps back,
-backward elimination starts from a set and only takes away, a beam follows several sets. What they gain is gained
-on the images that the maps are chosen on; whether it holds elsewhere, grouped validation has to say.
+Forward selection never removes a map and follows a single set. Floating search (P. Pudil, J. Novovičová, J. Kittler,
+Floating search methods in feature selection, Pattern Recognition Letters 15, 1994) also removes maps, backward
+elimination starts from a set and only removes, and a beam search follows several sets. What they gain is gained on the
+images that the maps are selected on. Only grouped validation shows whether it holds on other images.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fmiqa._checks import is_count
-from fmiqa.correlation import Form
 from fmiqa.errors import InputError
-from fmiqa.maps import FeatureMap
-from fmiqa.pooling import Pool
 from fmiqa.scoring.matrix import ScoreMatrix
-from fmiqa.selection.criteria import Criterion
 from fmiqa.selection.engine import ranked
-from fmiqa.selection.forward import Direction, Problem, prepare, step_bar
+from fmiqa.selection.forward import SearchTask, step_bar
+from fmiqa.selection.options import SearchKeywords, SearchOptions, flat_keywords
 from fmiqa.selection.result import Selection, Step
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["backward_eliminate", "beam_select", "floating_select"]
 
 
+@flat_keywords
 def floating_select(
     scores: ScoreMatrix | Tensor,
     targets: Tensor | None = None,
     *,
-    criterion: Criterion = "plcc",
-    fit: Form | None = "logistic5",
-    monotone: bool = False,
-    pool: Pool = "mean",
-    direction: Direction = "rising",
-    max_maps: int | None = None,
-    tol: float = 0.0,
-    start: Iterable[FeatureMap | str] = (),
-    exclude: Iterable[FeatureMap | str] = (),
+    options: SearchOptions | None = None,
     progress: bool = False,
+    **keywords: Unpack[SearchKeywords],
 ) -> Selection:
-    """Forward selection that takes maps back (SFFS, Pudil et al. 1994).
+    """Forward selection that also removes maps (SFFS, Pudil et al. 1994).
 
-    After each map that joins, the map whose leaving does best leaves, as long as the set without it is better,
-    by more than `tol`, than every set of that size seen before. Then the next map joins, until none raises the
-    criterion by more than `tol`. The best set on the way is the result; where forward selection found a better
-    one, or an equal one, that is the result, so that the criterion is never below that of `forward_select` with
-    the same options.
+    After each map that joins, the map whose removal is best is removed, as long as the smaller set is better than
+    every set of its size seen before, by more than `tol`. Then the next map joins, until no map raises the criterion
+    by more than `tol`. The result is the best set seen; where forward selection finds a set that is at least as good,
+    the result is that set, so that the criterion is never below that of `forward_select` with the same options.
 
     Args:
-        scores: as in `forward_select`, and so are `targets`, `criterion`, `fit`, `monotone`, `pool`,
-            `direction`, `max_maps`, `exclude` and `progress`.
-        targets: (N,) subjective scores.
-        criterion: what is maximised.
-        fit: the logistic under `"plcc"`.
-        monotone: whether that logistic may not turn round.
-        pool: how the maps' scores are combined.
-        direction: which maps may join.
-        max_maps: the set never has more maps.
-        tol: the gain that a map's joining or leaving must exceed.
-        start: maps that are in the set from the beginning, and stay.
-        exclude: maps that may not join.
-        progress: show a progress bar.
+        scores: A `ScoreMatrix`, or its values (N, M).
+        targets: (N,) subjective scores, higher = better; by default those of the `ScoreMatrix`.
+        options: What is maximised, over which maps, and when the search stops. The set never has more than
+            `max_maps` maps, and maps in `start` are never removed.
+        progress: Whether to show a progress bar.
+        keywords: The fields of `SearchOptions`.
 
     Returns:
-        The chosen maps; the path to them, with the maps that left (`Step.removed`).
+        The selected maps, and the path to them with the maps that were removed (`Step.removed`).
 
     Raises:
-        InputError: as `forward_select`.
+        InputError: As in `forward_select`.
 
     Example:
-        The first map is the best alone, and in the way of two that are perfect together:
+        The first map is the best single one, but two others are perfect together:
 
         >>> generator = torch.Generator().manual_seed(0)
         >>> y, noise, other = torch.rand(3, 60, generator=generator)
@@ -82,64 +67,45 @@ def floating_select(
         >>> [step.label(step.map) for step in floating_select(values, y, fit=None).steps]
         ['map:0', 'map:1', 'map:2', '-map:0']
     """
-    problem = prepare(
-        scores,
-        targets,
-        criterion=criterion,
-        fit=fit,
-        monotone=monotone,
-        pool=pool,
-        direction=direction,
-        max_maps=max_maps,
-        tol=tol,
-        start=start,
-        exclude=exclude,
-    )
-    with step_bar(progress, problem.limit) as bar:
-        found = _float(problem, tol, bar)
-    return _not_worse_than_forward(problem, found, tol, search="floating")
+    task = SearchTask.of(scores, targets, SearchOptions.of(options, keywords))
+    with step_bar(progress, task.limit) as bar:
+        found = _float(task, bar)
+    return _not_worse_than_forward(task, found, search="floating")
 
 
+@flat_keywords
 def backward_eliminate(
     scores: ScoreMatrix | Tensor,
     targets: Tensor | None = None,
     *,
-    start: Iterable[FeatureMap | str] | None = None,
+    options: SearchOptions | None = None,
     min_maps: int = 1,
-    criterion: Criterion = "plcc",
-    fit: Form | None = "logistic5",
-    monotone: bool = False,
-    pool: Pool = "mean",
-    direction: Direction = "rising",
-    tol: float = 0.0,
     progress: bool = False,
+    **keywords: Unpack[SearchKeywords],
 ) -> Selection:
-    """Take maps from a set, one by one, while the criterion does not fall.
+    """Remove maps from a set, one by one, while the criterion does not fall.
 
-    In each step the map whose leaving does best leaves, if the criterion without it is no more than `tol` below
-    the highest on the way so far. So the result is never more than `tol` below the start, however many maps
-    leave, and with `tol=0` never below it. From a set of M maps, the first step fits M sets.
+    In each step the map whose removal is best is removed, if the criterion without it is no more than `tol` below the
+    highest value so far. The result is therefore never more than `tol` below the start, however many maps are
+    removed. The first step on a set of M maps fits M sets.
 
     Args:
-        scores: as in `forward_select`, and so are `targets`, `criterion`, `fit`, `monotone` and `pool`.
-        targets: (N,) subjective scores.
-        start: the set to take from, such as all maps of a layer; by default what `forward_select` chooses.
-        min_maps: stop at so few maps.
-        criterion: what is maximised.
-        fit: the logistic under `"plcc"`.
-        monotone: whether that logistic may not turn round.
-        pool: how the maps' scores are combined.
-        direction: which maps may be in the default start; a start that is given is taken as it is.
-        tol: how far the criterion may fall in all.
-        progress: show a progress bar.
+        scores: A `ScoreMatrix`, or its values (N, M).
+        targets: (N,) subjective scores, higher = better; by default those of the `ScoreMatrix`.
+        options: What is maximised and when the search stops. `start` is the set that maps are removed from, such as
+            all maps of a layer; it is taken as it is. By default it is the set that `forward_select` selects under
+            these options, but with a `tol` of 0. `tol` says how far the criterion may fall in all.
+        min_maps: The search stops at this number of maps.
+        progress: Whether to show a progress bar.
+        keywords: The fields of `SearchOptions`.
 
     Returns:
-        The maps that stayed. The path begins from nothing where forward selection made the start, and from the
-        start where one was given; maps that left are marked (`Step.removed`).
+        The maps that stayed. The path begins with the steps of forward selection where that made the start, and with
+        the start where one was given. Maps that were removed are marked (`Step.removed`).
 
     Raises:
-        InputError: as `forward_select`; an empty start, or one whose criterion is undefined (a map that is not
-            finite, a combined score that is constant); `min_maps` below 1.
+        InputError: As in `forward_select`; the start is empty, or its criterion is undefined (a map is not finite, or
+            the combined score is constant); `min_maps` is below 1.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -149,74 +115,49 @@ def backward_eliminate(
         MapIndex(['map:1', 'map:2'])
     """
     if not is_count(min_maps):
-        raise InputError(f"min_maps is at least 1, got {min_maps!r}")
-    given = None if start is None else list(start)
-    if given == []:
-        raise InputError("start is empty: give the maps to take from, or leave it out for forward selection's")
-    problem = prepare(
-        scores,
-        targets,
-        criterion=criterion,
-        fit=fit,
-        monotone=monotone,
-        pool=pool,
-        direction=direction,
-        max_maps=None,
-        tol=tol,
-        start=given or (),
-        exclude=(),
-    )
+        raise InputError(f"min_maps is a whole number from 1, got {min_maps!r}")
+    if "start" in keywords and not list(keywords["start"]):
+        raise InputError("start is empty: name the maps to remove from, or leave it out for forward selection's set")
+    task = SearchTask.of(scores, targets, SearchOptions.of(options, keywords))
     steps: list[Step] = []
-    chosen = list(problem.start) if given else problem.climb(0.0, steps.append)
-    with step_bar(progress, max(0, len(chosen) - min_maps)) as bar:
-        found = _eliminate(problem, chosen, steps, min_maps, tol, bar)
-    return problem.selection(found.chosen, found.steps, search="backward", min_maps=min_maps)
+    selected = list(task.start) or task.climb(steps.append, tol=0.0)
+    with step_bar(progress, max(0, len(selected) - min_maps)) as bar:
+        found = _eliminate(task, selected, steps, min_maps, bar)
+    return task.selection(found.chosen, found.steps, search="backward", min_maps=min_maps)
 
 
+@flat_keywords
 def beam_select(
     scores: ScoreMatrix | Tensor,
     targets: Tensor | None = None,
     *,
     width: int = 5,
-    criterion: Criterion = "plcc",
-    fit: Form | None = "logistic5",
-    monotone: bool = False,
-    pool: Pool = "mean",
-    direction: Direction = "rising",
-    max_maps: int | None = None,
-    tol: float = 0.0,
-    start: Iterable[FeatureMap | str] = (),
-    exclude: Iterable[FeatureMap | str] = (),
+    options: SearchOptions | None = None,
     progress: bool = False,
+    **keywords: Unpack[SearchKeywords],
 ) -> Selection:
     """Forward selection that follows the best few sets instead of one.
 
-    In each step every map is tried beside every set kept, and the `width` best different sets, each better than
-    the one it grew from by more than `tol`, are kept, until no set grows. The best set on the way is the result;
-    where forward selection found a better one, or an equal one, that is the result, so that the criterion is
-    never below that of `forward_select` with the same options. It takes about `width` + 1 times as long.
+    In each step every map is tried beside every set that was kept. The `width` best distinct sets that are better by
+    more than `tol` than the sets they grew from are kept, until no set grows. The result is the best set seen; where
+    forward selection finds a set that is at least as good, the result is that set, so that the criterion is never
+    below that of `forward_select` with the same options. The search takes about `width` + 1 times as long.
 
     Args:
-        scores: as in `forward_select`, and so are the options that are not explained here.
-        targets: (N,) subjective scores.
-        width: how many sets are kept; 1 is forward selection.
-        criterion: what is maximised.
-        fit: the logistic under `"plcc"`.
-        monotone: whether that logistic may not turn round.
-        pool: how the maps' scores are combined.
-        direction: which maps may join.
-        max_maps: the set never has more maps.
-        tol: the gain that a map's joining must exceed.
-        start: maps that are in the set from the beginning.
-        exclude: maps that may not join.
-        progress: show a progress bar.
+        scores: A `ScoreMatrix`, or its values (N, M).
+        targets: (N,) subjective scores, higher = better; by default those of the `ScoreMatrix`.
+        width: The number of sets that are kept; 1 is forward selection.
+        options: What is maximised, over which maps, and when the search stops. The set never has more than
+            `max_maps` maps.
+        progress: Whether to show a progress bar.
+        keywords: The fields of `SearchOptions`.
 
     Returns:
-        The chosen maps and the path to them. A step's runner-up is the best other map beside the same set: it
-        may have done better at that step, and less well later.
+        The selected maps and the path to them. A step's runner-up is the best other map beside the same set: it may
+        have been better at that step and worse later.
 
     Raises:
-        InputError: as `forward_select`; a width below 1.
+        InputError: As in `forward_select`; the width is below 1.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -226,26 +167,14 @@ def beam_select(
         ['map:1', 'map:2']
     """
     if not is_count(width):
-        raise InputError(f"width is at least 1, got {width!r}")
-    problem = prepare(
-        scores,
-        targets,
-        criterion=criterion,
-        fit=fit,
-        monotone=monotone,
-        pool=pool,
-        direction=direction,
-        max_maps=max_maps,
-        tol=tol,
-        start=start,
-        exclude=exclude,
-    )
-    with step_bar(progress, problem.limit) as bar:
-        found = _beam(problem, width, tol, bar)
-    return _not_worse_than_forward(problem, found, tol, search="beam", width=width)
+        raise InputError(f"width is a whole number from 1, got {width!r}")
+    task = SearchTask.of(scores, targets, SearchOptions.of(options, keywords))
+    with step_bar(progress, task.limit) as bar:
+        found = _beam(task, width, bar)
+    return _not_worse_than_forward(task, found, search="beam", width=width)
 
 
-class _Found(NamedTuple):
+class _Visited(NamedTuple):
     """A set on the way: its criterion, its maps' positions, and the path to it."""
 
     value: float
@@ -253,53 +182,53 @@ class _Found(NamedTuple):
     steps: list[Step]
 
 
-def _not_worse_than_forward(problem: Problem, found: _Found, tol: float, **options: Any) -> Selection:
+def _not_worse_than_forward(task: SearchTask, found: _Visited, *, search: str, **more: Any) -> Selection:
     steps: list[Step] = []
-    plain = problem.climb(tol, steps.append)
+    plain = task.climb(steps.append)
     # Both judged by what the result will report, which may differ in the last digits from a step's figure.
-    if float(problem.candidates.value([found.chosen])) > float(problem.candidates.value([plain])):
-        return problem.selection(found.chosen, found.steps, **options)
-    return problem.selection(plain, steps, **options)
+    if float(task.candidates.value([found.chosen])) > float(task.candidates.value([plain])):
+        return task.selection(found.chosen, found.steps, search=search, **more)
+    return task.selection(plain, steps, search=search, **more)
 
 
-def _float(problem: Problem, tol: float, bar: Any) -> _Found:
-    c, allowed = problem.candidates, problem.allowed.clone()
-    chosen, steps = list(problem.start), list[Step]()
+def _float(task: SearchTask, bar: Any) -> _Visited:
+    c, allowed, tol = task.candidates, task.allowed.clone(), task.options.tol
+    chosen, steps = list(task.start), list[Step]()
     value = float(c.value([chosen]))
-    found = _Found(value, list(chosen), [])
+    found = _Visited(value, list(chosen), [])
     best_of_size = {len(chosen): value}
     seen = {frozenset(chosen)}  # no map leaves for a set that was seen, whatever rounding says: the search must end
 
-    while len(chosen) < problem.limit:
+    while len(chosen) < task.limit:
         (best,) = c.best([chosen], allowed[None])
         if best.position < 0 or not best.value > value + tol:
             break
-        steps.append(problem.step(best, value, int(allowed.sum())))
+        steps.append(task.step(best, value, int(allowed.sum())))
         chosen.append(best.position)
         allowed[best.position] = False
         value = best.value
         while True:
             best_of_size[len(chosen)] = max(value, best_of_size.get(len(chosen), -math.inf))
             if value > found.value and frozenset(chosen) not in seen:
-                found = _Found(value, list(chosen), list(steps))
+                found = _Visited(value, list(chosen), list(steps))
             seen.add(frozenset(chosen))
             _show(bar, len(chosen), value)
             if len(chosen) < 3:
                 break
-            members = _members(problem, [m for m in chosen if m not in problem.start])
+            members = _members(task, [m for m in chosen if m not in task.start])
             (best,) = c.best([chosen], members[None], leaving=True)
             without = [m for m in chosen if m != best.position]
             # Where the map that has just joined does best to leave, the set without it has been seen.
             if not best.value > best_of_size[len(without)] + tol or frozenset(without) in seen:
                 break
-            steps.append(problem.step(best, value, int(members.sum()), removed=True))
+            steps.append(task.step(best, value, int(members.sum()), removed=True))
             chosen, value = without, best.value
             allowed[best.position] = True
     return found
 
 
-def _eliminate(problem: Problem, chosen: list[int], steps: list[Step], min_maps: int, tol: float, bar: Any) -> _Found:
-    c = problem.candidates
+def _eliminate(task: SearchTask, chosen: list[int], steps: list[Step], min_maps: int, bar: Any) -> _Visited:
+    c, tol = task.candidates, task.options.tol
     value = highest = float(c.value([chosen])) if chosen else 0.0
     if not math.isfinite(value):
         raise InputError(
@@ -307,7 +236,7 @@ def _eliminate(problem: Problem, chosen: list[int], steps: list[Step], min_maps:
             "or not finite; leave such maps out"
         )
     while len(chosen) > min_maps:
-        members = _members(problem, chosen)
+        members = _members(task, chosen)
         (best,) = c.best([chosen], members[None], leaving=True)
         without = [m for m in chosen if m != best.position]
         if best.position < 0:
@@ -316,32 +245,32 @@ def _eliminate(problem: Problem, chosen: list[int], steps: list[Step], min_maps:
         best = best._replace(value=float(c.value([without])))
         if not best.value >= highest - tol:
             break
-        steps.append(problem.step(best, value, len(chosen), removed=True))
+        steps.append(task.step(best, value, len(chosen), removed=True))
         chosen, value, highest = without, best.value, max(highest, best.value)
         bar.update()
-    return _Found(value, chosen, steps)
+    return _Visited(value, chosen, steps)
 
 
-def _beam(problem: Problem, width: int, tol: float, bar: Any) -> _Found:
-    c = problem.candidates
-    found = _Found(float(c.value([problem.start])), problem.start, [])
-    beam, size = [found], len(problem.start)
-    while beam and size < problem.limit:
-        allowed = torch.stack([problem.allowed & ~_members(problem, kept.chosen) for kept in beam])
+def _beam(task: SearchTask, width: int, bar: Any) -> _Visited:
+    c, tol = task.candidates, task.options.tol
+    found = _Visited(float(c.value([task.start])), task.start, [])
+    beam, size = [found], len(task.start)
+    while beam and size < task.limit:
+        allowed = torch.stack([task.allowed & ~_members(task, kept.chosen) for kept in beam])
         value = c.tried([kept.chosen for kept in beam], allowed)
         before = value.new_tensor([kept.value for kept in beam])
         gaining = torch.where(value > before[:, None] + tol, value, -math.inf).flatten()
         # A set can come from each of those kept, so among so many there are enough that differ.
         order = gaining.sort(descending=True, stable=True).indices[: width * len(beam)]
-        grown: dict[frozenset[int], _Found] = {}
+        grown: dict[frozenset[int], _Visited] = {}
         for place in order[gaining[order].isfinite()].tolist():
             row, position = divmod(place, value.shape[1])
             kept = beam[row]
             best = ranked(value[row], position)
-            step = problem.step(best, kept.value, int(allowed[row].sum()))
+            step = task.step(best, kept.value, int(allowed[row].sum()))
             chosen = [*kept.chosen, position]
             if len(grown) < width:
-                grown.setdefault(frozenset(chosen), _Found(best.value, chosen, [*kept.steps, step]))
+                grown.setdefault(frozenset(chosen), _Visited(best.value, chosen, [*kept.steps, step]))
         beam, size = list(grown.values()), size + 1
         found = max([found, *beam], key=lambda kept: kept.value)
         if beam:
@@ -349,9 +278,9 @@ def _beam(problem: Problem, width: int, tol: float, bar: Any) -> _Found:
     return found
 
 
-def _members(problem: Problem, chosen: list[int]) -> Tensor:
+def _members(task: SearchTask, chosen: list[int]) -> Tensor:
     """(M,) which maps are in a set."""
-    members = torch.zeros_like(problem.allowed)
+    members = torch.zeros_like(task.allowed)
     members[chosen] = True
     return members
 

@@ -11,8 +11,12 @@ from torch import Tensor
 from fmiqa._checks import is_count
 from fmiqa.correlation.bootstrap import group_names, group_numbers
 from fmiqa.errors import InputError
+from fmiqa.scoring.matrix import ScoreMatrix
 
-__all__ = ["Split", "counts_of", "grouped_folds", "grouped_subsamples", "mean_and_error"]
+__all__ = ["Groups", "Split", "counts_of", "grouped_folds", "grouped_subsamples", "groups_of", "mean_and_error"]
+
+Groups = Literal["reference", "distortion"] | Sequence[str]
+"""What is kept together: references, distortion types, or a name for each image."""
 
 
 class Split(NamedTuple):
@@ -28,13 +32,13 @@ def grouped_folds(
     """Folds of whole groups: each group is held out once a repeat.
 
     Args:
-        groups: the group of each image: its reference (or its distortion type).
-        folds: how many folds, or `"leave_one_out"` for one a group.
-        repeats: how often to deal the groups out anew.
-        seed: of the dealing.
+        groups: The group of each image: its reference (or its distortion type).
+        folds: How many folds, or `"leave_one_out"` for one a group.
+        repeats: How often to deal the groups out again.
+        seed: Seed of the dealing.
 
     Raises:
-        InputError: fewer groups than folds, or fewer than two folds.
+        InputError: Fewer groups than folds, or fewer than two folds.
 
     Example:
         >>> for split in grouped_folds(["a", "a", "b", "c", "c"], folds="leave_one_out"):
@@ -67,13 +71,13 @@ def grouped_subsamples(
     """Random subsamples of whole groups without replacement; the groups left out are held out.
 
     Args:
-        groups: the group of each image.
-        fraction: the share of groups to choose on.
-        repeats: how many subsamples.
-        seed: of the drawing.
+        groups: The group of each image.
+        fraction: The share of groups to choose on.
+        repeats: How many subsamples.
+        seed: Seed of the drawing.
 
     Raises:
-        InputError: a fraction that leaves no group on one of the sides.
+        InputError: A fraction that leaves no group on one of the sides.
     """
     groups = group_names(groups)
     names = list(dict.fromkeys(groups))
@@ -90,6 +94,23 @@ def grouped_subsamples(
         kept = torch.isin(of_image, torch.randperm(len(names), generator=generator, device="cpu")[:taken])
         splits.append(Split(kept.nonzero()[:, 0], (~kept).nonzero()[:, 0]))
     return splits
+
+
+def groups_of(scores: ScoreMatrix | Tensor, groups: Groups, images: int) -> Sequence[str]:
+    """The group of each image, checked."""
+    if isinstance(groups, str):
+        if not isinstance(scores, ScoreMatrix):
+            raise InputError(f"a plain tensor of scores has no {groups} names; pass groups=[a name for each image]")
+        if groups not in ("reference", "distortion"):
+            raise InputError(f"groups is 'reference', 'distortion' or a name for each image, got {groups!r}")
+        found = scores.groups if groups == "reference" else scores.distortions
+        if found is None:
+            raise InputError("this score matrix has no distortion types; group by 'reference'")
+        return found
+    names = group_names(groups)
+    if len(names) != images:
+        raise InputError(f"groups needs a name for each of {images} images, got {len(names)}")
+    return [str(name) for name in names]
 
 
 def counts_of(rows: Sequence[Tensor], images: int) -> Tensor:

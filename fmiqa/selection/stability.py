@@ -1,4 +1,4 @@
-"""Stability of selected feature sets: how much do repeated selections agree, beyond chance?
+"""Stability of selections: how much do repeated selections agree, beyond chance?
 
 S. Nogueira, K. Sechidis, G. Brown, On the stability of feature selection algorithms, J. Machine Learning
 Research 18(174), 2018: the estimator (Definition 4), its asymptotic variance and interval (Corollary 9). Sets
@@ -7,15 +7,28 @@ may differ in size; chance agreement is 0 whatever the sizes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from fmiqa._result import Result, Rows
 from fmiqa.correlation.significance import normal_quantile
 from fmiqa.errors import InputError
+from fmiqa.maps import FeatureMap, MapIndex
+from fmiqa.scoring.matrix import ScoreMatrix
+from fmiqa.selection.forward import as_matrix, source_of
+from fmiqa.selection.options import SearchKeywords, SearchOptions, flat_keywords
+from fmiqa.selection.repeat import Part, Search, repeat_search, search_to_dict
+from fmiqa.selection.splits import Groups, grouped_subsamples, groups_of
 
-__all__ = ["Stability", "jaccard", "selection_frequency", "stability"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from typing_extensions import Self, Unpack
+
+__all__ = ["Stability", "StabilitySelection", "membership", "selection_frequency", "stability", "stability_selection"]
 
 
 class Stability(NamedTuple):
@@ -41,7 +54,7 @@ def stability(selections: Tensor, *, level: float = 0.95) -> Stability:
     Args:
         selections: (..., R, M) of 0 and 1 or booleans, a row for the set that each of R >= 2 repetitions
             chose.
-        level: confidence level, between 0 and 1. The interval is asymptotic in R and takes the repetitions as
+        level: Confidence level, between 0 and 1. The interval is asymptotic in R and takes the repetitions as
             independent; selections on overlapping parts of one data set are not, so it says how far the
             figure would move with more repetitions on these data, not with new data.
 
@@ -49,7 +62,7 @@ def stability(selections: Tensor, *, level: float = 0.95) -> Stability:
         Estimate, variance and interval; NaN where no repetition chose anything or all chose everything.
 
     Raises:
-        InputError: other values than 0 and 1, fewer than two repetitions, no candidates, or a level that is
+        InputError: Other values than 0 and 1, fewer than two repetitions, no candidates, or a level that is
             none.
 
     Example:
@@ -86,37 +99,13 @@ def selection_frequency(selections: Tensor) -> Tensor:
         (..., M) shares of the R repetitions.
 
     Raises:
-        InputError: other values than 0 and 1, no repetitions or candidates.
+        InputError: Other values than 0 and 1, no repetitions or candidates.
 
     Example:
         >>> selection_frequency(torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0]]))
         tensor([1.0000, 0.5000, 0.5000, 0.0000], dtype=torch.float64)
     """
     return _checked(selections, minimum=1).mean(-2)
-
-
-def jaccard(selections: Tensor) -> Tensor:
-    """Shared over joint members of every two sets: easy to read, but without a correction for chance.
-
-    Args:
-        selections: (..., R, M) of 0 and 1 or booleans.
-
-    Returns:
-        (..., R, R), 1 on the diagonal; two empty sets count as equal.
-
-    Raises:
-        InputError: other values than 0 and 1, no repetitions or candidates.
-
-    Example:
-        >>> jaccard(torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0]]))
-        tensor([[1.0000, 0.3333],
-                [0.3333, 1.0000]], dtype=torch.float64)
-    """
-    chosen = _checked(selections, minimum=1)
-    shared = chosen @ chosen.mT
-    sizes = chosen.sum(-1)
-    joint = sizes.unsqueeze(-1) + sizes.unsqueeze(-2) - shared
-    return torch.where(joint == 0, 1.0, shared / joint.clamp(min=1))
 
 
 def _checked(selections: Tensor, *, minimum: int) -> Tensor:
@@ -126,5 +115,137 @@ def _checked(selections: Tensor, *, minimum: int) -> Tensor:
     if selections.shape[-2] < minimum or selections.shape[-1] < 1:
         raise InputError(f"selections need {minimum} or more repetitions and candidates, got {tuple(selections.shape)}")
     if not ((selections == 0) | (selections == 1)).all():
-        raise InputError("selections must hold 0 and 1 only, 1 where a candidate was chosen")
+        raise InputError("selections must hold 0 and 1 only, 1 where a candidate was selected")
     return selections.to(torch.float32 if selections.device.type == "mps" else torch.float64)
+
+
+def membership(sets: Iterable[Iterable[FeatureMap | str]], maps: MapIndex) -> Tensor:
+    """(R, M) float64, 1 where one of R sets holds one of M maps, and 0 elsewhere."""
+    rows = []
+    for selected in sets:
+        row = torch.zeros(len(maps), dtype=torch.float64, device="cpu")
+        row[maps.positions(selected)] = 1
+        rows.append(row)
+    return torch.stack(rows)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StabilitySelection(Result):
+    """Which maps are selected again and again on subsamples of the references.
+
+    Args:
+        maps: All M candidate maps.
+        selected: The maps selected on each subsample, in order.
+        options: How it was run.
+    """
+
+    maps: MapIndex
+    selected: tuple[MapIndex, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    kind: ClassVar[str] = "fmiqa stability selection 1"
+
+    @property
+    def frequency(self) -> Tensor:
+        """(M,) the share of subsamples that selected each map."""
+        return selection_frequency(membership(self.selected, self.maps))
+
+    @property
+    def stability(self) -> Stability:
+        """Nogueira's estimate with its interval."""
+        return stability(membership(self.selected, self.maps))
+
+    def stable(self, threshold: float = 0.5) -> MapIndex:
+        """The maps selected on at least this share of subsamples, most frequent first."""
+        frequency = self.frequency
+        order = frequency.argsort(descending=True, stable=True)
+        return self.maps.at(i for i in order.tolist() if frequency[i] >= threshold)
+
+    def table(self) -> Rows:
+        """The maps that were selected more than once, most frequent first, with the share of subsamples."""
+        frequency = dict(zip(self.maps, self.frequency.tolist(), strict=True))
+        again = self.stable(1.5 / len(self.selected))
+        return [("map", "share of subsamples"), *((str(m), f"{frequency[m]:.2f}") for m in again)]
+
+    def tables(self) -> dict[str, Rows]:
+        """The table, without a caption."""
+        return {"": self.table()}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Nogueira's estimate in words."""
+        value, low, high = (float(getattr(self.stability, name)) for name in ("value", "low", "high"))
+        text = f"Stability over {len(self.selected)} subsamples (Nogueira et al. 2018): {value:.3f} "
+        return (f"{text}[{low:.3f}, {high:.3f}]; below .4 is poor, above .75 is excellent.",)
+
+    def __repr__(self) -> str:
+        return f"StabilitySelection({len(self.selected)} subsamples, {len(self.maps)} maps)"
+
+    def plot(self, ax: Axes | None = None, *, top: int = 30) -> Axes:
+        """Draw the selection frequency of the maps selected most often, see `plot_frequency`."""
+        from fmiqa.selection.plots import plot_frequency
+
+        return plot_frequency(self, top=top, ax=ax)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "maps": [str(m) for m in self.maps],
+            "selected": [[str(m) for m in maps] for maps in self.selected],
+            "options": self.options,
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The stability selection again."""
+        selected = tuple(MapIndex(maps) for maps in content["selected"])
+        return cls(MapIndex(content["maps"]), selected, content["options"])
+
+
+@flat_keywords
+def stability_selection(
+    scores: ScoreMatrix | Tensor,
+    targets: Tensor | None = None,
+    *,
+    search: Search | None = None,
+    options: SearchOptions | None = None,
+    groups: Groups = "reference",
+    subsamples: int = 100,
+    fraction: float = 0.5,
+    seed: int = 0,
+    progress: bool = False,
+    **keywords: Unpack[SearchKeywords],
+) -> StabilitySelection:
+    """Repeat a whole search on random subsamples of the references (Meinshausen and Bühlmann 2010).
+
+    Args:
+        scores: A `ScoreMatrix`, or its values (N, M).
+        targets: (N,) subjective scores, higher = better; by default those of the `ScoreMatrix`.
+        search: The search, as in `cross_validate`; by default forward selection, all subsamples as one batch.
+        options: The options of forward selection; another search has its own.
+        groups: What is drawn as a whole: `"reference"`, `"distortion"`, or a name for each image.
+        subsamples: The number of subsamples.
+        fraction: The share of groups in each.
+        seed: Seed of the drawing.
+        progress: Whether to show a progress bar.
+        keywords: The fields of `SearchOptions`, such as `max_maps=10`, which makes the search shorter.
+
+    Raises:
+        InputError: As in `forward_select`; there are fewer than two subsamples.
+    """
+    matrix, chosen = as_matrix(scores, targets), SearchOptions.of(options, keywords)
+    if subsamples < 2:
+        raise InputError(f"stability needs at least 2 subsamples, got {subsamples}")
+    names = groups_of(scores, groups, len(matrix))
+    splits = grouped_subsamples(names, fraction=fraction, repeats=subsamples, seed=seed)
+    parts = [Part(matrix.targets, split.train) for split in splits]
+    outcomes = repeat_search(matrix, parts, search, chosen, confirm=False, progress=progress, unit="subsample")
+    recorded = {
+        **search_to_dict(outcomes),
+        "subsamples": subsamples,
+        "fraction": fraction,
+        "seed": seed,
+        "groups": groups if isinstance(groups, str) else "given",
+        "source": source_of(matrix),
+    }
+    return StabilitySelection(matrix.maps, tuple(outcome.maps for outcome in outcomes), recorded)

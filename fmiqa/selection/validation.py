@@ -1,54 +1,51 @@
-"""Grouped validation: the whole selection repeated on a part of the references, judged on the others."""
+"""Grouped validation: the whole search is repeated on a part of the references and judged on the others."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from fmiqa._io import load_json, save_json
-from fmiqa._plotting import BLUE, GREEN, GREY, ORANGE, axes, whole_numbers
-from fmiqa._progress import progress_bar
-from fmiqa._tables import html_table, text_table
-from fmiqa.correlation import Form, plcc, srocc
-from fmiqa.correlation.bootstrap import group_names
-from fmiqa.errors import FileFormatError, FmiqaError, InputError
+from fmiqa._result import Result, Rows
+from fmiqa.correlation import Form, fit_logistic, plcc, srocc
+from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
-from fmiqa.pooling import Pool
 from fmiqa.scoring.matrix import ScoreMatrix
-from fmiqa.selection.criteria import Criterion, Objective
-from fmiqa.selection.engine import Candidates, climb
-from fmiqa.selection.forward import Direction, read_scores, usable
-from fmiqa.selection.result import Selection
-from fmiqa.selection.splits import Split, counts_of, grouped_folds
+from fmiqa.selection.forward import as_matrix, source_of
+from fmiqa.selection.options import SearchKeywords, SearchOptions, flat_keywords
+from fmiqa.selection.repeat import Outcome, Part, Search, repeat_search, search_to_dict
+from fmiqa.selection.splits import Groups, Split, grouped_folds, groups_of, mean_and_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from typing_extensions import Self, Unpack
 
-__all__ = ["HeldOut", "Validation", "cross_validate", "groups_of", "held_out"]
+__all__ = ["Validation", "cross_validate", "held_out"]
 
-_KIND = "fmiqa validation 1"
+_FIGURES = ("in_sample", "plcc", "srocc", "all_plcc", "all_srocc")
 
 
-@dataclass(frozen=True, eq=False)
-class Validation:
-    """What a selection is worth on references that it has not seen.
+@dataclass(frozen=True, eq=False, repr=False)
+class Validation(Result):
+    """What a search is worth on references that it has not seen.
 
-    A fold whose selection stopped early keeps its last value for larger sizes.
+    The last column, `[:, -1]`, is always that of the whole set of each fold. Forward selection, whose sets grow map by
+    map, also has the columns of its first 1, 2, ... maps; a fold that stopped early keeps its last value.
 
     Args:
-        selected: the maps chosen in each fold, in order.
-        in_sample: (F, K) the criterion on the images chosen on, for sets of 1 to K maps.
-        plcc: (F, K) fitted PLCC on the held-out images, the logistic fitted to these (as for any metric).
+        selected: The maps selected in each fold, in order.
+        in_sample: (F, K) the criterion on the images that the maps were selected on.
+        plcc: (F, K) fitted PLCC on the held-out images, with the logistic fitted to these, as for any metric.
         srocc: (F, K) Spearman correlation on the held-out images.
-        all_plcc: (F,) fitted PLCC of all maps pooled, on the same held-out images.
+        all_plcc: (F,) fitted PLCC of all maps pooled on the same held-out images.
         all_srocc: (F,) Spearman correlation of all maps pooled.
-        options: how it was run.
+        options: How the validation was run.
+        predictions: (N,) the score of each image by the search that has not seen it, mapped to the scale of the
+            subjective scores by the logistic of that search's own training images: nothing is refitted. None where an
+            image was held out never or more than once.
     """
 
     selected: tuple[MapIndex, ...]
@@ -58,201 +55,201 @@ class Validation:
     all_plcc: Tensor
     all_srocc: Tensor
     options: dict[str, Any] = field(default_factory=dict)
+    predictions: Tensor | None = None
+
+    kind: ClassVar[str] = "fmiqa validation 1"
+    older_kinds: ClassVar[tuple[str, ...]] = ("fmiqa held out 1",)  # had one figure a fold, and none of all maps
+
+    @property
+    def grows(self) -> bool:
+        """Whether the columns are those of sets of 1 to K maps, and not of the whole set alone."""
+        return str(self.options.get("search", "forward")) == "forward"
 
     @property
     def mean(self) -> Tensor:
-        """(K,) mean held-out fitted PLCC by number of maps."""
-        return self.plcc.mean(0)
+        """(K,) the mean held-out fitted PLCC."""
+        return mean_and_error(self.plcc)[0]
 
     @property
     def standard_error(self) -> Tensor:
-        """(K,) standard error of that mean over folds; folds share training images, so it is a little small."""
-        return self.plcc.std(0) / math.sqrt(len(self.plcc))
+        """(K,) the standard error of that mean over folds, see `mean_and_error`."""
+        return mean_and_error(self.plcc)[1]
 
     @property
     def best_size(self) -> int:
         """The number of maps with the highest mean held-out PLCC."""
-        return int(self.mean.argmax()) + 1
+        return int(self.mean.nan_to_num(-torch.inf).argmax()) + 1
 
     @property
     def one_standard_error_size(self) -> int:
-        """The smallest number of maps within one standard error of the best."""
+        """The smallest number of maps whose mean is within one standard error of the best."""
         best = self.best_size - 1
-        return int((self.mean >= self.mean[best] - self.standard_error[best]).nonzero()[0]) + 1
+        enough = self.mean >= self.mean[best] - self.standard_error[best].nan_to_num(0.0)
+        return int(enough.int().argmax()) + 1
 
-    def table(self) -> list[tuple[str, ...]]:
-        """A row for each number of maps, the header first."""
-        rows: list[tuple[str, ...]] = [("maps", "in sample", "held-out PLCC", "± s.e.", "held-out SROCC")]
+    def table(self) -> Rows:
+        """A row for each number of maps, or for each figure of whole sets; the header first."""
+        return self._curves() if self.grows else self._whole_sets()
+
+    def tables(self) -> dict[str, Rows]:
+        """The table by its caption."""
+        return {f"held out by {self.options.get('groups', 'group')}, {len(self.selected)} folds": self.table()}
+
+    def _curves(self) -> Rows:
+        rows: Rows = [("maps", "in sample", "held-out PLCC", "± s.e.", "held-out SROCC")]
         for k in range(self.plcc.shape[1]):
-            rows.append(
-                (
-                    str(k + 1),
-                    f"{self.in_sample[:, k].mean():.4f}",
-                    f"{self.mean[k]:.4f}",
-                    f"{self.standard_error[k]:.4f}",
-                    f"{self.srocc[:, k].mean():.4f}",
-                )
-            )
-        rows.append(("all", "", f"{self.all_plcc.mean():.4f}", "", f"{self.all_srocc.mean():.4f}"))
-        return rows
+            figures = (self.in_sample[:, k].mean(), self.mean[k], self.standard_error[k], self.srocc[:, k].mean())
+            rows.append((str(k + 1), *(f"{figure:.4f}" for figure in figures)))
+        return [*rows, ("all", "", f"{self.all_plcc.mean():.4f}", "", f"{self.all_srocc.mean():.4f}")]
+
+    def _whole_sets(self) -> Rows:
+        sizes = [len(maps) for maps in self.selected]
+        criterion = str(self.options.get("criterion", "criterion")).upper()
+        figures = {
+            f"in-sample {criterion}": self.in_sample[:, -1],
+            "held-out PLCC": self.plcc[:, -1],
+            "held-out SROCC": self.srocc[:, -1],
+            "held-out PLCC of all maps": self.all_plcc,
+            "held-out SROCC of all maps": self.all_srocc,
+        }
+        means = [(name, *(f"{float(v):.4f}" for v in mean_and_error(values))) for name, values in figures.items()]
+        return [("", "mean", "± s.e."), *means, ("selected maps", f"{min(sizes)} to {max(sizes)}", "")]
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw in-sample and held-out curves against the number of maps, with all maps as a level.
+        """Draw in-sample and held-out figures against the number of maps, see `plot_validation`."""
+        from fmiqa.selection.plots import plot_validation
 
-        Args:
-            ax: where to draw; a new figure by default.
-        """
-        ax = axes(ax)
-        sizes = range(1, self.plcc.shape[1] + 1)
-        low, high = (self.mean - self.standard_error).tolist(), (self.mean + self.standard_error).tolist()
-        ax.plot(sizes, self.in_sample.mean(0).tolist(), color=BLUE, linestyle="--", label="in sample")
-        ax.plot(sizes, self.mean.tolist(), color=ORANGE, marker="o", markersize=4, label="held out")
-        ax.fill_between(sizes, low, high, color=ORANGE, alpha=0.2, linewidth=0, label="± one standard error")
-        ax.axhline(float(self.all_plcc.mean()), color=GREY, linestyle=":", label="all maps, held out")
-        ax.axvline(self.one_standard_error_size, color=GREEN, linewidth=1, label="one-standard-error size")
-        ax.set_xlabel("number of feature maps")
-        ax.set_ylabel("fitted PLCC")
-        whole_numbers(ax)
-        ax.grid(alpha=0.3)
-        ax.legend(fontsize=8)
-        return ax
+        return plot_validation(self, ax=ax)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Save as JSON, written whole or not at all."""
-        content = {
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
             "selected": [[str(m) for m in maps] for maps in self.selected],
             **{name: getattr(self, name).tolist() for name in _FIGURES},
+            "predictions": None if self.predictions is None else self.predictions.tolist(),
             "options": self.options,
         }
-        save_json(path, _KIND, content)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Validation:
-        """What `save` saved.
+    def from_dict(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The validation again."""
+        figures = {name: torch.tensor(v, dtype=torch.float64, device="cpu") for name, v in _columns(content).items()}
+        predictions = content.get("predictions")
+        values = list(predictions.values()) if isinstance(predictions, dict) else predictions
+        return cls(
+            selected=tuple(MapIndex(maps) for maps in content["selected"]),
+            options=content["options"],
+            predictions=None if values is None else torch.tensor(values, dtype=torch.float64, device="cpu"),
+            **figures,
+        )
 
-        Raises:
-            FileFormatError: the file is missing, damaged, or holds something else.
-        """
-        content = load_json(path, _KIND)
-        try:
-            return cls(
-                selected=tuple(MapIndex(maps) for maps in content["selected"]),
-                options=content["options"],
-                **{name: torch.tensor(content[name], dtype=torch.float64, device="cpu") for name in _FIGURES},
-            )
-        except (KeyError, TypeError, ValueError, FmiqaError) as error:
-            raise FileFormatError(f"{path} is not a whole saved validation: {error!r}") from error
-
-    def __str__(self) -> str:
-        return text_table(self.table())
-
-    def _repr_html_(self) -> str:
-        caption = f"held out by {self.options.get('groups', 'group')}, {len(self.selected)} folds"
-        return html_table(self.table(), caption)
+    def __repr__(self) -> str:
+        return f"Validation({len(self.selected)} folds, held-out PLCC {float(self.mean[-1]):.4f})"
 
 
-_FIGURES = ("in_sample", "plcc", "srocc", "all_plcc", "all_srocc")
+def _columns(content: dict[str, Any]) -> dict[str, list[Any]]:
+    """The figures of a saved validation; those of older files of one figure a fold as a column."""
+    found = {name: content.get(name) or [float("nan")] * len(content["plcc"]) for name in _FIGURES}
+    for name in ("in_sample", "plcc", "srocc"):
+        found[name] = [row if isinstance(row, list) else [row] for row in found[name]]
+    return found
 
 
+@flat_keywords
 def cross_validate(
     scores: ScoreMatrix | Tensor,
     targets: Tensor | None = None,
     *,
-    groups: Literal["reference", "distortion"] | Sequence[str] = "reference",
+    search: Search | None = None,
+    options: SearchOptions | None = None,
+    groups: Groups = "reference",
     splits: Sequence[Split] | None = None,
     folds: int | Literal["leave_one_out"] = 5,
     repeats: int = 1,
     seed: int = 0,
-    max_maps: int = 30,
-    tol: float = 0.0,
-    criterion: Criterion = "plcc",
-    fit: Form | None = "logistic5",
-    pool: Pool = "mean",
-    direction: Direction = "rising",
+    progress: bool = False,
+    **keywords: Unpack[SearchKeywords],
 ) -> Validation:
-    """Repeat the whole selection in each fold and judge it on the references held out.
-
-    All folds advance together: candidates x folds are one batch.
+    """Repeat a whole search in each fold and judge it on the references held out.
 
     Args:
-        scores: a `ScoreMatrix`, or its values (N, M).
-        targets: (N,) subjective scores; a `ScoreMatrix` brings its own.
-        groups: what is kept together: `"reference"`, `"distortion"` (both from the `ScoreMatrix`), or a name an image.
-        splits: the splits to use instead of folds, such as `grouped_subsamples(...)`.
-        folds: how many folds, or `"leave_one_out"`.
-        repeats: how often to deal the groups out anew.
-        seed: of the dealing.
-        max_maps: the K of the curves.
-        tol, criterion, fit, pool, direction: as for `forward_select`.
+        scores: A `ScoreMatrix`, or its values (N, M).
+        targets: (N,) subjective scores, higher = better; by default those of the `ScoreMatrix`.
+        search: The search: a function from a `ScoreMatrix` to a `Selection`, such as `weighted_select` or
+            `functools.partial(beam_select, width=8)`. Whatever it tunes, it tunes on the images that it is given. By
+            default forward selection, whose folds advance together as one batch.
+        options: The options of forward selection; another search has its own.
+        groups: What is kept together: `"reference"`, `"distortion"` (both from the `ScoreMatrix`), or a name for
+            each image.
+        splits: The splits to use instead of folds, such as `grouped_subsamples(...)`.
+        folds: The number of folds, or `"leave_one_out"`.
+        repeats: How often the groups are dealt to folds.
+        seed: Seed of the dealing.
+        progress: Whether to show a progress bar.
+        keywords: The fields of `SearchOptions`, such as `max_maps=10`.
 
     Returns:
-        In-sample and held-out figures of every fold for sets of 1 to K maps, and the maps chosen.
+        The in-sample and held-out figures of every fold, and the selected maps.
 
     Raises:
-        InputError: as `forward_select`, groups that are missing or too few, held-out parts too small for a fit.
+        InputError: As in `forward_select`; groups are missing or too few; a held-out part is too small for a fit.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> values = torch.rand(40, 3, generator=generator)
+        >>> found = cross_validate(values, values[:, 1], groups=[f"r{i // 8}" for i in range(40)], folds=4, max_maps=1)
+        >>> [str(*maps) for maps in found.selected], round(float(found.mean[-1]), 2)
+        (['map:1', 'map:1', 'map:1', 'map:1'], 1.0)
     """
-    values, y, maps, source = read_scores(scores, targets)
+    matrix, chosen = as_matrix(scores, targets), SearchOptions.of(options, keywords)
+    y = matrix.targets
     if splits is None:
-        names = groups_of(scores, groups, len(y))
-        splits = grouped_folds(names, folds=folds, repeats=repeats, seed=seed)
+        splits = grouped_folds(groups_of(scores, groups, len(y)), folds=folds, repeats=repeats, seed=seed)
     smallest = min((len(s.held_out) for s in splits), default=0)
     if smallest < 5:
         raise InputError(f"a held-out part has {smallest} images, too few for a logistic fit; use fewer folds")
-    counts = counts_of([s.train for s in splits], len(y)).to(y)
-    objective = Objective(criterion, fit)
-    candidates = Candidates(values, y, maps, objective=objective, pool=pool, counts=counts)
-    allowed = torch.stack([usable(values[s.train], y[s.train], direction) for s in splits])
-    paths = climb(candidates, [[] for _ in splits], allowed, max_maps=max_maps, tol=tol)
-    if not all(path.chosen for path in paths):
-        raise InputError("in some fold not one map may join: too few usable maps for this data")
-    size = max(len(path.chosen) for path in paths)
-    held = [_judged(candidates, path.chosen, s.held_out, y, size) for path, s in zip(paths, splits, strict=True)]
-    every = candidates.pooled(range(len(maps)))
-    reached = [torch.tensor(path.values, dtype=torch.float64, device="cpu") for path in paths]
+    parts = [Part(y, split.train) for split in splits]
+    outcomes = repeat_search(matrix, parts, search, chosen, progress=progress, unit="fold")
+    if not all(len(outcome.maps) for outcome in outcomes):
+        raise InputError("in some fold no map may join: there are too few usable maps for these data")
+    size = max(len(outcome.curve) for outcome in outcomes)
+    judged = [_judged(outcome, split.held_out, y, size) for outcome, split in zip(outcomes, splits, strict=True)]
+    every = matrix.pool(pool=outcomes[0].options.get("pool", "mean"))
+    held = [(every[split.held_out], y[split.held_out]) for split in splits]
     return Validation(
-        selected=tuple(maps.at(path.chosen) for path in paths),
-        in_sample=torch.stack([_extended(values, size) for values in reached]),
-        plcc=torch.stack([p for p, _ in held]),
-        srocc=torch.stack([s for _, s in held]),
-        all_plcc=torch.stack([plcc(every[s.held_out], y[s.held_out]).cpu() for s in splits]),
-        all_srocc=torch.stack([srocc(every[s.held_out], y[s.held_out]).cpu() for s in splits]),
+        selected=tuple(outcome.maps for outcome in outcomes),
+        in_sample=torch.stack([_extended(outcome.curve, size) for outcome in outcomes]),
+        plcc=torch.stack([figures[0] for figures in judged]),
+        srocc=torch.stack([figures[1] for figures in judged]),
+        all_plcc=torch.stack([plcc(*part).cpu() for part in held]),
+        all_srocc=torch.stack([srocc(*part).cpu() for part in held]),
         options={
+            **search_to_dict(outcomes),
             "groups": groups if isinstance(groups, str) else "given",
             "folds": folds,
             "repeats": repeats,
             "seed": seed,
-            "criterion": criterion,
-            "fit": fit if criterion == "plcc" else None,
-            "pool": pool,
-            "direction": direction,
-            "max_maps": max_maps,
-            "tol": tol,
-            "source": source,
+            "source": source_of(matrix),
         },
+        predictions=_predictions(outcomes, splits, y),
     )
 
 
-def groups_of(scores: ScoreMatrix | Tensor, groups: str | Sequence[str], images: int) -> Sequence[str]:
-    """The group of each image, checked."""
-    if isinstance(groups, str):
-        if not isinstance(scores, ScoreMatrix):
-            raise InputError(f"a plain tensor of scores has no {groups} names; pass groups=[a name for each image]")
-        if groups not in ("reference", "distortion"):
-            raise InputError(f"groups is 'reference', 'distortion' or a name for each image, got {groups!r}")
-        found = scores.groups if groups == "reference" else scores.distortions
-        if found is None:
-            raise InputError("this score matrix has no distortion types; group by 'reference'")
-        return found
-    names = group_names(groups)
-    if len(names) != images:
-        raise InputError(f"groups needs a name for each of {images} images, got {len(names)}")
-    return [str(name) for name in names]
+def held_out(scores: ScoreMatrix, select: Search, *, splits: Sequence[Split], progress: bool = False) -> Validation:
+    """`cross_validate` of any search on given splits, whose held-out parts must cover each image exactly once.
+
+    Raises:
+        InputError: As in `cross_validate`; an image is held out never or more than once.
+    """
+    if not _covers(splits, len(scores)):
+        raise InputError("the held-out parts must cover each image exactly once; use grouped_folds with repeats=1")
+    return cross_validate(scores, search=select, splits=splits, progress=progress)
 
 
-def _judged(candidates: Candidates, chosen: list[int], rows: Tensor, y: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Held-out PLCC and SROCC of the first 1, 2, ... maps of a path, each (size,)."""
-    pooled = torch.stack([candidates.pooled(chosen[: k + 1])[rows] for k in range(len(chosen))])
-    figures = (plcc(pooled, y[rows]), srocc(pooled, y[rows]))
+def _judged(outcome: Outcome, rows: Tensor, y: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Held-out PLCC and SROCC of the sets of an outcome, each (size,)."""
+    combined = torch.stack([outcome.combined(k)[rows] for k in range(1, len(outcome.curve) + 1)])
+    figures = (plcc(combined, y[rows]), srocc(combined, y[rows]))
     return _extended(figures[0].cpu(), size), _extended(figures[1].cpu(), size)
 
 
@@ -260,52 +257,20 @@ def _extended(values: Tensor, size: int) -> Tensor:
     return torch.cat([values, values[-1:].expand(size - len(values))])
 
 
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """What a whole procedure predicts for references that it has not seen.
-
-    Args:
-        predictions: (N,) the score of each image by the selection that did not see its reference, mapped to the
-            subjective scale by the logistic of that selection's own training images: nothing is refitted.
-        plcc: (F,) fitted PLCC on each held-out part, the logistic fitted to that part (as for any metric).
-        srocc: (F,) Spearman correlation on each held-out part.
-        selections: of the folds.
-    """
-
-    predictions: Tensor
-    plcc: Tensor
-    srocc: Tensor
-    selections: tuple[Selection, ...]
+def _predictions(outcomes: Sequence[Outcome], splits: Sequence[Split], y: Tensor) -> Tensor | None:
+    if not _covers(splits, len(y)):
+        return None
+    found = torch.zeros(len(y), dtype=torch.float64, device="cpu")
+    for outcome, split in zip(outcomes, splits, strict=True):
+        combined, options = outcome.combined(len(outcome.curve)), outcome.options
+        form: Form = options.get("fit") or "logistic5"
+        monotone = options.get("monotone", False)
+        fit = fit_logistic(combined[split.train], y[split.train], form=form, monotone=monotone)
+        found[split.held_out] = fit.predict(combined[split.held_out]).cpu()
+    return found
 
 
-def held_out(
-    scores: ScoreMatrix, select: Callable[[ScoreMatrix], Selection], *, splits: Sequence[Split], progress: bool = False
-) -> HeldOut:
-    """Run any procedure on the training part of each split, and judge it on the held-out part.
-
-    Args:
-        scores: the images, and all candidate maps.
-        select: the whole procedure: a score matrix in, a `Selection` out, such as `forward_select` or
-            `weighted_select`; whatever it tunes, it tunes on what it is given.
-        splits: such as `grouped_folds(scores.groups)`; the held-out parts must cover each image once.
-        progress: show a progress bar.
-
-    Raises:
-        InputError: splits that hold an image out never or twice; a selection without a fit.
-    """
+def _covers(splits: Sequence[Split], images: int) -> bool:
+    """Whether the held-out parts cover each image exactly once."""
     held = torch.cat([s.held_out for s in splits]) if splits else torch.zeros(0, dtype=torch.long, device="cpu")
-    if len(held) != len(scores) or not bool((torch.bincount(held, minlength=len(scores)) == 1).all()):
-        raise InputError("the held-out parts must cover each image exactly once; use grouped_folds with repeats=1")
-    predictions = torch.zeros(len(scores), dtype=torch.float64, device="cpu")
-    figures, selections = [], []
-    for split in progress_bar(splits, show=progress, desc="folds", unit="fold"):
-        selection = select(scores.rows(split.train))
-        rest = scores.rows(split.held_out)
-        combined = selection.combine(rest)
-        if selection.fit is None:
-            raise InputError("the procedure gave a selection without a fit, so its scores have no common scale")
-        predictions[split.held_out] = selection.fit.predict(combined)
-        figures.append((plcc(combined, rest.targets), srocc(combined, rest.targets)))
-        selections.append(selection)
-    each = torch.tensor(figures, dtype=torch.float64, device="cpu")
-    return HeldOut(predictions, each[:, 0], each[:, 1], tuple(selections))
+    return len(held) == images and bool((torch.bincount(held, minlength=images) == 1).all())

@@ -1,5 +1,6 @@
 """See what feature maps look at: prediction difference, activation maximisation, dissection, exemplars, plots."""
 
+from fmiqa.selection.plots import plot_curve, plot_frequency, plot_weights
 from fmiqa.visualize.activation_maximization import MaximalImages, maximize_activation
 from fmiqa.visualize.cards import Cards, MapCard, map_cards
 from fmiqa.visualize.difference import PAPER, PredictionDifference, prediction_difference
@@ -19,14 +20,7 @@ from fmiqa.visualize.exemplars import (
     reference_images,
 )
 from fmiqa.visualize.patches import ConditionalSampler, MarginalSampler
-from fmiqa.visualize.plots import (
-    plot_agreement,
-    plot_correlation,
-    plot_curve,
-    plot_frequency,
-    plot_layers,
-    plot_weights,
-)
+from fmiqa.visualize.plots import plot_agreement, plot_correlation, plot_layers
 
 __all__ = [
     "prediction_difference",

@@ -9,28 +9,29 @@ that is shifted, turned and scaled anew at each step, so that it looks like some
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmiqa._io import load_tensors, save_tensors
 from fmiqa._progress import progress_bar
+from fmiqa._result import Saved
 from fmiqa._runtime.precision import strict_float32
-from fmiqa.errors import FileFormatError, InputError
+from fmiqa.errors import InputError
 from fmiqa.features.extractor import FeatureExtractor, check_extractor
 from fmiqa.features.graph import Operation, walk
 from fmiqa.maps import FeatureMap, MapIndex
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["MaximalImages", "Method", "maximize_activation"]
 
 Method = Literal["fourier", "pixels"]
 
-_KIND = "fmiqa activation maximisation 1"
 _SEEDS = 1_000_003  # a map's start does not depend on the others
 _STEP = 0.05  # of Adam, in Fourier coefficients
 _START = 0.05  # standard deviation of the coefficients at the start
@@ -44,7 +45,7 @@ _CLIMB = 0.02  # length of its steps, in root mean squares of the picture
 
 
 @dataclass(frozen=True, eq=False)
-class MaximalImages:
+class MaximalImages(Saved):
     """For each feature map, the picture that excites it.
 
     Args:
@@ -59,27 +60,25 @@ class MaximalImages:
     activations: Tensor
     options: dict[str, Any] = field(default_factory=dict)
 
+    kind: ClassVar[str] = "fmiqa activation maximisation 1"
+    binary: ClassVar[bool] = True
+
     def of(self, map: FeatureMap | str) -> Tensor:
         """(3, H, W) the picture of one map."""
         return self.images[self.maps.positions(MapIndex([map]))[0]]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Save as safetensors, written whole or not at all."""
-        header = {"maps": [str(m) for m in self.maps], "options": self.options}
-        save_tensors(path, _KIND, {"images": self.images, "activations": self.activations}, header)
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but tensors, as plain values for JSON."""
+        return {"maps": [str(m) for m in self.maps], "options": self.options}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Pictures and activations."""
+        return {"images": self.images, "activations": self.activations}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> MaximalImages:
-        """What `save` saved.
-
-        Raises:
-            FileFormatError: The file is missing, damaged, or holds something else.
-        """
-        tensors, header = load_tensors(path, _KIND)
-        try:
-            return cls(MapIndex(header["maps"]), tensors["images"], tensors["activations"], header["options"])
-        except (KeyError, InputError) as error:
-            raise FileFormatError(f"{path} is not whole pictures of feature maps: {error}") from error
+    def from_dict(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The result again."""
+        return cls(MapIndex(content["maps"]), tensors["images"], tensors["activations"], content["options"])
 
 
 def maximize_activation(

@@ -1,4 +1,4 @@
-"""A card for each chosen map: what excites it, where it looks, what it detects, where its SSIM falls."""
+"""A card for each selected map: what excites it, where it looks, what it detects, where its SSIM falls."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fmiqa.datasets.base import SampleSource
 from fmiqa.errors import InputError
 from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import SSIM, Measure, get_measure
-from fmiqa.scoring.checkpoint import Kept, SampleSource
+from fmiqa.scoring.checkpoint import Checkpoint
 from fmiqa.selection import Selection
 from fmiqa.visualize.activation_maximization import MaximalImages, maximize_activation
 from fmiqa.visualize.difference import prediction_difference
@@ -58,10 +59,10 @@ class Picture(NamedTuple):
     """A picture of a card.
 
     Args:
-        caption: what it is.
-        alt: the same for who cannot see it.
+        caption: What it is.
+        alt: The same for who cannot see it.
         image: (3, h, w) uint8 or float in [0, 1].
-        width: at most so many pixels on the page.
+        width: The largest width on the page in pixels.
     """
 
     caption: str
@@ -75,9 +76,9 @@ class MapCard:
     """What is known of one feature map.
 
     Args:
-        map: the map.
-        facts: name and value of each.
-        pictures: to look at.
+        map: The map.
+        facts: Name and value of each.
+        pictures: The pictures of the card.
     """
 
     map: FeatureMap
@@ -118,27 +119,27 @@ def map_cards(
     work: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Cards:
-    """Look at each chosen map in every way there is.
+    """Look at each selected map in every way there is.
 
     Args:
-        selection: the maps.
-        extractors: the network, or for a selection from joined matrices source name -> network.
-        data: images to look at: exemplars come from its references; prediction difference analysis and the loss of
+        selection: The maps.
+        extractors: The network, or for a selection from joined matrices source name -> network.
+        data: Images to look at: exemplars come from its references; prediction difference analysis and the loss of
             SSIM are shown on its first reference and the one in the middle.
-        concepts: for dissection; `PlantedConcepts()` by default.
-        stride: of prediction difference analysis.
-        samples: of prediction difference analysis.
-        steps: of activation maximisation.
-        patches: exemplars a map.
-        seed: of samples and starts.
-        work: folder where finished steps are kept, so that a stopped run goes on.
-        progress: show progress bars.
+        concepts: Concepts for dissection; `PlantedConcepts()` by default.
+        stride: Stride of prediction difference analysis.
+        samples: Samples per window of prediction difference analysis.
+        steps: Steps of activation maximisation.
+        patches: Exemplars a map.
+        seed: Seed of samples and starts.
+        work: Folder where finished steps are kept, so that a stopped run goes on.
+        progress: Show progress bars.
 
     Returns:
-        The cards, in the order in which the maps were chosen.
+        The cards, in the order in which the maps were selected.
 
     Raises:
-        InputError: no extractor for a source, unknown maps, an empty data set.
+        InputError: No extractor for a source, unknown maps, an empty data set.
         ResumeError: `work` holds steps of another selection or other options.
     """
     networks = {"": extractors} if isinstance(extractors, FeatureExtractor) else dict(extractors)
@@ -149,7 +150,8 @@ def map_cards(
             f"(missing: {', '.join(sorted(missing)) or 'none'}), and images ({len(data)} given)"
         )
     planted = PlantedConcepts() if concepts is None else concepts
-    kept = Kept(work, _RUN, {
+    kept = Checkpoint(work)
+    kept.open(_RUN, {
         "maps": [str(m) for m in selection.maps],
         "networks": {n: [e.weights_sha256, e.stage, e.precision, e.viewing.options()] for n, e in networks.items()},
         "images": [str(getattr(data, "name", type(data).__name__)), len(data), reference_images(data).names],
@@ -194,10 +196,10 @@ def _facts(selection: Selection, map: FeatureMap) -> list[tuple[str, str]]:
         return [("weight", f"{float(share):.3f} of all")]
     joined = [number for number, s in enumerate(selection.steps, 1) if s.map == map and not s.removed]
     if not joined:
-        return [("chosen", "given at the start")]
+        return [("selected", "given at the start")]
     step = joined[-1]  # it may have left and come back
     s = selection.steps[step - 1]
-    return [("chosen", f"in step {step} of {len(selection.steps)}; {s.gain:+.4f} to {s.value:.4f} (in sample)")]
+    return [("selected", f"in step {step} of {len(selection.steps)}; {s.gain:+.4f} to {s.value:.4f} (in sample)")]
 
 
 class _Looks:
@@ -210,7 +212,7 @@ class _Looks:
         data: SampleSource,
         source: str,
         measure: Measure | None,
-        kept: Kept,
+        kept: Checkpoint,
     ) -> None:
         self.extractor, self.maps, self.data, self.source, self.kept = extractor, maps, data, source, kept
         self.measure = measure

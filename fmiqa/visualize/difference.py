@@ -13,70 +13,71 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fmiqa._checks import check_picture
-from fmiqa._io import check_output, is_special, load_tensors, save_tensors
+from fmiqa._io import check_output
 from fmiqa._progress import progress_bar
-from fmiqa.errors import FileFormatError, InputError
+from fmiqa._result import Saved
+from fmiqa.errors import InputError
 from fmiqa.features.extractor import FeatureExtractor, check_extractor
 from fmiqa.maps import FeatureMap, MapIndex
-from fmiqa.scoring.checkpoint import refuse_other
+from fmiqa.scoring.checkpoint import Checkpoint, refuse_other
 from fmiqa.visualize.patches import PatchSampler
 from fmiqa.visualize.replay import Replay
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["PAPER", "PredictionDifference", "prediction_difference"]
 
 # Zintgraf et al.'s settings, with ConditionalSampler(window=10, padding=2): a window at every pixel.
 PAPER: dict[str, Any] = {"stride": 1, "samples": 10}
 
-_KIND = "fmiqa prediction difference 1"
-_PART = "fmiqa prediction difference part 1"
+_RUN = "fmiqa prediction difference run 1"
+_WINDOWS = "windows.safetensors"
 _ELEMENTS = {"cpu": 2**23, "cuda": 2**28}  # alive at once: what a processor's cache nearly holds, or fills a GPU
 _SECONDS = 20.0  # between two savings of what is done
 _SEEDS = 1_000_003  # rows of windows have seeds of their own, so that a resumed run draws the same
 
 
 @dataclass(frozen=True, eq=False)
-class PredictionDifference:
+class PredictionDifference(Saved):
     """Signed relevance of pixels for feature maps.
 
     Args:
-        maps: the M maps.
+        maps: The M maps.
         relevance: (M, H, W) change of the map's mean that the pixel accounts for: positive where the pixel raises it.
-        options: what it was computed with.
+        options: What it was computed with.
     """
 
     maps: MapIndex
     relevance: Tensor
     options: dict[str, Any] = field(default_factory=dict)
 
+    kind: ClassVar[str] = "fmiqa prediction difference 1"
+    binary: ClassVar[bool] = True
+
     def of(self, map: FeatureMap | str) -> Tensor:
         """(H, W) the relevance for one map."""
         return self.relevance[self.maps.positions(MapIndex([map]))[0]]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Save as safetensors, written whole or not at all."""
-        header = {"maps": [str(m) for m in self.maps], "options": self.options}
-        save_tensors(path, _KIND, {"relevance": self.relevance}, header)
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but tensors, as plain values for JSON."""
+        return {"maps": [str(m) for m in self.maps], "options": self.options}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The relevance."""
+        return {"relevance": self.relevance}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> PredictionDifference:
-        """What `save` saved.
-
-        Raises:
-            FileFormatError: the file is missing, damaged, or holds something else.
-        """
-        tensors, header = load_tensors(path, _KIND)
-        try:
-            return cls(MapIndex(header["maps"]), tensors["relevance"], header["options"])
-        except (KeyError, InputError) as error:
-            raise FileFormatError(f"{path} is not a whole prediction difference: {error}") from error
+    def from_dict(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The result again."""
+        return cls(MapIndex(content["maps"]), tensors["relevance"], content["options"])
 
 
 def prediction_difference(
@@ -95,27 +96,27 @@ def prediction_difference(
     """How much each pixel of an image raises or lowers the mean of each feature map.
 
     Args:
-        extractor: the network, without viewing conditions.
+        extractor: The network, without viewing conditions.
         image: (3, H, W), float in [0, 1] or uint8, on the network's device.
-        maps: the feature maps; all are served by the same runs of the network.
-        sampler: what replaces a window: `ConditionalSampler` as in the paper, or `MarginalSampler`, fitted to images
+        maps: The feature maps; all are served by the same runs of the network.
+        sampler: What replaces a window: `ConditionalSampler` as in the paper, or `MarginalSampler`, fitted to images
             like this one. It says how large the window is.
-        stride: pixels from a window to the next, at most the window's side. The paper's 1 (`**PAPER`) costs 16 times
+        stride: Pixels from a window to the next, at most the window's side. The paper's 1 (`**PAPER`) costs 16 times
             as much as 4.
-        samples: how many samples replace each window.
-        seed: of the samples.
-        local: as in `Replay`: None runs only what a window can touch where the network allows it.
-        save: file for the result (safetensors); what is done is kept beside it in `<save>.part`, and a run that was
+        samples: How many samples replace each window.
+        seed: Seed of the samples.
+        local: See `Replay`: None runs only what a window can touch, where the network allows it.
+        save: File for the result (safetensors); what is done is kept beside it in `<save>.parts`, and a run that was
             stopped goes on from there. A finished one is loaded, so that a loop over many images goes on too.
-        progress: show a progress bar.
+        progress: Show a progress bar.
 
     Returns:
         The relevance of each pixel for each map, in units of the map's mean.
 
     Raises:
-        InputError: an image smaller than a window or of another form, unknown maps, a stride beyond the window;
+        InputError: An image smaller than a window or of another form, unknown maps, a stride beyond the window;
             `save` cannot be written.
-        ResumeError: `save` or `<save>.part` is of a run with other options, or of another image.
+        ResumeError: `save` or `<save>.parts` is of a run with other options, or of another image.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")
@@ -161,9 +162,12 @@ def prediction_difference(
         refuse_other(save, finished.options, options)
         return finished
     if save is not None:
-        check_output(save, beside=".part")
+        check_output(save, beside=".parts/run.json")
     replay = Replay(extractor, image, chosen, local=local)
-    work = _Work(save, options, (len(chosen), len(tops), len(lefts)))
+    checkpoint = Checkpoint.beside(save)
+    checkpoint.open(_RUN, options)
+    kept, saved = checkpoint.read(_WINDOWS, _Windows), time.monotonic()
+    work = _Windows(torch.zeros(len(chosen), len(tops), len(lefts), device="cpu")) if kept is None else kept
     room = _ELEMENTS["cuda" if image.is_cuda else "cpu"]
     at_once = max(1, room // (samples * replay.elements(window, window)))
     with _bar(progress, len(tops) * len(lefts), work.done * len(lefts)) as bar:
@@ -173,48 +177,38 @@ def prediction_difference(
                 left = lefts[start : start + at_once].to(image.device)
                 top = torch.full_like(left, int(tops[row]))
                 drawn = sampler.sample(pixels, top, left, samples, generator)
-                work.windows[:, row, start : start + at_once] = -replay.mean_change(drawn, top, left).T.cpu()
+                work.values[:, row, start : start + at_once] = -replay.mean_change(drawn, top, left).T.cpu()
                 bar.update(len(left))
-            work.finished(row)
-    result = PredictionDifference(chosen, _spread(work.windows, tops, lefts, window, (height, width)), options)
+            work.done = row + 1
+            if time.monotonic() - saved > _SECONDS:
+                checkpoint.write(_WINDOWS, work)
+                saved = time.monotonic()
+    result = PredictionDifference(chosen, _spread(work.values, tops, lefts, window, (height, width)), options)
     if save is not None:
         result.save(save)
-        work.remove()
+        checkpoint.remove()
     return result
 
 
-class _Work:
-    """The relevance of windows, row by row, kept on disk now and then."""
+class _Windows(Saved):
+    """The relevance of windows (M, rows, columns), of which the first rows are done."""
 
-    def __init__(
-        self, save: str | os.PathLike[str] | None, options: dict[str, Any], size: tuple[int, int, int]
-    ) -> None:
-        self.path = None if save is None or is_special(save) else Path(f"{os.fspath(save)}.part")
-        self.options = options
-        self.windows = torch.zeros(size, device="cpu")
-        self.done = 0
-        self._saved = time.monotonic()
-        if self.path is not None and self.path.exists():
-            self._take_up()
+    kind = "fmiqa prediction difference windows 1"
+    binary = True
 
-    def _take_up(self) -> None:
-        assert self.path is not None
-        try:
-            tensors, header = load_tensors(self.path, _PART)
-        except FileFormatError:
-            return  # damaged: computed anew
-        refuse_other(self.path, header["options"], self.options)
-        self.windows, self.done = tensors["windows"].clone(), int(header["done"])
+    def __init__(self, values: Tensor, done: int = 0) -> None:
+        self.values = values
+        self.done = done
 
-    def finished(self, row: int) -> None:
-        self.done = row + 1
-        if self.path is not None and time.monotonic() - self._saved > _SECONDS:
-            save_tensors(self.path, _PART, {"windows": self.windows}, {"options": self.options, "done": self.done})
-            self._saved = time.monotonic()
+    def to_dict(self) -> dict[str, Any]:
+        return {"done": self.done}
 
-    def remove(self) -> None:
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+    def tensors(self) -> dict[str, Tensor]:
+        return {"windows": self.values}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        return cls(tensors["windows"].clone(), int(content["done"]))
 
 
 def _starts(length: int, window: int, stride: int) -> Tensor:

@@ -29,13 +29,13 @@ def overlay_relevance(image: Tensor, relevance: Tensor, *, limit: float | None =
     Args:
         image: (3, H, W) uint8 or float in [0, 1].
         relevance: (H, W).
-        limit: the relevance of full colour; by default the .995 quantile of its magnitude.
+        limit: The relevance of full colour; by default the .995 quantile of its magnitude.
 
     Returns:
         (3, H, W) uint8.
 
     Raises:
-        InputError: arguments that are not tensors, or of shapes that do not go together.
+        InputError: Arguments that are not tensors, or of shapes that do not go together.
 
     Example:
         >>> overlay_relevance(torch.rand(3, 8, 9), torch.randn(8, 9)).shape
@@ -55,13 +55,13 @@ def overlay_loss(image: Tensor, quality: Tensor, *, limit: float | None = None) 
     Args:
         image: (3, H, W) uint8 or float in [0, 1].
         quality: (H, W) at most 1, such as local SSIM.
-        limit: the loss 1 - quality of full colour; by default the .995 quantile.
+        limit: The loss 1 - quality of full colour; by default the .995 quantile.
 
     Returns:
         (3, H, W) uint8.
 
     Raises:
-        InputError: arguments that are not tensors, or of shapes that do not go together.
+        InputError: Arguments that are not tensors, or of shapes that do not go together.
     """
     _check(image, quality)
     loss = (1 - quality).clamp(min=0)
@@ -80,7 +80,7 @@ def outlined(image: Tensor, mask: Tensor) -> Tensor:
         (3, H, W) uint8.
 
     Raises:
-        InputError: arguments that are not tensors, or of shapes that do not go together.
+        InputError: Arguments that are not tensors, or of shapes that do not go together.
     """
     _check(image, mask)
     inside = mask.float()[None, None]
@@ -97,15 +97,15 @@ def picture_grid(
 
     Args:
         pictures: (3, h, w) each, uint8 or float in [0, 1], of any sizes.
-        titles: one each.
-        columns: pictures a row.
-        side: inches that a picture is wide.
+        titles: One each.
+        columns: Pictures a row.
+        side: Inches that a picture is wide.
 
     Returns:
         A matplotlib figure.
 
     Raises:
-        InputError: no pictures, pictures of another form, or not a title for each; matplotlib is not installed.
+        InputError: No pictures, pictures of another form, or not a title for each; matplotlib is not installed.
     """
     if not pictures or columns < 1 or (titles is not None and len(titles) != len(pictures)):
         given = "none" if titles is None else str(len(titles))

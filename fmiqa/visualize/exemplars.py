@@ -36,9 +36,9 @@ class Exemplar(NamedTuple):
     """A patch that excites a feature map.
 
     Args:
-        image: number of the image.
-        value: of the map there.
-        box: top, left, bottom and right of what the position sees, in pixels of the image as the network sees it.
+        image: Number of the image.
+        value: The value of the map there.
+        box: Top, left, bottom and right of what the position sees, in pixels of the image as the network sees it.
         patch: (3, h, w) uint8, that part of the image; smaller at its borders.
     """
 
@@ -60,17 +60,17 @@ def exemplars(
     """The patches that excite each map most, one an image, cropped to what a position of the map sees.
 
     Args:
-        extractor: the network.
+        extractor: The network.
         images: (3, H, W) each, uint8 or float in [0, 1], of any sizes.
-        maps: the feature maps.
-        count: patches a map, or as many as there are images.
-        progress: show a progress bar.
+        maps: The feature maps.
+        count: Patches a map, or as many as there are images.
+        progress: Show a progress bar.
 
     Returns:
         Map -> its exemplars, the most exciting first.
 
     Raises:
-        InputError: no images, unknown maps, or a network whose maps do not see parts of the image.
+        InputError: No images, unknown maps, or a network whose maps do not see parts of the image.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")
@@ -109,9 +109,9 @@ def mean_activations(extractor: FeatureExtractor, images: Iterable[Tensor], maps
     """The spatial mean of each map on each image: what activation maximisation raises.
 
     Args:
-        extractor: the network.
+        extractor: The network.
         images: (3, H, W) each, of any size, float in [0, 1] or uint8.
-        maps: the M feature maps.
+        maps: The M feature maps.
 
     Returns:
         (N, M), on the CPU.
@@ -143,10 +143,10 @@ def local_quality(
     """Where in an image each map's SSIM falls: its SSIM map, enlarged to the image.
 
     Args:
-        extractor: the network.
+        extractor: The network.
         test: (3, H, W) the test image, uint8 or float in [0, 1].
         reference: (3, H, W) the reference image.
-        maps: the M feature maps.
+        maps: The M feature maps.
         measure: SSIM with its options.
 
     Returns:
@@ -154,7 +154,7 @@ def local_quality(
         map sees them, values are interpolated linearly; beyond the outermost they are held.
 
     Raises:
-        InputError: images of two sizes, unknown maps, or a network whose maps do not see parts of the image.
+        InputError: Images of two sizes, unknown maps, or a network whose maps do not see parts of the image.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")
@@ -199,7 +199,7 @@ class reference_images(Sequence[Tensor]):  # noqa: N801, called as a function
     """The distinct reference images of a data set, decoded when asked for.
 
     Args:
-        data: any data set of `Sample`s.
+        data: Any data set of `Sample`s.
 
     Attributes:
         names: their ids.

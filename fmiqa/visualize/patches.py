@@ -42,17 +42,17 @@ class ConditionalSampler:
 
     Args:
         images: (3, H, W) each, uint8 or float in [0, 1]: the images whose patches the normal is fitted to.
-        window: side of the window, in pixels.
-        padding: pixels of surroundings on each side.
-        patches: how many patches it is fitted to, spread evenly over the images.
-        seed: of where they are taken.
+        window: Side of the window, in pixels.
+        padding: Pixels of surroundings on each side.
+        patches: How many patches it is fitted to, spread evenly over the images.
+        seed: Seed of the places where they are taken.
 
     Attributes:
         mean: (3, p^2) of patches of p = window + 2 padding pixels a side, in float64.
         covariance: (3, p^2, p^2), in float64.
 
     Raises:
-        InputError: no images, or images smaller than a patch; sizes under 1, or fewer than two patches.
+        InputError: No images, or images smaller than a patch; sizes under 1, or fewer than two patches.
 
     Example:
         >>> images = torch.rand(2, 3, 40, 50)
@@ -89,7 +89,7 @@ class ConditionalSampler:
         """The normal of a window that lies at (top, left) in its patch, given the other pixels of the patch.
 
         Returns:
-            the window's and the surroundings' places in the patch (k^2,) and (p^2 - k^2,); the weights
+            The window's and the surroundings' places in the patch (k^2,) and (p^2 - k^2,); the weights
             (3, k^2, p^2 - k^2) of the surroundings, as they differ from their mean; the covariance (3, k^2, k^2).
         """
         inside = torch.zeros(self.side, self.side, dtype=torch.bool, device="cpu")
@@ -109,14 +109,14 @@ class ConditionalSampler:
             image: (3, H, W) float in [0, 1].
             tops: (W,) first rows.
             lefts: (W,) first columns.
-            count: how many samples of each window.
-            generator: of random numbers, on the CPU.
+            count: How many samples of each window.
+            generator: Generator of random numbers, on the CPU.
 
         Returns:
             (W, count, 3, window, window).
 
         Raises:
-            InputError: the image is smaller than a patch.
+            InputError: The image is smaller than a patch.
         """
         height, width = image.shape[1:]
         _check_size(height, width, self.side, "the image")
@@ -149,12 +149,12 @@ class MarginalSampler:
 
     Args:
         images: (3, H, W) each, uint8 or float in [0, 1].
-        window: side of the window, in pixels.
-        patches: from how many windows is drawn.
-        seed: of where they are taken.
+        window: Side of the window, in pixels.
+        patches: Number of windows to draw from.
+        seed: Seed of the places where they are taken.
 
     Raises:
-        InputError: as for `ConditionalSampler`.
+        InputError: As for `ConditionalSampler`.
 
     Example:
         >>> sampler = MarginalSampler(torch.rand(2, 3, 40, 50), window=4, patches=100)

@@ -1,82 +1,54 @@
-"""Plots of a selection: how it rose, how it agrees with the observers, where its maps lie and how alike they are.
+"""Plots of maps and their scores: how they agree with the observers, where maps lie and how alike they are.
 
 The colours are those of Okabe and Ito (Color universal design, 2008), which colour-blind readers tell apart.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fmiqa._checks import check_tensor
-from fmiqa._plotting import BLUE, GREEN, GREY, ORANGE, SKY, axes
+from fmiqa._plotting import BLUE, GREEN, GREY, ORANGE, SKY, axes, new_figure
 from fmiqa.correlation import fit_logistic
 from fmiqa.errors import InputError
+from fmiqa.evaluation.claims import coefficients, fit_options
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix
-from fmiqa.selection import Selection, StabilitySelection, Validation
+from fmiqa.selection import Selection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.text import Text
+    from matplotlib.figure import Figure
 
-__all__ = [
-    "check_same_search",
-    "plot_agreement",
-    "plot_correlation",
-    "plot_curve",
-    "plot_frequency",
-    "plot_layers",
-    "plot_weights",
-]
+__all__ = ["plot_agreement", "plot_correlation", "plot_layers", "selection_figure"]
 
 _NAMED = 40  # maps along an axis whose names can still be read
 # Okabe & Ito's, but grey for black, which the fit has, and indigo for yellow, which is faint on white.
 _TYPES = tuple(zip((BLUE, ORANGE, GREEN, SKY, GREY, "#CC79A7", "#E69F00", "#332288"), "os^DvPX*", strict=True))
-_HELD_OUT = {("plcc", "logistic5"): "plcc", ("srocc", None): "srocc"}  # the criteria that a validation holds
-_SAME = ("criterion", "fit", "monotone", "pool", "direction")
 
 
-def plot_curve(selection: Selection, *, validation: Validation | None = None, ax: Axes | None = None) -> Axes:
-    """Draw the criterion against the number of maps: in sample, and on references held out.
+def selection_figure(selection: Selection, scores: ScoreMatrix) -> Figure:
+    """Draw a selection in two panels: its path or weights, and its score beside the subjective scores.
 
     Args:
-        selection: of a search with steps.
-        validation: of the same search on the same score matrix; adds the held-out mean over folds with a band of one
-            standard error either side, and all maps pooled as a level.
-        ax: where to draw; a new figure by default.
-
-    Raises:
-        InputError: a selection without steps; a validation of another search, or of a criterion that it has not
-            measured on the images held out (it has PLCC after a logistic5, and SROCC).
-
-    Example:
-        >>> from matplotlib.figure import Figure
-        >>> from fmiqa import forward_select
-        >>> targets = torch.linspace(0, 1, 60)
-        >>> selection = forward_select(targets[:, None] ** torch.arange(1, 4), targets, max_maps=2)
-        >>> plot_curve(selection, ax=Figure().subplots()).get_ylabel()
-        'PLCC (logistic5) (in sample)'
+        selection: The outcome of a search over `scores`.
+        scores: The score matrix that it was made on.
     """
-    if not selection.steps:
-        raise InputError("this selection has no steps to draw a curve of; plot_weights draws its weights")
-    if validation is not None:
-        check_same_search(selection, validation)
-    ax = axes(ax)
-    before = len(ax.texts)
-    selection.plot(ax)
-    if validation is not None:
-        _held_out(ax, selection, validation)
-        for name in ax.texts[before:]:
-            _above(name)  # the held-out curve runs below
-    ax.set_xlim(None, 1.1 * ax.dataLim.x1 + 0.5)  # room for the last map's name
-    ax.legend(fontsize=8, loc="best")
-    return ax
+    figure = new_figure(12.5, 4.6)
+    left, right = figure.subplots(1, 2)
+    selection.plot(left)
+    if selection.weights is None:
+        _all_maps_line(left, selection, scores)
+    plot_agreement(scores, selection, ax=right)
+    network = scores.options.get("network") or ", ".join(scores.options.get("sources", ()))
+    origin = " on ".join(str(part) for part in (network, scores.options.get("dataset")) if part)
+    figure.suptitle(f"{origin}: {len(selection)} of {len(scores.maps)} maps, in sample")
+    return figure
 
 
 def plot_agreement(scores: ScoreMatrix, quality: Selection | Tensor, *, ax: Axes | None = None) -> tuple[Axes, Axes]:
@@ -85,16 +57,16 @@ def plot_agreement(scores: ScoreMatrix, quality: Selection | Tensor, *, ax: Axes
     Images are coloured by distortion type where there are 2 to 8 of them.
 
     Args:
-        scores: the images.
-        quality: a selection, drawn with its own logistic, that of the images it was made on; or (N,) scores of any
+        scores: The images.
+        quality: A selection, drawn with its own logistic, that of the images it was made on; or (N,) scores of any
             metric, with a logistic5 fitted to these images.
-        ax: whose place both panels take; a new figure by default.
+        ax: Whose place both panels take; a new figure by default.
 
     Returns:
         The scatter, and the residuals: subjective score minus fit.
 
     Raises:
-        InputError: a matrix that lacks maps of the selection, scores of another number of images or not finite, or
+        InputError: A matrix that lacks maps of the selection, scores of another number of images or not finite, or
             axes that stand outside a grid of subplots.
 
     Example:
@@ -134,7 +106,7 @@ def plot_agreement(scores: ScoreMatrix, quality: Selection | Tensor, *, ax: Axes
     below.axhline(0, color="black", linewidth=1)
     above.set_ylabel(_subjective(scores))
     below.set_ylabel("residual")
-    below.set_xlabel("objective score" if chosen is None else f"score of the {len(chosen)} chosen maps")
+    below.set_xlabel("objective score" if chosen is None else f"score of the {len(chosen)} selected maps")
     above.tick_params(labelbottom=False)
     for panel in (above, below):
         panel.grid(alpha=0.3)
@@ -146,17 +118,17 @@ def plot_agreement(scores: ScoreMatrix, quality: Selection | Tensor, *, ax: Axes
 def plot_layers(
     maps: Iterable[FeatureMap | str], all_maps: Iterable[FeatureMap | str], *, ax: Axes | None = None
 ) -> Axes:
-    """Draw how many of the chosen maps lie in each layer, beside how many would by chance.
+    """Draw how many of the selected maps lie in each layer, beside how many would by chance.
 
-    By chance, a layer's part of the chosen maps is its part of all maps.
+    By chance, a layer's part of the selected maps is its part of all maps.
 
     Args:
-        maps: the chosen maps.
-        all_maps: the candidates that they were chosen from.
-        ax: where to draw; a new figure by default.
+        maps: The selected maps.
+        all_maps: The candidates that they were selected from.
+        ax: Where to draw; a new figure by default.
 
     Raises:
-        InputError: no maps, or some that are not among the candidates.
+        InputError: No maps, or some that are not among the candidates.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -168,58 +140,20 @@ def plot_layers(
     chosen, every = MapIndex(maps), MapIndex(all_maps)
     every.positions(chosen)
     if not len(chosen):
-        raise InputError("no chosen maps to count by layer")
+        raise InputError("no selected maps to count by layer")
     counts = [len(chosen.channels.get(layer, ())) for layer in every.layers]
     expected = [len(chosen) * len(channels) / len(every) for channels in every.channels.values()]
     ax = axes(ax)
     places = range(len(counts))
-    ax.bar([p - 0.2 for p in places], counts, width=0.4, color=BLUE, label=f"{len(chosen)} chosen maps")
+    ax.bar([p - 0.2 for p in places], counts, width=0.4, color=BLUE, label=f"{len(chosen)} selected maps")
     label = f"expected by chance from all {len(every)} maps"
     ax.bar([p + 0.2 for p in places], expected, width=0.4, color=SKY, label=label)
     many = len(every.layers) > 8
     ax.set_xticks(places, every.layers, rotation=90 if many else 0, fontsize=7 if many else None)
     ax.set_xlabel("layer")
-    ax.set_ylabel("number of chosen maps")
+    ax.set_ylabel("number of selected maps")
     ax.set_ylim(0, 1.25 * max(counts + expected))  # room for the legend above the bars
     ax.legend(fontsize=8, loc="upper right")
-    return ax
-
-
-def plot_frequency(
-    stability: StabilitySelection, *, top: int = 30, threshold: float | None = 0.5, ax: Axes | None = None
-) -> Axes:
-    """Draw how often the maps chosen most often are chosen on subsamples of the references.
-
-    Args:
-        stability: of `stability_selection`.
-        top: how many maps at most; such as were never chosen are left out.
-        threshold: the share of subsamples from which a map counts as stable, see `StabilitySelection.stable`; drawn
-            as a line unless None.
-        ax: where to draw; a new figure by default.
-
-    Raises:
-        InputError: fewer than one map, or a threshold outside (0, 1].
-
-    Example:
-        >>> from matplotlib.figure import Figure
-        >>> from fmiqa import stability_selection
-        >>> targets = torch.linspace(0, 1, 60)
-        >>> values, groups = targets[:, None] ** torch.arange(1, 4), ["a", "b", "c", "d"] * 15
-        >>> found = stability_selection(values, targets, groups=groups, subsamples=4, fit=None)
-        >>> plot_frequency(found, ax=Figure().subplots()).get_ylabel()
-        'share of 4 subsamples'
-    """
-    if top < 1:
-        raise InputError(f"top is at least 1 map, got {top}")
-    if threshold is not None and not 0 < threshold <= 1:
-        raise InputError(f"threshold is a share of the subsamples in (0, 1], or None, got {threshold}")
-    ax = stability.plot(ax, top=min(top, int((stability.frequency > 0).sum())))
-    if threshold is not None:
-        label = f"in at least {threshold:.0%}: {len(stability.stable(threshold))} maps"
-        ax.axhline(threshold, color=ORANGE, linestyle="--", label=label)
-        ax.legend(fontsize=8, loc="upper right")
-    ax.set_xlabel("feature map")
-    ax.set_ylabel(f"share of {len(stability.selected)} subsamples")
     return ax
 
 
@@ -227,12 +161,12 @@ def plot_correlation(scores: ScoreMatrix, maps: Iterable[FeatureMap | str], *, a
     """Draw the Pearson correlation among the scores of maps over images, from -1 to 1.
 
     Args:
-        scores: the images.
-        maps: two maps or more.
-        ax: where to draw; a new figure by default.
+        scores: The images.
+        maps: Two maps or more.
+        ax: Where to draw; a new figure by default.
 
     Raises:
-        InputError: unknown maps, fewer than two, or a map whose scores are constant or not finite.
+        InputError: Unknown maps, fewer than two, or a map whose scores are constant or not finite.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -266,85 +200,16 @@ def plot_correlation(scores: ScoreMatrix, maps: Iterable[FeatureMap | str], *, a
     return ax
 
 
-def plot_weights(selection: Selection, *, top: int = _NAMED, ax: Axes | None = None) -> Axes:
-    """Draw the weights of the maps in a weighted selection, as shares of their sum.
-
-    Args:
-        selection: such as `weighted_select` gives.
-        top: how many of its maps at most, from the first.
-        ax: where to draw; a new figure by default.
-
-    Raises:
-        InputError: a selection whose maps all weigh the same; fewer than one map.
-
-    Example:
-        >>> from matplotlib.figure import Figure
-        >>> weights = torch.tensor([3.0, 1.0])
-        >>> selection = Selection(MapIndex(["conv1:0", "conv2:5"]), (), 0.9, weights=weights)
-        >>> [float(bar.get_height()) for bar in plot_weights(selection, ax=Figure().subplots()).patches]
-        [0.75, 0.25]
-    """
-    if selection.weights is None:
-        raise InputError("the maps of this selection have no weights: all count the same; plot_curve draws its steps")
-    if top < 1:
-        raise InputError(f"top is at least 1 map, got {top}")
-    share = (selection.weights / selection.weights.sum())[:top].tolist()
-    ax = axes(ax, width=7.2)
-    ax.bar(range(len(share)), share, color=BLUE)
-    ax.set_xticks(range(len(share)), [str(m) for m in selection.maps[: len(share)]], rotation=90, fontsize=7)
-    ax.set_xlabel("feature map")
-    ax.set_ylabel("share of the weights")
-    if len(share) < len(selection):
-        ax.set_title(f"the first {len(share)} of {len(selection)} maps", fontsize=9)
-    return ax
-
-
-def check_same_search(selection: Selection, validation: Validation) -> None:
-    """Raise `InputError` unless a validation repeats the search of a selection, on the same score matrix."""
-    ours: dict[str, Any]
-    theirs: dict[str, Any]
-    ours, theirs = ({k: o.get(k) or None for k in _SAME} for o in (selection.options, validation.options))
-    ours["search"], theirs["search"] = selection.options.get("search", "forward"), "forward"
-    ours["matrix"], theirs["matrix"] = _origin(selection.source), _origin(validation.options.get("source", {}))
-    differing = [f"{k}: {ours[k]} here, {theirs[k]} in the validation" for k in ours if ours[k] != theirs[k]]
-    if differing:
-        raise InputError(f"the validation is of another search ({'; '.join(differing)}); run it with the same options")
-    if (ours["criterion"], ours["fit"]) not in _HELD_OUT:
-        raise InputError(
-            f"a validation holds out PLCC after a logistic5 and SROCC, not {ours['criterion']} with fit {ours['fit']}; "
-            "draw the two apart, with validation.plot()"
-        )
-
-
-def _origin(source: Mapping[str, Any]) -> str:
-    """What a score matrix was computed from."""
-    return json.dumps({k: v for k, v in source.items() if k != "references"}, sort_keys=True) if source else "unknown"
-
-
-def _held_out(ax: Axes, selection: Selection, validation: Validation) -> None:
-    figure = _HELD_OUT[selection.options["criterion"], selection.options["fit"]]
-    held, level = (getattr(validation, name).double() for name in (figure, f"all_{figure}"))
-    mean, folds = held.mean(0), len(held)
-    sizes = range(1, held.shape[1] + 1)
-    ax.plot(sizes, mean.tolist(), color=ORANGE, marker="s", markersize=4, label=f"held out, mean of {folds} folds")
-    if folds > 1:
-        error = held.std(0) / math.sqrt(folds)
-        low, high = (mean - error).tolist(), (mean + error).tolist()
-        label = "held out, ± one standard error"
-        ax.fill_between(sizes, low, high, color=ORANGE, alpha=0.2, linewidth=0, label=label)
-    ax.axhline(float(level.mean()), color=GREY, linestyle=":", label="all maps, held out")
-    ax.set_ylabel(ax.get_ylabel().removesuffix(" (in sample)"))
-    ax.autoscale(axis="y")
+def _all_maps_line(ax: Axes, selection: Selection, scores: ScoreMatrix) -> None:
+    """The criterion of all maps, beside the path of a selection."""
+    quality = scores.pool(pool=selection.pool)
+    figures = coefficients("all maps", quality, scores.targets, **fit_options(selection.options))
+    value = getattr(figures, selection.options["criterion"])
+    ax.axhline(value, color=ORANGE, linestyle="--", label=f"all {len(scores.maps)} maps: {value:.4f}")
+    ax.lines[0].set_label(f"{len(selection)} selected maps: {selection.value:.4f}")
     low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.2 * (high - low))  # room for the names
-
-
-def _above(name: Text) -> None:
-    from matplotlib.text import Annotation
-
-    if isinstance(name, Annotation):
-        name.xyann = (0, 5)
-        name.set(rotation=90, ha="center", va="bottom")
+    ax.set_ylim(min(low, value - 0.28 * (high - value)), high)  # room for the legend below the line
+    ax.legend(loc="lower right")
 
 
 def _two_panels(ax: Axes) -> tuple[Axes, Axes]:

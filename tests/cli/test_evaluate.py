@@ -12,8 +12,8 @@ import torch
 from scipy.stats import kendalltau, spearmanr
 
 from fmiqa import MapIndex, ScoreMatrix, Selection, cli, compare
-from fmiqa.cli.results import claim
 from fmiqa.datasets import CSVDataset
+from fmiqa.evaluation.claims import claim
 from fmiqa.evaluation.peers import PEERS, peer_scores
 from fmiqa.evaluation.peers import scores as peers_by_name
 

@@ -12,8 +12,10 @@ from PIL import Image
 
 import fmiqa
 from fmiqa import FeatureExtractor, MapIndex, ScoreMatrix, Viewing, cli
+from fmiqa._result import Saved
 from fmiqa.cli import options
 from fmiqa.datasets import CSVDataset
+from fmiqa.scoring.checkpoint import Checkpoint
 
 DataOptions = Callable[..., list[str]]
 
@@ -93,17 +95,17 @@ def test_an_interrupted_matrix_goes_on_and_ends_the_same(
 ) -> None:
     out = tmp_path / "s.safetensors"
     command = ["matrix", *data_options(), "--out", str(out)]
-    add, added = fmiqa.parts.Parts.add, []
+    write, written = Checkpoint.write, []
 
-    def add_and_stop(parts: object, number: int, part: dict[str, object]) -> None:
-        add(parts, number, part)  # type: ignore[arg-type]
+    def write_and_stop(checkpoint: Checkpoint, name: str, piece: Saved) -> None:
+        write(checkpoint, name, piece)
         raise KeyboardInterrupt
 
-    def add_and_count(parts: object, number: int, part: dict[str, object]) -> None:
-        add(parts, number, part)  # type: ignore[arg-type]
-        added.append(number)
+    def write_and_count(checkpoint: Checkpoint, name: str, piece: Saved) -> None:
+        write(checkpoint, name, piece)
+        written.append(name)
 
-    monkeypatch.setattr(fmiqa.parts.Parts, "add", add_and_stop)
+    monkeypatch.setattr(Checkpoint, "write", write_and_stop)
     assert cli.main(command) == 130
     message = capsys.readouterr().err
     assert f"{out}.parts" in message
@@ -114,9 +116,12 @@ def test_an_interrupted_matrix_goes_on_and_ends_the_same(
     assert cli.main(changed) == 1
     assert "other options" in capsys.readouterr().err
 
-    monkeypatch.setattr(fmiqa.parts.Parts, "add", add_and_count)
+    monkeypatch.setattr(Checkpoint, "write", write_and_count)
     assert cli.main(command) == 0
-    assert added == [1, 2]  # a part a reference here, the first was kept
+    assert written == [
+        "part-000001.safetensors",
+        "part-000002.safetensors",
+    ]  # the first was kept
     assert torch.equal(ScoreMatrix.load(out).values, ScoreMatrix.load(scores_file).values)
     assert not Path(f"{out}.parts").exists()
 

@@ -59,3 +59,18 @@ def test_errors(iqm: SelectedFeatureIQM, data: torch.utils.data.Subset[datasets.
         evaluate({"SSIM": iqm}, data, peers=["SSIM"])
     with pytest.raises(fmiqa.InputError, match="no peer metric XYZ"):
         peer_scores(data, ["XYZ"])
+
+
+def test_images_are_scored_in_batches_as_they_are_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = torch.utils.data.Subset(datasets.Demo(references=2, levels=2), range(20))
+    extractor = FeatureExtractor("alexnet", weights=None, layers=["conv1"])
+    metric = SelectedFeatureIQM(extractor, ["conv1:44", "conv1:3"])
+    sizes: list[int] = []
+    forward = SelectedFeatureIQM.forward
+    monkeypatch.setattr(SelectedFeatureIQM, "forward", lambda s, t, r: sizes.append(len(t)) or forward(s, t, r))
+    found = metric_scores(metric, data)  # type: ignore[arg-type]
+    assert max(sizes) > 1
+    assert sum(sizes) == len(data)
+    alone = [float(metric(s.distorted[None], s.reference[None])) for s in data]
+    # float32: sums over a map's positions in another order
+    torch.testing.assert_close(found, torch.tensor(alone, dtype=torch.float64), rtol=0, atol=1e-6)

@@ -18,7 +18,8 @@ import fmiqa
 from fmiqa import FileFormatError, InputError, Reproduction, ResumeError, ScoreMatrix, Selection, Validation, reproduce
 from fmiqa.datasets import CATALOGUE, Demo
 from fmiqa.reproduction import PUBLISHED, TABLES, run
-from fmiqa.reproduction.result import Row, mean_and_error
+from fmiqa.reproduction.result import TableRow
+from fmiqa.selection.splits import mean_and_error
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights")
 
@@ -117,11 +118,11 @@ def test_held_out_is_the_whole_search_anew_in_each_fold(found: Reproduction, out
     assert measured is not None
     scores = ScoreMatrix.load(out / "tid2013-alexnet" / "scores.safetensors")
     splits = fmiqa.grouped_folds(scores.groups, folds=2)
-    expected = fmiqa.held_out(scores, fmiqa.forward_select, splits=splits)
-    assert measured.held_out_maps == tuple(len(selection) for selection in expected.selections)
+    expected = fmiqa.held_out(scores, lambda part: fmiqa.forward_select(part), splits=splits)
+    assert measured.held_out_maps == tuple(len(maps) for maps in expected.selected)
     # One batch of folds and one search after the other agree to rounding.
-    assert measured.held_out_plcc == pytest.approx(expected.plcc.tolist(), abs=1e-9)
-    assert measured.held_out_srocc == pytest.approx(expected.srocc.tolist(), abs=1e-9)
+    assert measured.held_out_plcc == pytest.approx(expected.plcc[:, -1].tolist(), abs=1e-9)
+    assert measured.held_out_srocc == pytest.approx(expected.srocc[:, -1].tolist(), abs=1e-9)
     every = scores.pool()
     of_all = [float(fmiqa.plcc(every[s.held_out], scores.targets[s.held_out])) for s in splits]
     assert measured.held_out_all_plcc == pytest.approx(of_all, abs=1e-9)
@@ -129,8 +130,8 @@ def test_held_out_is_the_whole_search_anew_in_each_fold(found: Reproduction, out
 
 def test_mean_and_standard_error_are_those_of_folds() -> None:
     values = torch.tensor([0.8, 0.9, 0.85, 0.7], dtype=torch.float64)
-    mean, error = mean_and_error(values.tolist())
-    assert (mean, error) == pytest.approx((float(values.mean()), float(values.std()) / 2))
+    mean, error = mean_and_error(values)
+    assert (float(mean), float(error)) == pytest.approx((float(values.mean()), float(values.std()) / 2))
 
 
 def test_in_sample_and_held_out_are_told_apart_everywhere(found: Reproduction) -> None:
@@ -167,7 +168,7 @@ def test_what_is_not_the_published_set_never_stands_beside_its_figures(
         monkeypatch.setitem(CATALOGUE, "csiq", replace(CATALOGUE["csiq"], **{other: 5}))
     found = reproduce("table1", {"csiq": published}, **SMALL)
     absent, row = (r for r in found.rows if r.key == "csiq")
-    assert absent == Row("csiq", "CSIQ", PUBLISHED["alexnet"]["csiq"], None)
+    assert absent == TableRow("csiq", "CSIQ", PUBLISHED["alexnet"]["csiq"], None)
     assert row.published is None
     assert row.measured is not None
     label = f"{published.name}, in place of CSIQ"

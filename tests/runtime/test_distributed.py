@@ -28,9 +28,9 @@ from fmiqa.datasets import Sample
 from fmiqa.selection import (
     beam_select,
     cross_validate,
+    engine,
     forward_select,
     permutation_null,
-    search,
     stability_selection,
 )
 from fmiqa.selection.criteria import Objective
@@ -108,7 +108,7 @@ def everything(save: Path) -> dict[str, Any]:
     values, targets, groups = problem()
     real, rows = Objective.quick, []
     with (
-        mock.patch.object(search, "_POINTS", PORTION),
+        mock.patch.object(engine, "_POINTS", PORTION),
         mock.patch.object(Objective, "quick", lambda self, x, *others: rows.append(len(x)) or real(self, x, *others)),
     ):
         selection = forward_select(values, targets, max_maps=3)

@@ -64,7 +64,7 @@ def test_files_that_are_no_score_matrix_are_refused(scores: ScoreMatrix, tmp_pat
         ScoreMatrix.load(tmp_path / "absent")
     path = tmp_path / "x.safetensors"
     save_tensors(path, "fmiqa score matrix 1", {"values": scores.values}, {"maps": ["conv1:0"]})
-    with pytest.raises(FileFormatError, match="not a whole score matrix"):
+    with pytest.raises(FileFormatError, match="not a complete fmiqa score matrix"):
         ScoreMatrix.load(path)
     header = {"maps": ["conv1:0"], "groups": ["a"], "names": ["a1"]}
     save_tensors(path, "fmiqa score matrix 1", {"values": scores.values, "targets": scores.targets}, header)

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from fmiqa import SSIM, FeatureExtractor, InputError, ResumeError, ScoreMatrix, score_matrix, scoring
+from fmiqa import SSIM, FeatureExtractor, InputError, ResumeError, ScoreMatrix, score_matrix
 from fmiqa.datasets import IQADataset, Sample
+from fmiqa.scoring import run as scoring
 from fmiqa.scoring.scorer import MapScorer
 
 # Kernels for other batches, processors and devices add up in another order: maps in float32 differ by some 1e-5 of
@@ -247,10 +248,10 @@ sys.path.insert(0, sys.argv[3])
 import torch
 torch.set_num_threads(int(sys.argv[4]))  # another number of threads may add up otherwise
 from fmiqa import FeatureExtractor, score_matrix
-import test_scoring
-from test_scoring import FEW, make_samples
+import test_run
+from test_run import FEW, make_samples
 
-class Counting(test_scoring.Counting):  # of the same name, which is the data set's
+class Counting(test_run.Counting):  # of the same name, which is the data set's
     def __getitem__(self, index):
         if len(self.decoded) == int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -428,13 +429,13 @@ def test_errors_in_the_data_set_come_through(extractor: FeatureExtractor, sample
 def test_no_more_images_are_held_than_a_batch(extractor: FeatureExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
     data = Named(make_samples(32, 1))
     ahead: list[int] = []
-    real = scoring._Run._score
+    real = scoring._ScoreRun._score
 
     def score(self: Any, batch: list[Sample]) -> Tensor:
         ahead.append(len(data.decoded))
         return real(self, batch)
 
-    monkeypatch.setattr(scoring._Run, "_score", score)
+    monkeypatch.setattr(scoring._ScoreRun, "_score", score)
     score_matrix(extractor, data, maps=["conv1:5"], batch_size=4)
     assert ahead == [5, 9, 13, 17, 21, 25, 29, 32]  # the batch, and the one that no longer went in
 

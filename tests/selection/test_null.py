@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fmiqa
-from fmiqa.selection.null import permutation_null, stability_selection
+from fmiqa import permutation_null, stability_selection
 
 mpl.use("Agg")
 
@@ -85,7 +85,7 @@ def test_errors() -> None:
     values, y = torch.rand(20, 3), torch.rand(20)
     with pytest.raises(fmiqa.InputError, match="nothing can be permuted"):
         permutation_null(values, y, groups=[str(i) for i in range(20)])
-    with pytest.raises(fmiqa.InputError, match="at least 1"):
+    with pytest.raises(fmiqa.InputError, match="a whole number from 1"):
         permutation_null(values, y, groups=["a"] * 20, permutations=0)
     with pytest.raises(fmiqa.InputError, match="at least 2 subsamples"):
         stability_selection(values, y, groups=["a"] * 10 + ["b"] * 10, subsamples=1)

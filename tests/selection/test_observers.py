@@ -164,7 +164,7 @@ def test_shown_and_saved(tmp_path: Path) -> None:
     assert [label.get_text() for label in ax.get_xticklabels()] == names
     assert len(ax.texts) == 25
     (tmp_path / "study.json").write_text('{"kind": "fmiqa observer study 1"}')
-    with pytest.raises(fmiqa.FileFormatError, match="not a whole saved observer study"):
+    with pytest.raises(fmiqa.FileFormatError, match="not a complete fmiqa observer study"):
         ObserverStudy.load(tmp_path / "study.json")
 
 
@@ -191,7 +191,7 @@ def test_errors() -> None:
     held = grouped_folds(GROUPS, folds=3)[0].held_out
     unlucky[held[3:], 4] = torch.nan
     fails(unlucky, "observer 5 has 3 ratings in the held-out part of a fold")
-    with pytest.raises(fmiqa.InputError, match="not one map may join for observer 1"):
+    with pytest.raises(fmiqa.InputError, match="no map may join for observer 1"):
         observer_study(-ratings[:, :1], ratings[:, [0, 0]], groups=GROUPS, folds=3)
     study = observer_study(values, ratings, groups=GROUPS, folds=2, max_maps=1, fit=None)
     with pytest.raises(fmiqa.InputError, match="figure is 'plcc' or 'srocc'"):

@@ -306,13 +306,13 @@ def test_same_on_device(search: Search, device: torch.device) -> None:
 @pytest.mark.parametrize(
     ("search", "change", "message"),
     [
-        (beam_select, {"width": 0}, "width is at least 1, got 0"),
-        (backward_eliminate, {"min_maps": 0}, "min_maps is at least 1, got 0"),
+        (beam_select, {"width": 0}, "width is a whole number from 1, got 0"),
+        (backward_eliminate, {"min_maps": 0}, "min_maps is a whole number from 1, got 0"),
         (backward_eliminate, {"start": []}, "start is empty"),
         (backward_eliminate, {"start": ["map:0", "map:9"]}, "undefined"),
         (backward_eliminate, {"start": ["conv9:1"]}, "no such feature map: conv9:1"),
         (backward_eliminate, {"tol": -1.0}, "tol is a gain"),
-        (floating_select, {"max_maps": 0}, "max_maps is at least 1"),
+        (floating_select, {"max_maps": 0}, "max_maps is a whole number from 1"),
         (floating_select, {"criterion": "pearson"}, "criterion is one of"),
         (beam_select, {"pool": "median"}, "pool must be one of"),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pytest
@@ -88,3 +90,68 @@ def test_errors() -> None:
         cross_validate(values, y, groups=GROUPS[:5])
     with pytest.raises(fmiqa.InputError, match="too few for a logistic fit"):
         cross_validate(values, y, groups=[str(i) for i in range(96)], folds="leave_one_out")
+
+
+def test_any_search_is_validated_and_repeated_like_forward_selection() -> None:
+    """Forward selection as one batch, and as any search: the same sets and figures, each at its own end."""
+    values, y = data()
+
+    def alone(part: fmiqa.ScoreMatrix) -> fmiqa.Selection:
+        return forward_select(part, max_maps=3)
+
+    batch = cross_validate(values, y, groups=GROUPS, folds=4, max_maps=3)
+    each = cross_validate(values, y, groups=GROUPS, folds=4, search=alone)
+    assert each.selected == batch.selected
+    for name in ("in_sample", "plcc", "srocc"):
+        assert getattr(each, name)[:, 0].tolist() == pytest.approx(getattr(batch, name)[:, -1].tolist(), abs=1e-9)
+    assert each.predictions is not None
+    assert batch.predictions is not None
+    assert each.predictions.tolist() == pytest.approx(batch.predictions.tolist(), abs=1e-6)
+    sets = [fmiqa.stability_selection(values, y, groups=GROUPS, subsamples=5, **how) for how in both(alone)]
+    assert sets[0].selected == sets[1].selected
+    # Without a fit, since the batch does not fit the best maps of a step globally, which can change the sets of noise.
+    plain = [{"max_maps": 3, "fit": None}, {"search": partial(forward_select, max_maps=3, fit=None)}]
+    nulls = [fmiqa.permutation_null(values, y, groups=GROUPS, permutations=4, **how) for how in plain]
+    assert nulls[0].null[:, -1].tolist() == pytest.approx(nulls[1].null[:, -1].tolist(), abs=1e-9)
+    ratings = torch.stack([y, y.square(), values[:, 2]], 1)
+    studies = [fmiqa.observer_study(values, ratings, groups=GROUPS, folds=3, **how) for how in both(alone)]
+    assert studies[0].selected == studies[1].selected
+    assert studies[0].plcc.flatten().tolist() == pytest.approx(studies[1].plcc.flatten().tolist(), abs=1e-6)
+
+
+def both(search: object) -> list[Any]:
+    return [{"max_maps": 3}, {"search": search}]
+
+
+def test_weighted_selections_are_validated() -> None:
+    values, y = data()
+    search = partial(fmiqa.weighted_select, groups=[f"r{i // 12}" for i in range(72)], folds=3)
+    found = cross_validate(values, y, groups=GROUPS, folds=4, search=search)
+    assert not found.grows
+    assert found.options["search"] == "weighted"
+    assert found.table()[0] == ("", "mean", "± s.e.")
+    with pytest.raises(fmiqa.InputError, match="no curve by number of maps"):
+        found.plot()
+
+
+def test_options_of_a_search_of_its_own_are_refused() -> None:
+    values, y = data()
+    with pytest.raises(fmiqa.InputError, match="give them to the search"):
+        cross_validate(values, y, groups=GROUPS, search=fmiqa.beam_select, max_maps=3)
+
+
+@pytest.mark.parametrize("kind", ["validation", "null", "stability"])
+def test_results_are_saved_and_loaded(kind: str, tmp_path: Path) -> None:
+    values, y = data()
+    found: Any = {
+        "validation": lambda: cross_validate(values, y, groups=GROUPS, folds=3, max_maps=2),
+        "null": lambda: fmiqa.permutation_null(values, y, groups=GROUPS, permutations=3, max_maps=2),
+        "stability": lambda: fmiqa.stability_selection(values, y, groups=GROUPS, subsamples=4, max_maps=2),
+    }[kind]()
+    path = tmp_path / "result.json"
+    found.save(path)
+    again = type(found).load(path)
+    assert again.to_dict() == found.to_dict()
+    assert str(again) == str(found)
+    assert found.options["direction"] == "rising"
+    assert found.options["groups"] == "given"

@@ -72,9 +72,9 @@ def test_a_card_says_and_shows_everything(cards: Cards, selection: Selection) ->
     assert [card.map for card in cards] == list(selection.maps)
     for number, card in enumerate(cards, 1):
         facts = dict(card.facts)
-        assert facts["chosen"].startswith(f"in step {number} of {len(selection)}")
-        assert "in sample" in facts["chosen"]
-        assert set(facts) == {"chosen", "concept", "mean activation"}
+        assert facts["selected"].startswith(f"in step {number} of {len(selection)}")
+        assert "in sample" in facts["selected"]
+        assert set(facts) == {"selected", "concept", "mean activation"}
         # Its own picture, two exemplars, relevance and lost quality on two images each.
         assert len(card.pictures) == 1 + 2 + 2 + 2
         assert all(p.alt and p.caption and p.image.shape[0] == 3 for p in card.pictures)

@@ -11,7 +11,6 @@ import torch
 
 import fmiqa
 from fmiqa.errors import InputError
-from fmiqa.selection.stability import stability
 
 mpl = pytest.importorskip("matplotlib")
 mpl.use("Agg")
@@ -21,7 +20,7 @@ import numpy as np  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from fmiqa.visualize.plots import (  # noqa: E402
+from fmiqa.visualize import (  # noqa: E402
     plot_agreement,
     plot_correlation,
     plot_curve,
@@ -130,7 +129,7 @@ def test_curves_that_cannot_be_compared_are_refused(
     with pytest.raises(InputError, match="not plcc with fit None"):
         plot_curve(plain, validation=held)
     with pytest.raises(InputError, match="no steps"):
-        plot_curve(replace(selection, steps=()))
+        plot_curve(replace(selection, steps=(), weights=torch.ones(len(selection))))
 
 
 @pytest.mark.parametrize("coloured", [True, False])
@@ -154,7 +153,7 @@ def test_agreement_draws_every_image_and_its_residual(
         selection.fit.predict(torch.from_numpy(curve)).numpy()
     )
     assert "made up" in above.get_ylabel()
-    assert "4 chosen maps" in below.get_xlabel()
+    assert "4 selected maps" in below.get_xlabel()
     assert labels(above) == [*(["blur", "jpeg", "noise"] if coloured else []), "logistic5 of the selection"]
     assert above.get_shared_x_axes().joined(above, below)
 
@@ -200,10 +199,10 @@ def test_layers_count_the_chosen_maps_beside_chance() -> None:
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["conv1", "conv2", "conv3"]
     assert ax.get_xlabel()
     assert ax.get_ylabel()
-    assert labels(ax) == ["3 chosen maps", "expected by chance from all 10 maps"]
+    assert labels(ax) == ["3 selected maps", "expected by chance from all 10 maps"]
     with pytest.raises(InputError, match="conv4:0"):
         plot_layers(["conv4:0"], all_maps)
-    with pytest.raises(InputError, match="no chosen maps"):
+    with pytest.raises(InputError, match="no selected maps"):
         plot_layers([], all_maps)
 
 
@@ -216,7 +215,7 @@ def test_frequency_draws_the_maps_chosen_most_often() -> None:
     maps = fmiqa.MapIndex.of_layers({"conv1": 5})
     member = torch.tensor([[1, 0, 1, 0, 0], [1, 0, 0, 1, 0], [1, 0, 1, 1, 0], [1, 0, 0, 1, 0.0]])
     selected = tuple(maps.at(row.nonzero().flatten().tolist()) for row in member)
-    found = fmiqa.StabilitySelection(maps, selected, member.mean(0), stability(member))
+    found = fmiqa.StabilitySelection(maps, selected)
     ax = plot_frequency(found, threshold=0.75)
     assert heights(ax) == [1, 0.75, 0.5]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["conv1:0", "conv1:3", "conv1:2"]

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from fmiqa._progress import progress_bar
+from fmiqa.datasets.base import SampleSource
 from fmiqa.errors import InputError
 from fmiqa.evaluation.peers.delta_e import delta_e_ab
 from fmiqa.evaluation.peers.m_svd import m_svd
 from fmiqa.evaluation.peers.vsnr import vsnr
-from fmiqa.scoring.checkpoint import SampleSource
 
 __all__ = ["PEERS", "Peer", "check_peers", "peer_scores"]
 
@@ -80,16 +80,16 @@ def peer_scores(
     """Score a data set with classical metrics at their default settings.
 
     Args:
-        data: any map-style data set of `Sample`s.
-        names: of `PEERS`.
-        device: where to compute.
-        progress: show a progress bar.
+        data: Any map-style data set of `Sample`s.
+        names: Names in `PEERS`.
+        device: The device to compute on.
+        progress: Show a progress bar.
 
     Returns:
         name -> (N,) float64, turned so that higher = better.
 
     Raises:
-        InputError: an unknown name, or one that needs `piq`, which is not installed.
+        InputError: An unknown name, or one that needs `piq`, which is not installed.
     """
     names = list(names)
     check_peers(names)

@@ -35,12 +35,12 @@ class Broden:
     (`c_<category>.csv`, column coverage), or has most images where those files are missing.
 
     Args:
-        root: the folder.
-        split: only the images of this split ("train", "val"); all by default.
-        partial: leave out the images of which a file is missing.
+        root: The folder.
+        split: Only the images of this split ("train", "val"); all by default.
+        partial: Leave out the images of which a file is missing.
 
     Raises:
-        DatasetError: files, columns, images or label images are missing or malformed; all are named. Also when an
+        DatasetError: Files, columns, images or label images are missing or malformed; all are named. Also when an
             image that is asked for turns out to be damaged or of another size.
 
     Example:

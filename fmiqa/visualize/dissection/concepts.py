@@ -26,12 +26,12 @@ class Concept:
     """Something that can be seen in an image and has a name.
 
     Args:
-        number: its number in label maps, from 1; 0 stands for nothing.
-        name: in words.
-        categories: what kind of thing it is ("colour", "material"); the first is its primary category.
+        number: Its number in label maps, from 1; 0 stands for nothing.
+        name: The name in words.
+        categories: What kind of thing it is ("colour", "material"); the first is its primary category.
 
     Raises:
-        InputError: a number below 1, or no category.
+        InputError: A number below 1, or no category.
 
     Example:
         >>> Concept(7, "red", ("colour",)).category
@@ -62,14 +62,14 @@ class ConceptImage:
 
     Args:
         image: (3, H, W) uint8.
-        labels: category -> (h, w) or (L, h, w) integer concept numbers by pixel, 0 = nothing, or whole-image concept
+        labels: Category -> (h, w) or (L, h, w) integer concept numbers by pixel, 0 = nothing, or whole-image concept
             numbers, a tuple of int or a 1-D tensor. All label maps are of one size, which need not be the image's.
-        name: for reports.
+        name: The name that reports use.
         size: (h, w) of the label maps; needed only if all labels are of the whole image and are to weigh as another
             number of pixels than the image has.
 
     Raises:
-        InputError: an image or labels of another form.
+        InputError: An image or labels of another form.
 
     Example:
         >>> sky = torch.tensor([[3, 3], [0, 0]])

@@ -34,12 +34,12 @@ class PlantedConcepts:
     frequent.
 
     Args:
-        count: how many pictures.
-        size: their height and width.
-        seed: of all pictures.
+        count: How many pictures.
+        size: Their height and width.
+        seed: Seed of all pictures.
 
     Raises:
-        InputError: no pictures, or pictures of less than 32 pixels.
+        InputError: No pictures, or pictures of less than 32 pixels.
 
     Example:
         >>> data = PlantedConcepts(count=2, size=64)

@@ -30,16 +30,16 @@ class StreamingQuantiles:
     2 buffer (2 + log2(N / buffer)) values a stream, usually 2 buffer (2 + log2(6 k / buffer)).
 
     Args:
-        count: how many streams (feature maps), M.
+        count: How many streams (feature maps), M.
         fraction: 0 < fraction < 1, what part of the values lies at or below the quantile.
         total: N, how many values each stream will have.
-        buffer: how many values a buffer holds.
+        buffer: How many values a buffer holds.
 
     Attributes:
         rank_error: no answer's rank is off by more than this part of N; 0 if the answers are exact.
 
     Raises:
-        InputError: numbers outside those ranges.
+        InputError: Numbers outside those ranges.
 
     Example:
         >>> quantiles = StreamingQuantiles(2, 0.75, total=8)
@@ -77,7 +77,7 @@ class StreamingQuantiles:
             values: (M, n).
 
         Raises:
-            InputError: another number of streams, or more values than `total`.
+            InputError: Another number of streams, or more values than `total`.
         """
         if values.ndim != 2 or values.shape[0] != self.count:
             raise InputError(f"expected values of shape ({self.count}, n), got {tuple(values.shape)}")
@@ -95,7 +95,7 @@ class StreamingQuantiles:
         """(M,) the quantiles.
 
         Raises:
-            InputError: fewer values were given than `total`.
+            InputError: Fewer values were given than `total`.
         """
         if self._seen != self.total:
             raise InputError(f"total was said to be {self.total} values a stream, only {self._seen} were given")

@@ -6,25 +6,24 @@ Visual Representations", CVPR 2017, https://arxiv.org/abs/1704.05796.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fmiqa._io import load_tensors, save_tensors
+from fmiqa._result import Result, Rows
 from fmiqa._runtime.precision import strict_float32
-from fmiqa._tables import html_table, text_table
-from fmiqa.errors import FileFormatError, InputError
+from fmiqa.errors import InputError
 from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.visualize.dissection.concepts import Concept, ConceptSource
 from fmiqa.visualize.enlarging import enlarged, seen_by
 
-__all__ = ["BestConcept", "Dissection", "Segment"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-_KIND = "fmiqa dissection 1"
+__all__ = ["BestConcept", "Dissection", "Segment"]
 
 
 class BestConcept(NamedTuple):
@@ -49,18 +48,18 @@ class Segment(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Dissection:
+class Dissection(Result):
     """What `dissect` found.
 
     Args:
-        maps: the M feature maps.
-        concepts: the K concepts.
+        maps: The M feature maps.
+        concepts: The K concepts.
         iou: (M, K) float64, intersection over union of each map's segments with each concept.
         thresholds: (M,) what a map exceeds in its segments.
         top_images: (M, top) the images of greatest activation, greatest first, as positions in `names`.
-        names: the images' names.
-        threshold: above which IoU a map counts as a detector.
-        options: of the run: network, weights, data set, quantile.
+        names: The images' names.
+        threshold: Above which IoU a map counts as a detector.
+        options: Options of the run: network, weights, data set, quantile.
     """
 
     maps: MapIndex
@@ -72,11 +71,14 @@ class Dissection:
     threshold: float = 0.04
     options: dict[str, Any] = field(default_factory=dict)
 
+    kind: ClassVar[str] = "fmiqa dissection 1"
+    binary: ClassVar[bool] = True
+
     def best(self, threshold: float | None = None) -> list[BestConcept]:
         """The best concept of each map, in the order of the maps.
 
         Args:
-            threshold: above which IoU a map is a detector; the run's own by default.
+            threshold: Above which IoU a map is a detector; the run's own by default.
         """
         limit = self.threshold if threshold is None else threshold
         found = []
@@ -91,7 +93,7 @@ class Dissection:
         """The maps that detect a concept, best first.
 
         Args:
-            threshold: as in `best`.
+            threshold: See `best`.
         """
         return sorted((b for b in self.best(threshold) if b.detector), key=lambda b: -b.iou)
 
@@ -109,13 +111,13 @@ class Dissection:
         """A map's segments in its top images (the paper's Figure 3).
 
         Args:
-            extractor: the network that was dissected.
-            source: the images that it was dissected on.
-            map: one of `maps`.
-            count: of how many top images.
+            extractor: The network that was dissected.
+            source: The images that it was dissected on.
+            map: One of `maps`.
+            count: Number of top images.
 
         Raises:
-            InputError: another network or data set than the dissection's, a map that is not in it.
+            InputError: Another network or data set than the dissection's, a map that is not in it.
         """
         row = self.maps.index(map)
         if self.options.get("weights_sha256", extractor.weights_sha256) != extractor.weights_sha256:
@@ -135,47 +137,39 @@ class Dissection:
             segments.append(Segment(item.image, mask.clone(), item.name))
         return segments
 
-    def table(self) -> list[tuple[str, ...]]:
+    def table(self) -> Rows:
         """A row for each map, the header first; a detector's IoU has a star."""
         header = ("map", "concept", "category", "IoU")
         rows = [(str(b.map), b.concept or "-", b.category or "-", _starred(b)) for b in self.best()]
         return [header, *rows]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Save as safetensors, written whole or not at all."""
-        tensors = {"iou": self.iou, "thresholds": self.thresholds, "top_images": self.top_images}
-        header = {
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but tensors, as plain values for JSON."""
+        return {
             "maps": [str(m) for m in self.maps],
             "concepts": [(c.number, c.name, c.categories) for c in self.concepts],
             "names": self.names,
             "threshold": self.threshold,
             "options": self.options,
         }
-        save_tensors(path, _KIND, tensors, header)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """IoU, thresholds and top images."""
+        return {"iou": self.iou, "thresholds": self.thresholds, "top_images": self.top_images}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Dissection:
-        """What `save` saved.
+    def from_dict(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The result again."""
+        concepts = tuple(Concept(n, name, tuple(categories)) for n, name, categories in content["concepts"])
+        maps, names = MapIndex(content["maps"]), tuple(content["names"])
+        complete = tensors["iou"].shape == (len(maps), len(concepts)) and tensors["thresholds"].shape == (len(maps),)
+        if not complete or len(tensors["top_images"]) != len(maps):
+            raise ValueError("its parts do not fit together")
+        return cls(maps, concepts, **tensors, names=names, threshold=content["threshold"], options=content["options"])
 
-        Raises:
-            FileFormatError: the file is missing, damaged, or holds something else.
-        """
-        tensors, header = load_tensors(path, _KIND)
-        try:
-            concepts = tuple(Concept(n, name, tuple(categories)) for n, name, categories in header["concepts"])
-            maps, names = MapIndex(header["maps"]), tuple(header["names"])
-            whole = tensors["iou"].shape == (len(maps), len(concepts)) and tensors["thresholds"].shape == (len(maps),)
-            if not whole or len(tensors["top_images"]) != len(maps):
-                raise ValueError("its parts do not fit together")
-            return cls(maps, concepts, **tensors, names=names, threshold=header["threshold"], options=header["options"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f"{path} is damaged or not a saved {_KIND}: {error!r}") from error
-
-    def __str__(self) -> str:
-        return f"{self._summary()}\n{text_table(self.table())}"
-
-    def _repr_html_(self) -> str:
-        return html_table(self.table(), self._summary())
+    def tables(self) -> dict[str, Rows]:
+        """The table by a caption that sums it up."""
+        return {self._summary(): self.table()}
 
     def _summary(self) -> str:
         kinds = ", ".join(f"{count} {category}" for category, count in self.unique_detectors.items())

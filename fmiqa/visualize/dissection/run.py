@@ -9,31 +9,35 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from fmiqa._io import check_output, is_special, load_tensors, save_tensors
+from fmiqa._io import check_output
 from fmiqa._progress import progress_bar
+from fmiqa._result import Saved
 from fmiqa._runtime.precision import strict_float32
-from fmiqa.errors import FileFormatError, InputError, ResumeError
+from fmiqa.errors import InputError, ResumeError
 from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
-from fmiqa.scoring.checkpoint import open_folder
+from fmiqa.scoring.checkpoint import Checkpoint
 from fmiqa.visualize.dissection.concepts import Concept, ConceptImage, ConceptSource
 from fmiqa.visualize.dissection.quantiles import StreamingQuantiles
 from fmiqa.visualize.dissection.result import BestConcept, Dissection, Segment
 from fmiqa.visualize.enlarging import enlarged, seen_by
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["BestConcept", "Dissection", "Segment", "dissect"]
 
-_RUN, _FIRST_PASS, _COUNTS = "fmiqa dissection run 1", "fmiqa dissection thresholds 1", "fmiqa dissection counts 1"
+_RUN = "fmiqa dissection run 1"
+_COUNTS = "counts.safetensors"
 
 _SAVE_SECONDS = 60.0  # a kill in the second pass costs at most so much
 _UPSAMPLED = 2**25  # elements of upsampled maps at once, 128 MiB
@@ -64,22 +68,22 @@ def dissect(
     are spread evenly over the image.
 
     Args:
-        extractor: the network; images are moved to its device.
-        source: images with labelled concepts; of one size or several.
-        maps: the maps to dissect, all by default.
-        quantile: the threshold's, 0 < quantile < 1.
-        threshold: above which IoU a map counts as a detector.
-        top: how many top images to keep for each map.
-        batch_size: how many images go through the network at once.
-        progress: show a progress bar.
-        save: file for the result (safetensors). The first pass, and each minute the counts of the second, are kept
+        extractor: The network; images are moved to its device.
+        source: Images with labelled concepts; of one size or several.
+        maps: The maps to dissect, all by default.
+        quantile: The threshold's, 0 < quantile < 1.
+        threshold: Above which IoU a map counts as a detector.
+        top: How many top images to keep for each map.
+        batch_size: How many images go through the network at once.
+        progress: Show a progress bar.
+        save: File for the result (safetensors). The first pass, and each minute the counts of the second, are kept
             beside it in `<save>.parts` and taken up when a stopped run is called again; they are removed at the end.
 
     Returns:
         IoUs, thresholds and top images.
 
     Raises:
-        InputError: no images, no concepts, concepts that share a number, labels that are not among the concepts,
+        InputError: No images, no concepts, concepts that share a number, labels that are not among the concepts,
             options out of range, images too small for a layer; `save` cannot be written.
         ResumeError: `save` has parts of a run with other options or images.
 
@@ -99,15 +103,12 @@ def dissect(
     if save is not None:
         check_output(save, beside=".parts/run.json")
     chosen = extractor.maps if maps is None else MapIndex(maps)
-    run = _Run(extractor, source, chosen, quantile, top, batch_size, progress)
-    kept = None if save is None or is_special(save) else _Kept(Path(f"{os.fspath(save)}.parts"))
-    if kept is not None:
-        open_folder(kept.folder, _RUN, run.describe())
+    run = _DissectionRun(extractor, source, chosen, quantile, top, batch_size, progress)
+    checkpoint = Checkpoint.beside(save)
+    checkpoint.open(_RUN, run.describe())
     with torch.inference_mode(), strict_float32(extractor.device):
-        first = (kept.first_pass() if kept else None) or run.first_pass()
-        if kept is not None:
-            kept.add_first_pass(first)
-        iou = run.second_pass(first, kept)
+        first = checkpoint.take("thresholds.safetensors", _FirstPass, run.first_pass)
+        iou = run.second_pass(first, checkpoint)
     # Tensors made in inference mode cannot be used in autograd; copies can.
     result = Dissection(
         chosen,
@@ -121,26 +122,54 @@ def dissect(
     )
     if save is not None:
         result.save(save)
-    if kept is not None:
-        shutil.rmtree(kept.folder)
+        checkpoint.remove()
     return result
 
 
-class _FirstPass(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _FirstPass(Saved):
     thresholds: Tensor  # (M,)
     top_images: Tensor  # (M, top) int64
     names: list[str]
 
+    kind: ClassVar[str] = "fmiqa dissection thresholds 1"
+    binary: ClassVar[bool] = True
 
-class _Counts(NamedTuple):
-    """In pixels; (M, K), (M, categories), (K,) int64."""
+    def to_dict(self) -> dict[str, Any]:
+        return {"names": self.names}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"thresholds": self.thresholds, "top_images": self.top_images}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        return cls(tensors["thresholds"], tensors["top_images"], content["names"])
+
+
+@dataclass(eq=False)
+class _Counts(Saved):
+    """In pixels; (M, K), (M, categories), (K,) int64; of the first `done` images."""
 
     both: Tensor
     active: Tensor
     labelled: Tensor
+    done: int = 0
+
+    kind: ClassVar[str] = "fmiqa dissection counts 1"
+    binary: ClassVar[bool] = True
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"done": self.done}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"both": self.both, "active": self.active, "labelled": self.labelled}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        return cls(**tensors, done=int(content["done"]))
 
 
-class _Run:
+class _DissectionRun:
     """One dissection: what is computed, in which order."""
 
     def __init__(
@@ -223,22 +252,23 @@ class _Run:
             thresholds[columns] = streams[layer].values().cpu()
         return _FirstPass(thresholds, images, names)
 
-    def second_pass(self, first: _FirstPass, kept: _Kept | None) -> Tensor:
+    def second_pass(self, first: _FirstPass, checkpoint: Checkpoint) -> Tensor:
         """(M, K) IoU."""
-        shape = len(self.maps), len(self.concepts), len(self.categories)
-        done, counts = (kept.counts(*shape) if kept else None) or (0, _no_counts(*shape))
+        none = _no_counts(len(self.maps), len(self.concepts), len(self.categories))
+        kept = checkpoint.read(_COUNTS, _Counts)
+        counts = kept if kept is not None and kept.both.shape == none.both.shape else none
         saved = time.monotonic()
-        for batch, items in self._items("concepts", done):
+        for batch, items in self._items("concepts", counts.done):
             for index, item in zip(batch, items, strict=True):
                 if item.name != first.names[index]:
                     raise ResumeError(
                         f"image {index} is {item.name!r}, in the first pass it was {first.names[index]!r}; "
-                        "delete the .parts folder beside the result to start anew"
+                        "delete the .parts folder beside the result to start again"
                     )
             self._count(items, first.thresholds, counts)
-            done += len(batch)
-            if kept is not None and time.monotonic() - saved >= _SAVE_SECONDS:
-                kept.add_counts(done, counts)
+            counts.done += len(batch)
+            if time.monotonic() - saved >= _SAVE_SECONDS:
+                checkpoint.write(_COUNTS, counts)
                 saved = time.monotonic()
         own = torch.tensor([self.categories.index(concept.category) for concept in self.concepts], device="cpu")
         union = counts.active[:, own] + counts.labelled - counts.both
@@ -314,45 +344,11 @@ class _Run:
         return totals
 
 
-class _Kept:
-    """What a stopped run has left on disk."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def first_pass(self) -> _FirstPass | None:
-        """None if it was not finished; a damaged file counts as not finished."""
-        try:
-            tensors, header = load_tensors(self.folder / "thresholds.safetensors", _FIRST_PASS)
-            return _FirstPass(tensors["thresholds"], tensors["top_images"], header["names"])
-        except (FileFormatError, KeyError):
-            return None
-
-    def add_first_pass(self, first: _FirstPass) -> None:
-        tensors = {"thresholds": first.thresholds, "top_images": first.top_images}
-        save_tensors(self.folder / "thresholds.safetensors", _FIRST_PASS, tensors, {"names": first.names})
-
-    def counts(self, maps: int, concepts: int, categories: int) -> tuple[int, _Counts] | None:
-        try:
-            tensors, header = load_tensors(self.folder / "counts.safetensors", _COUNTS)
-            counts = _Counts(**tensors)
-        except (FileFormatError, TypeError):
-            return None
-        shapes = [tuple(x.shape) for x in counts]
-        if shapes != [tuple(x.shape) for x in _no_counts(maps, concepts, categories)]:
-            return None
-        return int(header["done"]), counts
-
-    def add_counts(self, done: int, counts: _Counts) -> None:
-        save_tensors(self.folder / "counts.safetensors", _COUNTS, counts._asdict(), {"done": done})
-
-
 def _no_counts(maps: int, concepts: int, categories: int) -> _Counts:
-    zeros = (
-        torch.zeros(shape, dtype=torch.long, device="cpu")
-        for shape in ((maps, concepts), (maps, categories), (concepts,))
-    )
-    return _Counts(*zeros)
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.long, device="cpu")
+
+    return _Counts(zeros(maps, concepts), zeros(maps, categories), zeros(concepts))
 
 
 def _column_table(concepts: Sequence[Concept]) -> Tensor:

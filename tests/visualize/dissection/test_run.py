@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fmiqa import FeatureExtractor, FileFormatError, InputError, ResumeError
-from fmiqa.visualize import dissection as module
+from fmiqa.visualize.dissection import run as module
 from fmiqa.visualize.dissection.concepts import Concept, ConceptImage
 from fmiqa.visualize.dissection.planted import PlantedConcepts
 from fmiqa.visualize.dissection.run import Dissection, dissect

@@ -1,0 +1,126 @@
+"""A part of a score matrix, as it is kept while the rest is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fmiqa._result import Saved
+from fmiqa.datasets.base import Sample
+from fmiqa.errors import ResumeError
+from fmiqa.maps import MapIndex
+from fmiqa.scoring.matrix import ScoreMatrix
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["ScorePart", "refuse_other_items"]
+
+
+@dataclass(frozen=True, eq=False)
+class ScorePart(Saved):
+    """Some rows of a score matrix.
+
+    Args:
+        scores: The scores.
+        rows: Their positions in the data set; an interrupted run finds them by the part's number.
+        digests: What tells each image and score from others of the same name; none in parts of version 0.1.
+    """
+
+    scores: ScoreMatrix
+    rows: list[int] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+
+    kind: ClassVar[str] = "fmiqa score matrix part 1"
+    binary: ClassVar[bool] = True
+
+    @classmethod
+    def of(
+        cls, values: Tensor, samples: Sequence[Sample], maps: MapIndex, rows: list[int], digests: list[str]
+    ) -> ScorePart:
+        """The scores (n, M) of n samples at M maps."""
+        distortions = [s.distortion for s in samples if s.distortion is not None]
+        scores = ScoreMatrix(
+            values=values,
+            maps=maps,
+            targets=torch.tensor([float(s.score) for s in samples], dtype=torch.float64, device="cpu"),
+            groups=[s.reference_id for s in samples],
+            names=[s.name for s in samples],
+            distortions=distortions if len(distortions) == len(samples) else None,
+        )
+        return cls(scores, rows, digests)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def is_of(self, rows: list[int], maps: MapIndex) -> bool:
+        """Whether this can be the part of these rows; if so, it is."""
+        if self.scores.values.shape != (len(rows), len(maps)):
+            return False
+        self.rows[:] = rows
+        object.__setattr__(self, "scores", replace(self.scores, maps=MapIndex(maps)))
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but values, as plain values for JSON."""
+        return {
+            "targets": self.scores.targets.tolist(),
+            "groups": self.scores.groups,
+            "names": self.scores.names,
+            "distortions": self.scores.distortions,
+            "digests": self.digests,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The values."""
+        return {"values": self.scores.values}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The part again; which maps and rows it is of, the run knows."""
+        values, distortions = tensors["values"], content["distortions"]
+        scores = ScoreMatrix(
+            values=values,
+            maps=MapIndex.of_layers({"map": values.shape[1]}),
+            targets=torch.tensor(content["targets"], dtype=torch.float64, device="cpu"),
+            groups=content["groups"],
+            names=content["names"],
+            distortions=None if distortions is None or None in distortions else distortions,
+        )
+        return cls(scores, [], content.get("digests", []))
+
+
+def refuse_other_items(
+    folder: Path,
+    parts: Mapping[int, ScorePart],
+    look_again: Callable[[list[int]], Iterable[tuple[int, str | None, str]]],
+) -> None:
+    """Compare the items of finished parts with those that the data set has now.
+
+    Args:
+        folder: The folder of the parts, for the error.
+        parts: The finished parts by number.
+        look_again: From rows to the row, name (None: not looked at) and digest of some of them.
+
+    Raises:
+        ResumeError: An item has another name, or is another image or score under the same name.
+    """
+    for number, part in parts.items():
+        for row, name, digest in look_again(part.rows):
+            place = part.rows.index(row)
+            before = part.scores.names[place]
+            if name not in (None, before):
+                difference = f"item {row} was {before!r} in part {number}, now it is {name!r}"
+            elif part.digests and part.digests[place] != digest:
+                difference = f"item {row}, {before!r}, has changed since part {number} was finished"
+            else:
+                continue
+            raise ResumeError(
+                f"{folder} holds finished parts of other images ({difference}); "
+                "save under another name, or delete that folder"
+            )
