@@ -13,6 +13,7 @@ from torch._subclasses import FakeTensor
 from fmiqa.errors import InputError
 
 __all__ = [
+    "check_images",
     "check_picture",
     "check_tensor",
     "is_batched",
@@ -26,6 +27,9 @@ __all__ = [
     "scalar_or_tensor",
 ]
 
+# A float image a little outside [0, 1] (an optimiser's overshoot) is let through; these bounds tell it from the two
+# common mistakes, values up to 255 and values that are normalised by mean and standard deviation.
+_LOWEST, _HIGHEST = -0.5, 1.5
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -70,6 +74,37 @@ def check_picture(value: object, what: str) -> Tensor:
     if image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
         raise InputError(f"{what} is one RGB image (3, H, W), got {tuple(image.shape)}")
     return image
+
+
+def check_images(images: Tensor, what: str = "images") -> None:
+    """Raise `InputError` unless `images` is (N, 3, H, W), uint8 or float in [0, 1]."""
+    check_tensor(images, f"{what} (N, 3, H, W)", meta=True)
+    if images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
+        raise InputError(
+            f"{what}: expected RGB images of shape (N, 3, H, W), got {tuple(images.shape)}; "
+            "add a batch dimension with [None], or repeat a grey channel three times"
+        )
+    if images.dtype == torch.uint8:
+        return
+    if not images.is_floating_point():
+        raise InputError(
+            f"{what}: expected uint8 or floating point, got {images.dtype}; convert values from 0 to 255 with "
+            ".to(torch.uint8), values in [0, 1] with .float()"
+        )
+    values = known_values(images)
+    if values is None:
+        return
+    try:
+        low, high = torch.stack(values.aminmax()).tolist()
+    except RuntimeError:
+        if is_transformed(images):  # older versions of torch transform operations on plain tensors, too
+            return
+        raise
+    if not (low >= _LOWEST and high <= _HIGHEST):  # also false for NaN
+        raise InputError(
+            f"{what}: float images lie in [0, 1], got values from {low:.4g} to {high:.4g}; "
+            "divide by 255, pass uint8, or undo a mean/std normalisation (fmiqa does its own)"
+        )
 
 
 def scalar_or_tensor(value: object, what: str) -> Tensor:

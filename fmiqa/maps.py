@@ -16,12 +16,12 @@ class FeatureMap:
     """One channel of one convolutional layer.
 
     Args:
-        layer: the layer's name, `"conv1"` or a module path.
-        channel: the channel, counted from 0.
-        source: names the network and scale where maps of several stand side by side, empty where there is one.
+        layer: The layer's name, `"conv1"` or a module path.
+        channel: The channel, counted from 0.
+        source: Names the network and scale where maps of several stand side by side, empty where there is one.
 
     Raises:
-        InputError: the layer name is empty or has a "/", or the channel is not a whole number from 0.
+        InputError: The layer name is empty or has a "/", or the channel is not a whole number from 0.
 
     Example:
         >>> FeatureMap.parse("conv1:27")
@@ -49,7 +49,7 @@ class FeatureMap:
         """Read the text form `"layer:channel"` or `"source/layer:channel"`; a `FeatureMap` comes back as it is.
 
         Raises:
-            InputError: the text is not of that form.
+            InputError: The text is not of that form.
         """
         if isinstance(text, FeatureMap):
             return text
@@ -71,13 +71,13 @@ class FeatureMap:
 
 
 class MapIndex(Sequence[FeatureMap]):
-    """An ordered sequence of distinct feature maps: the columns of a score matrix, or a chosen set.
+    """An ordered sequence of distinct feature maps: the columns of a score matrix, or a selected set.
 
     Args:
-        maps: feature maps or their text forms, in order.
+        maps: Feature maps or their text forms, in order.
 
     Raises:
-        InputError: a map is malformed or stands twice.
+        InputError: A map is malformed or listed twice.
 
     Example:
         >>> maps = MapIndex.of_layers({"conv1": 64, "conv2": 192})
@@ -94,7 +94,7 @@ class MapIndex(Sequence[FeatureMap]):
         self._hash = hash(self._maps)
         if len(self._position) < len(self._maps):
             twice = next(m for i, m in enumerate(self._maps) if self._position[m] != i)
-            raise InputError(f"feature map {twice} stands twice; each map may be named once")
+            raise InputError(f"feature map {twice} is listed twice; each map may be named once")
 
     @classmethod
     def of_layers(cls, channels: Mapping[str, int]) -> MapIndex:
@@ -120,7 +120,7 @@ class MapIndex(Sequence[FeatureMap]):
         """The position of each given map.
 
         Raises:
-            InputError: naming every map that is not in this index.
+            InputError: Naming every map that is not in this index.
         """
         _check_listed(maps)
         wanted = [FeatureMap.parse(m) for m in maps]
@@ -143,11 +143,11 @@ class MapIndex(Sequence[FeatureMap]):
         """The position of one map.
 
         Raises:
-            InputError: the map is not here, or not between `start` and `stop`.
+            InputError: The map is not here, or not between `start` and `stop`.
         """
         (position,) = self.positions([value])
         if position not in range(*slice(start, stop).indices(len(self))):
-            raise InputError(f"feature map {value} stands at {position}, outside [{start}:{stop}]")
+            raise InputError(f"feature map {value} is at position {position}, outside [{start}:{stop}]")
         return position
 
     def _summary(self) -> str:

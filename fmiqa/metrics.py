@@ -1,4 +1,4 @@
-"""Image-quality metrics from feature maps: a chosen few, or all of them."""
+"""Image-quality metrics from feature maps: a selected few, or all of them."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ MeasureLike = str | dict[str, Any] | Measure
 
 
 class SelectedFeatureIQM(WideBuffers):
-    """Quality of test images against their references, seen through chosen feature maps.
+    """Quality of test images against their references, seen through selected feature maps.
 
     Differentiable in the images, batched, and no heavier than its maps: each network is cut after the
-    deepest of them, and in that layer only the chosen filters are run.
+    deepest of them, and in that layer only the selected filters are run.
 
     Args:
-        model: a `FeatureExtractor`, a network's name, or an `nn.Module` (torchvision's AlexNet, ...). For maps of
+        model: A `FeatureExtractor`, a network's name, or an `nn.Module` (torchvision's AlexNet, ...). For maps of
             several networks, scales or stages (`"half/conv1:27"`): source name -> extractor; each runs once.
-        maps: the chosen maps: `selection.maps`, or names such as `["conv1:27", "conv3:5"]`.
-        measure: how maps are compared: `"ssim"` or a `Measure`; with several sources also source name -> measure.
-        pool: how map scores are combined, see `fmiqa.pooling.Pool`.
+        maps: The selected maps: `selection.maps`, or names such as `["conv1:27", "conv3:5"]`.
+        measure: How maps are compared: `"ssim"` or a `Measure`; with several sources also source name -> measure.
+        pool: How map scores are combined, see `fmiqa.pooling.Pool`.
         weights: (M,) of the maps, for a weighted mean.
-        power: what each map's score is raised to before, see `fmiqa.pool_scores`.
-        fit: a logistic fitted to subjective scores; the metric then answers on their scale.
+        power: What each map's score is raised to before, see `fmiqa.pool_scores`.
+        fit: A logistic fitted to subjective scores; the metric then answers on their scale.
 
     Raises:
-        InputError: no maps, maps that the network lacks, an unknown measure or pooling, a `fit` of several problems;
+        InputError: No maps, maps that the network lacks, an unknown measure or pooling, a `fit` of several problems;
             `"layer_geometric"` with a measure such as MSE, whose scores, turned so that higher = better, are below 0.
 
     Example:
@@ -80,7 +80,7 @@ class SelectedFeatureIQM(WideBuffers):
     ) -> None:
         super().__init__()
         if fit is not None and not isinstance(fit, LogisticFit):
-            raise InputError(f"fit is what fmiqa.fit_logistic gave, got {type(fit).__name__}")
+            raise InputError(f"fit must be what fmiqa.fit_logistic gives, got {type(fit).__name__}")
         if fit is not None and fit.parameters.ndim != 1:
             raise InputError(f"fit is of one problem, got one of {tuple(fit.parameters.shape[:-1])} problems")
         self.maps = MapIndex(maps)
@@ -121,13 +121,13 @@ class SelectedFeatureIQM(WideBuffers):
         """The metric that a selection stands for: its maps, measure, pooling and weights.
 
         Args:
-            model: the network it was made with, or source name -> network.
-            selection: as it was made from a `ScoreMatrix`.
-            fitted: let the metric answer on the scale of the subjective scores.
-            measure: the `measures.Custom` that the maps were chosen under, where they were: its code is not saved.
+            model: The network it was made with, or source name -> network.
+            selection: A selection that was made from a `ScoreMatrix`.
+            fitted: Let the metric answer on the scale of the subjective scores.
+            measure: The `measures.Custom` that the maps were selected under, if any: its code is not saved.
 
         Raises:
-            InputError: the selection was made from plain numbers; a network that sees images otherwise (weights,
+            InputError: The selection was made from plain numbers; a network that sees images otherwise (weights,
                 stage, viewing) than the selection's; a measure of your own that is missing, or another one.
         """
         measures: dict[str, MeasureLike] = {}
@@ -182,7 +182,7 @@ class SelectedFeatureIQM(WideBuffers):
 
         Args:
             test: (N, 3, H, W), float in [0, 1] or uint8, on the metric's device.
-            reference: images of the same size, N of them or one for all; or what `prepare` gave.
+            reference: Images of the same size, N of them or one for all; or what `prepare` gave.
 
         Returns:
             (N,): with SSIM at most 1, and 1 for an image and itself; with a `fit`, on the scale of the scores. float32,
@@ -190,7 +190,7 @@ class SelectedFeatureIQM(WideBuffers):
             of networks in float64.
 
         Raises:
-            InputError: sizes that differ, images of another form, too small, or on another device.
+            InputError: Sizes that differ, images of another form, too small, or on another device.
         """
         scores = self.map_scores(test, reference)
         score = pool_scores(scores, self.maps, pool=self.pool, weights=self.weights, power=self.power)
@@ -231,17 +231,17 @@ class SelectedFeatureIQM(WideBuffers):
         model: nn.Module | Mapping[str, nn.Module] | None = None,
         measure: Measure | None = None,
     ) -> SelectedFeatureIQM:
-        """What `save` saved.
+        """Load what `save` saved.
 
         Args:
-            path: the file.
-            model: a network of the same architecture (or source name -> network), needed where the metric was
+            path: The file.
+            model: A network of the same architecture (or source name -> network), needed where the metric was
                 not built on one of fmiqa's named networks; its weights are replaced by the file's.
-            measure: the `measures.Custom` that it compares maps by, where it does: its code is not in the file.
+            measure: The `measures.Custom` that it compares maps by, where it does: its code is not in the file.
 
         Raises:
-            FileFormatError: the file is missing, damaged, of something else, or needs `model`.
-            InputError: a measure of your own that is missing, or another one.
+            FileFormatError: The file is missing, damaged, of something else, or needs `model`.
+            InputError: A measure of your own that is missing, or another one.
         """
         tensors, header = load_tensors(path, _KIND)
         try:
@@ -296,10 +296,10 @@ class AllFeatureIQM(SelectedFeatureIQM):
     """Quality seen through every map of every layer: the all-maps DeepSSIM that a selection is held against.
 
     Args:
-        model: a `FeatureExtractor`, a network's name, or an `nn.Module`.
-        measure: how maps are compared.
-        pool: how map scores are combined.
-        fit: a logistic fitted to subjective scores.
+        model: A `FeatureExtractor`, a network's name, or an `nn.Module`.
+        measure: How maps are compared.
+        pool: How map scores are combined.
+        fit: A logistic fitted to subjective scores.
     """
 
     def __init__(
@@ -365,4 +365,4 @@ def _refuse_other(extractor: FeatureExtractor, options: Mapping[str, Any], sourc
     differing = [f"{k}: {options[k]!r} there, {own[k]!r} here" for k in own if options.get(k, own[k]) != own[k]]
     if differing:
         named = f" {source!r}" if source else ""
-        raise InputError(f"the network{named} is not the one the maps were chosen on ({'; '.join(differing)})")
+        raise InputError(f"the network{named} is not the one the maps were selected on ({'; '.join(differing)})")

@@ -22,7 +22,7 @@ geometric mean over layers (Amirshahi et al. 2018)."""
 def check_pool(pool: str) -> None:
     """Raise `InputError` unless `pool` is one of `Pool`."""
     if not isinstance(pool, str) or pool not in get_args(Pool):
-        raise InputError(f"pool is one of {', '.join(get_args(Pool))}, got {pool!r}")
+        raise InputError(f"pool must be one of {', '.join(get_args(Pool))}, got {pool!r}")
 
 
 def pool_scores(
@@ -37,11 +37,11 @@ def pool_scores(
 
     Args:
         values: (..., M), a column for each of `maps`.
-        maps: the M maps; only their layers matter, and only to `layer_geometric`.
-        pool: see `Pool`. Under `layer_geometric` a layer whose mean is negative gives NaN: signed
+        maps: The M maps; only their layers matter, and only to `layer_geometric`.
+        pool: See `Pool`. Under `layer_geometric` a layer whose mean is negative gives NaN: signed
             maps (before the ReLU) can do so.
         weights: (M,), not negative: a weighted mean under `mean`.
-        power: each score q is first raised to sign(q) |q|^power, a rising curve from 0 to 1 that above 1
+        power: Each score q is first raised to sign(q) |q|^power, a rising curve from 0 to 1 that above 1
             spreads out high quality.
 
     Returns:
@@ -50,7 +50,7 @@ def pool_scores(
         `layer_geometric`, it is 0.
 
     Raises:
-        InputError: values that are not a floating-point tensor, weights that are not a tensor, another number of
+        InputError: Values that are not a floating-point tensor, weights that are not a tensor, another number of
             columns or weights than of maps, an unknown pooling, weights that are negative, infinite or all 0 or given
             with `layer_geometric`, a power that is not positive.
 
@@ -86,7 +86,7 @@ def pool_scores(
 def raised(values: Tensor, power: float) -> Tensor:
     """sign(q) |q|^power of map scores."""
     if not is_positive(power):
-        raise InputError(f"power is a positive number, got {power!r}")
+        raise InputError(f"power must be a positive number, got {power!r}")
     if power == 1:
         return values
     vanishing = _vanishing(values)
@@ -110,5 +110,5 @@ def _shares(weights: Tensor, maps: int, pool: str) -> Tensor:
     given = known_values(weights)
     usable = given is None or bool(((given >= 0) & (given < math.inf)).all() & (given > 0).any())
     if weights.shape != (maps,) or not usable:
-        raise InputError(f"weights are {maps} finite numbers from 0, not all 0, got {weights}")
+        raise InputError(f"weights must be {maps} finite numbers of at least 0, not all 0, got {weights}")
     return weights / weights.sum()

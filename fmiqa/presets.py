@@ -7,18 +7,20 @@ sources leave open, and where this library's form differs, each function says.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import nn
 
 from fmiqa.errors import InputError
 from fmiqa.features.extractor import FeatureExtractor
-from fmiqa.features.networks import Stage
+from fmiqa.features.tracing import Stage
 from fmiqa.maps import FeatureMap
 from fmiqa.measures import SSIM, DeepSimSSIM, PyramidIntersection
 from fmiqa.metrics import AllFeatureIQM, SelectedFeatureIQM
-from fmiqa.selection.result import Selection
+
+if TYPE_CHECKING:
+    from fmiqa.selection.result import Selection
 
 __all__ = ["amirshahi2016", "amirshahi2018", "deepsim", "paper"]
 
@@ -38,14 +40,14 @@ def amirshahi2016(model: Model = "alexnet", *, levels: int = 3) -> AllFeatureIQM
     product does; images at their own size.
 
     Args:
-        model: a `FeatureExtractor` with stage "relu", a network's name (with torchvision's weights), or an `nn.Module`.
-        levels: of the pyramid.
+        model: A `FeatureExtractor` with stage "relu", a network's name (with torchvision's weights), or an `nn.Module`.
+        levels: Number of levels of the pyramid.
 
     Returns:
         A metric: (N, 3, H, W) twice -> (N,) from 0 to 1.
 
     Raises:
-        InputError: an extractor of the other stage.
+        InputError: The extractor has the other stage.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")
@@ -72,13 +74,13 @@ def amirshahi2018(model: Model = "alexnet") -> AllFeatureIQM:
     damaged picture, its negative or its mirror image does not.
 
     Args:
-        model: a `FeatureExtractor` with stage "conv", a network's name (with torchvision's weights), or an `nn.Module`.
+        model: A `FeatureExtractor` with stage "conv", a network's name (with torchvision's weights), or an `nn.Module`.
 
     Returns:
         A metric: (N, 3, H, W) twice -> (N,), at most 1.
 
     Raises:
-        InputError: an extractor of the other stage.
+        InputError: The extractor has the other stage.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")
@@ -92,7 +94,7 @@ def amirshahi2018(model: Model = "alexnet") -> AllFeatureIQM:
 
 
 def deepsim(model: Model = "vgg16", *, pool: Literal["mean", "lowest"] = "mean") -> SelectedFeatureIQM:
-    """DeepSim: its own SSIM of the maps of VGG16, pooled over positions, maps and layers by and by.
+    """DeepSim: its own SSIM of the maps of VGG16, pooled over positions, then maps, then layers.
 
     F. Gao, Y. Wang, P. Li, M. Tan, J. Yu, Y. Zhu, "DeepSim: Deep similarity for image quality assessment",
     Neurocomputing 257, 2017, and the authors' code, which settles the SSIM (`measures.DeepSimSSIM`).
@@ -102,14 +104,14 @@ def deepsim(model: Model = "vgg16", *, pool: Literal["mean", "lowest"] = "mean")
     images, where the code has MatConvNet's; images at their own size.
 
     Args:
-        model: a `FeatureExtractor` with stage "relu", a network's name (with torchvision's weights), or an `nn.Module`.
-        pool: over positions: `"mean"`, or `"lowest"`, the mean of the lowest 10 % of each map's SSIM.
+        model: A `FeatureExtractor` with stage "relu", a network's name (with torchvision's weights), or an `nn.Module`.
+        pool: Over positions: `"mean"`, or `"lowest"`, the mean of the lowest 10 % of each map's SSIM.
 
     Returns:
         A metric: (N, 3, H, W) twice -> (N,), at most 1.
 
     Raises:
-        InputError: an extractor of the other stage, an unknown pooling.
+        InputError: The extractor has the other stage, or the pooling is unknown.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")
@@ -124,21 +126,21 @@ def deepsim(model: Model = "vgg16", *, pool: Literal["mean", "lowest"] = "mean")
 
 
 def paper(model: Model, maps: Selection | Iterable[FeatureMap | str]) -> SelectedFeatureIQM:
-    """SSIM of chosen maps, and their mean: the metric of the paper.
+    """SSIM of selected maps, and their mean: the metric of the paper.
 
     T. T. Nguyen and S. A. Amirshahi, "What Are We Looking At?". The paper says that the maps' scores are combined,
     not how; the data range of SSIM and the stage it leaves to its citations. Choices made here: the mean; L = 1; maps
     after the ReLU; images at their own size.
 
     Args:
-        model: a `FeatureExtractor` with stage "relu", a network's name (with torchvision's weights), or an `nn.Module`.
-        maps: a `Selection` made under these choices, or names such as `["conv1:27", "conv3:5"]`.
+        model: A `FeatureExtractor` with stage "relu", a network's name (with torchvision's weights), or an `nn.Module`.
+        maps: A `Selection` made under these choices, or names such as `["conv1:27", "conv3:5"]`.
 
     Returns:
         A metric: (N, 3, H, W) twice -> (N,), at most 1.
 
     Raises:
-        InputError: an extractor of the other stage or another network than the selection's, a selection made under
+        InputError: An extractor of the other stage or another network than the selection's, a selection made under
             other choices, unknown maps.
 
     Example:
@@ -148,8 +150,9 @@ def paper(model: Model, maps: Selection | Iterable[FeatureMap | str]) -> Selecte
         torch.Size([2])
     """
     extractor = _extractor(model, "relu", "paper")
-    if not isinstance(maps, Selection):
+    if not hasattr(maps, "source"):
         return SelectedFeatureIQM(extractor, maps)
+    maps = cast("Selection", maps)
     given = {
         "measure": maps.source.get("measure"),
         "pool": maps.pool,

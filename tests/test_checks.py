@@ -290,9 +290,9 @@ def test_groups_that_name_nothing_are_refused(wrong: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [None, 5, EXTRACTOR.network, "alexnet"])
 def test_what_is_no_extractor_is_refused(wrong: Any) -> None:
-    with pytest.raises(InputError, match="extractor is a FeatureExtractor"):
+    with pytest.raises(InputError, match="extractor must be a FeatureExtractor"):
         fmiqa.score_matrix(wrong, [sample(IMAGES[0])])
-    with pytest.raises(InputError, match="extractor is a FeatureExtractor"):
+    with pytest.raises(InputError, match="extractor must be a FeatureExtractor"):
         visualize.maximize_activation(wrong, ["conv1:3"])
 
 

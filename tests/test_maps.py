@@ -74,7 +74,7 @@ def test_unknown_and_repeated_maps_are_named() -> None:
     index = MapIndex(["conv1:0", "conv1:1"])
     with pytest.raises(InputError, match=r"no such feature map: conv1:2, conv9:0; there are 2 maps: conv1 \(2\)"):
         index.positions(["conv1:0", "conv1:2", "conv9:0"])
-    with pytest.raises(InputError, match="conv1:0 stands twice"):
+    with pytest.raises(InputError, match="conv1:0 is listed twice"):
         MapIndex(["conv1:0", "conv1:1", "conv1:0"])
     with pytest.raises(InputError, match="a list of feature maps"):
         MapIndex("conv1:0")

@@ -255,7 +255,7 @@ def test_one_file_suffices(
     metric = make(extractor)
     metric.save(tmp_path / "metric.safetensors")
     # Elsewhere there are no weights, and no net to fetch them from.
-    monkeypatch.setattr("fmiqa.features.extractor.download", None)
+    monkeypatch.setattr("fmiqa.features.checkpoints.download", None)
     if model is not None:
         with pytest.raises(FileFormatError, match=r"network of your own \(Own\).*load\(path, model=...\)"):
             SelectedFeatureIQM.load(tmp_path / "metric.safetensors")
@@ -327,7 +327,7 @@ def test_wrong_arguments_are_refused(extractor: FeatureExtractor, iqm: SelectedF
         SelectedFeatureIQM(extractor, ["conv9:1"])
     with pytest.raises(InputError, match="no feature maps"):
         SelectedFeatureIQM(extractor, [])
-    with pytest.raises(InputError, match="pool is one of"):
+    with pytest.raises(InputError, match="pool must be one of"):
         SelectedFeatureIQM(extractor, CHOSEN, pool="median")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no measure"):
         SelectedFeatureIQM(extractor, CHOSEN, measure="lpips")

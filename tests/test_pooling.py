@@ -29,7 +29,7 @@ def test_negative_layer_mean_is_nan_under_layer_geometric() -> None:
 
 def test_wrong_input_is_named() -> None:
     maps = MapIndex(["a:0", "b:0"])
-    with pytest.raises(InputError, match="pool is one of mean, layer_geometric, got 'max'"):
+    with pytest.raises(InputError, match="pool must be one of mean, layer_geometric, got 'max'"):
         pool_scores(torch.rand(3, 2), maps, pool="max")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"\(3, 3\) need one column for each of 2 maps"):
         pool_scores(torch.rand(3, 3), maps)
@@ -101,5 +101,5 @@ def test_values_are_floating_point_scores_and_weights_finite() -> None:
     with pytest.raises(InputError, match=r"floating-point scores, got torch.int64; convert them with .float\(\)"):
         pool_scores(torch.ones(3, 2, dtype=torch.int64), maps)
     for weights in ([torch.inf, 1.0], [torch.nan, 1.0], [-1.0, 2.0], [0.0, 0.0], [1.0]):
-        with pytest.raises(InputError, match="finite numbers from 0"):
+        with pytest.raises(InputError, match="finite numbers of at least 0"):
             pool_scores(torch.rand(3, 2), maps, weights=torch.tensor(weights))

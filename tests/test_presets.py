@@ -14,7 +14,7 @@ from torch import Tensor
 import fmiqa
 from fmiqa import SSIM, FeatureExtractor, InputError, SelectedFeatureIQM, presets
 from fmiqa.datasets import read_image
-from fmiqa.features.networks import Stage
+from fmiqa.features.tracing import Stage
 from fmiqa.measures import DeepSimSSIM
 
 CHOSEN = ["conv2:17", "conv1:5", "conv3:100"]
@@ -138,7 +138,7 @@ def test_paper_takes_a_selection_made_as_it_says(pair: tuple[Tensor, Tensor]) ->
         presets.paper(extractor, other)
     with pytest.warns(UserWarning, match="seed 1"):
         others = FeatureExtractor("alexnet", weights=None, seed=1)
-    with pytest.raises(InputError, match="is not the one the maps were chosen on"):
+    with pytest.raises(InputError, match="is not the one the maps were selected on"):
         presets.paper(others, selection)
 
 

@@ -37,7 +37,7 @@ def fusing(on: bool | None) -> Iterator[None]:
     """Compile inner loops within this, on this thread.
 
     Args:
-        on: always, never, or (None, the default everywhere) where so much work lies ahead that compiling pays.
+        on: Always, never, or (None, the default everywhere) where so much work lies ahead that compiling pays.
 
     Example:
         >>> with fusing(False):
@@ -73,12 +73,12 @@ class Fused(Generic[P, R]):
     Where compiling fails (no C++ compiler, say), a warning says so once and the function runs eagerly.
 
     Args:
-        function: without side effects; its tensors may come in any size.
-        one_loop: compute each value anew in every loop that uses it, so that none is ever kept, such as a window's
+        function: Without side effects; its tensors may come in any size.
+        one_loop: Compute each value anew in every loop that uses it, so that none is ever kept, such as a window's
             taps. Where many values are used twice, compiling takes minutes.
 
     Attributes:
-        eager: the function itself.
+        eager: The function itself.
     """
 
     def __init__(self, function: Callable[P, R], *, one_loop: bool = False) -> None:

@@ -6,16 +6,14 @@ pieces as in one process and only dealt, so the result has the same bits, in eve
 same calls, with the same arguments, on machines of one kind, with the same number of threads (`torchrun` sets
 OMP_NUM_THREADS to 1). A script for `torchrun --nproc-per-node 4 script.py`:
 
-    import os, torch
+    import fmiqa, os, torch
     import torch.distributed as dist
-    from fmiqa import FeatureExtractor, score_matrix
-    from fmiqa.datasets import TID2013
-    from fmiqa._runtime.distributed import is_first
 
     dist.init_process_group()
     torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # where there are GPUs: each process its own
-    scores = score_matrix(FeatureExtractor("vgg16"), TID2013("TID2013"), device="cuda", save="scores.safetensors")
-    if is_first():
+    extractor, data = fmiqa.FeatureExtractor("vgg16"), fmiqa.datasets.TID2013("TID2013")
+    scores = fmiqa.score_matrix(extractor, data, device="cuda", save="scores.safetensors")
+    if dist.get_rank() == 0:
         print(scores)
     dist.destroy_process_group()
 
@@ -117,7 +115,7 @@ def gather(value: T) -> list[T]:
     """The value of each process, in all of them.
 
     Raises:
-        WorkerError: a process did not come.
+        WorkerError: A process did not come.
 
     Example:
         >>> gather("mine")
@@ -134,7 +132,7 @@ def from_first(work: Callable[[], T]) -> T:
     """What `work` gives in process 0, the only one that does it; its errors are raised in all of them.
 
     Raises:
-        WorkerError: a process did not come.
+        WorkerError: A process did not come.
     """
     if processes() == 1:
         return work()
@@ -156,7 +154,7 @@ def largest(values: Tensor) -> Tensor:
     """Element by element, the largest of all processes; where only one has more than -inf, its bits.
 
     Raises:
-        WorkerError: a process did not come.
+        WorkerError: A process did not come.
     """
     if processes() == 1:
         return values
@@ -174,11 +172,11 @@ def launched(device: str | None) -> Iterator[None]:
     """Be in the process group that `torchrun` started this process for, if it did, and leave it at the end.
 
     Args:
-        device: where to compute, CUDA where there is one if None. `"cuda"` is then each process's own GPU.
+        device: Where to compute, CUDA where there is one if None. `"cuda"` is then each process's own GPU.
 
     Raises:
-        InputError: there are fewer GPUs than processes.
-        WorkerError: the other processes did not come.
+        InputError: There are fewer GPUs than processes.
+        WorkerError: The other processes did not come.
     """
     dist = torch.distributed
     if not (dist.is_available() and dist.is_torchelastic_launched()):
@@ -204,7 +202,7 @@ def _meet() -> None:
     """Return when every process has come here, so that what follows is a matter of moments.
 
     Raises:
-        WorkerError: naming who did not come.
+        WorkerError: Naming who did not come.
     """
     dist, me, everyone = torch.distributed, rank(), range(processes())
     try:
@@ -273,7 +271,7 @@ def _no_answer(ranks: list[int], cause: Exception | None) -> WorkerError:
         f"{who} of {processes()} did not answer process {rank()}: ended, hangs, or is later than the timeout of "
         f"init_process_group{hint}. Start all processes again, in any number; where the result is saved to a file, "
         "finished parts are kept and not computed again. Every process has to make the same calls; where one works "
-        f"for itself, `with fmiqa.distributed.alone():`{reason}"
+        f"for itself, `with fmiqa._runtime.distributed.alone():`{reason}"
     )
 
 

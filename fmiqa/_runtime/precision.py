@@ -33,7 +33,7 @@ def strict_float32(device: torch.device | str) -> Iterator[None]:
     deviation of .5 (data range 1): the cancellation in E[x^2] - mu^2 does not forgive short mantissas.
 
     Args:
-        device: where the work inside runs.
+        device: Where the work inside runs.
 
     Example:
         >>> with torch.autocast("cpu", dtype=torch.bfloat16), strict_float32("cpu"):
@@ -56,7 +56,7 @@ def reduced(device: torch.device | str, precision: Precision) -> Iterator[None]:
     TF32 is a setting of the whole process: while another thread needs strict float32, convolutions here are strict too.
 
     Args:
-        device: where the work inside runs.
+        device: Where the work inside runs.
         precision: `"tf32"` or `"bfloat16"`.
     """
     kind = torch.device(device).type

@@ -16,7 +16,8 @@ from fmiqa._io import printable
 from fmiqa.datasets import IQADataset
 from fmiqa.errors import InputError
 from fmiqa.features.extractor import FeatureExtractor
-from fmiqa.features.networks import NETWORKS, Stage
+from fmiqa.features.networks import NETWORKS
+from fmiqa.features.tracing import Stage
 from fmiqa.features.viewing import Viewing
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.scoring.run import score_matrix

@@ -12,7 +12,7 @@ from fmiqa.cli import options
 from fmiqa.cli.output import Written, add_output_options, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFolder
 from fmiqa.datasets import CATALOGUE, ImageDataset
-from fmiqa.features.networks import Stage
+from fmiqa.features.tracing import Stage
 from fmiqa.pooling import Pool
 from fmiqa.reproduction import PUBLISHED, TABLES, Reproduction, reproduce
 

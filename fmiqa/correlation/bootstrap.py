@@ -1,6 +1,6 @@
 """Bootstrap of agreement with subjective scores, whole groups (references) at a time, in batches.
 
-Images made from one reference share its content, so they are not independent; what is drawn anew is therefore
+Images made from one reference share its content, so they are not independent; what is drawn again is therefore
 the reference, with every image made from it (the cluster bootstrap: A. C. Davison, D. V. Hinkley, Bootstrap
 Methods and their Application, Cambridge University Press 1997, Sections 3.8 and 5). Groups of unequal size
 make resamples of unequal length. Those of equal length are computed together: nothing is padded and nothing
@@ -38,7 +38,7 @@ class Bootstrap:
         distribution: (..., B) the statistic of each resample; entries at the same place of the last dimension
             come from the same resample, so that they can be subtracted. NaN where a resample has no such
             statistic.
-        groups: how many groups were drawn from.
+        groups: How many groups were drawn from.
     """
 
     estimate: Tensor
@@ -54,39 +54,33 @@ class Bootstrap:
         centred = torch.where(defined, values - (values.sum(-1) / count).unsqueeze(-1), 0)
         return (centred.square().sum(-1) / (count - 1)).sqrt()
 
-    def interval(self, level: float = 0.95, *, method: Literal["percentile", "basic", "t"] = "percentile") -> Interval:
+    def interval(self, level: float = 0.95, *, method: Literal["percentile", "t"] = "percentile") -> Interval:
         """A confidence interval. NaN entries of the distribution are left out.
 
         Args:
-            level: confidence level, between 0 and 1.
-            method: `"percentile"`, the quantiles of the distribution, which never leave the range of the
-                statistic; `"basic"`, those quantiles mirrored at the estimate; or `"t"`, the estimate and
-                Student's t quantile with groups - 1 degrees of freedom times the standard error, symmetric,
-                which belongs to `p_value`.
+            level: Confidence level, between 0 and 1.
+            method: `"percentile"`: the quantiles of the distribution, which never leave the range of the statistic.
+                `"t"`: the interval that belongs to `p_value`, symmetric about the estimate, which reaches Student's t
+                quantile with groups - 1 degrees of freedom times the standard error to either side.
 
         Raises:
-            InputError: a level or method that is none.
+            InputError: The level is not between 0 and 1, or the method is unknown.
         """
         check_level(level)
-        if not isinstance(method, str):
-            raise InputError(f'method must be "percentile", "basic" or "t", got {method!r}')
+        if method not in ("percentile", "t"):
+            raise InputError(f'method must be "percentile" or "t", got {method!r}')
         if method == "t":
             from scipy.special import stdtrit
 
             # By the lower tail: the upper one rounds to 1, where some versions of scipy give NaN.
             reach = -float(stdtrit(self.groups - 1, 0.5 - level / 2)) * self.standard_error
             return Interval(self.estimate - reach, self.estimate + reach)
-        if method not in ("percentile", "basic"):
-            raise InputError(f'method must be "percentile", "basic" or "t", got {method!r}')
         rows = self.distribution.reshape(-1, self.distribution.shape[-1])
         ends = torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=rows.dtype, device=rows.device)
         # torch.nanquantile takes a limited number of values at a time.
         size = max(1, 2**23 // max(1, rows.shape[-1]))
         parts = [part.nanquantile(ends, dim=-1) for part in rows.split(size)]
-        low, high = torch.cat(parts, dim=-1).reshape(2, *self.estimate.shape)
-        if method == "basic":
-            return Interval(2 * self.estimate - high, 2 * self.estimate - low)
-        return Interval(low, high)
+        return Interval(*torch.cat(parts, dim=-1).reshape(2, *self.estimate.shape))
 
     def p_value(self) -> Tensor:
         """(...) two-sided, of the hypothesis that the statistic is 0; meant for a `difference`.
@@ -107,8 +101,8 @@ class Bootstrap:
         """The difference of two entries of a batch, paired: both were computed on the same resamples.
 
         Args:
-            first: index of the one in the leading dimensions.
-            second: index of the other, subtracted from it.
+            first: Index of the one in the leading dimensions.
+            second: Index of the other, subtracted from it.
         """
         estimate = self.estimate[first] - self.estimate[second]
         return Bootstrap(estimate, self.distribution[first] - self.distribution[second], self.groups)
@@ -127,26 +121,26 @@ def bootstrap(
 ) -> Bootstrap:
     """Resample groups with replacement and compute a statistic of every resample.
 
-    The logistic is fitted anew, from scratch, to every resample: a fit held fixed would leave its own
+    The logistic is fitted from scratch to every resample: a fit held fixed would leave its own
     uncertainty out, and one started from the fit of all images may miss the best curve (weak metrics lost up
     to .07 of PLCC by it).
 
     Args:
         x: (..., N) objective scores.
         y: (N,) subjective scores, or (..., N) with the leading dimensions of `x`.
-        groups: the group of each image, such as its reference id; by default every image is a group of its
+        groups: The group of each image, such as its reference id; by default every image is a group of its
             own, which calls for images that are independent.
         statistic: `"plcc"`, `"srocc"`, `"krocc"`, `"rmse"`, or a function of x (..., C, N) and y (C, N) or
             (..., C, N), C resamples, that returns (..., C).
-        fit: the logistic of `"plcc"` and `"rmse"`; None for none.
-        resamples: how many; 1000 give the ends of a 95 % interval to about a twentieth of its width.
-        seed: of the draws, which are made on the CPU: every device resamples the same groups.
+        fit: The logistic of `"plcc"` and `"rmse"`; None for none.
+        resamples: Number of resamples; 1000 give the ends of a 95 % interval to about a twentieth of its width.
+        seed: Seed of the draws, which are made on the CPU: every device resamples the same groups.
 
     Returns:
         The estimate and its distribution.
 
     Raises:
-        InputError: arguments that are not tensors, shapes or groups that do not fit, fewer than 2 groups, or an unknown
+        InputError: Arguments that are not tensors, shapes or groups that do not fit, fewer than 2 groups, or an unknown
             statistic.
 
     Example:
@@ -192,7 +186,7 @@ def group_numbers(groups: Sequence[Hashable] | Tensor, images: int) -> Tensor:
     """(N,) the groups numbered from 0, on the CPU.
 
     Raises:
-        InputError: not one group for each image.
+        InputError: Not one group for each image.
     """
     names = group_names(groups)
     if len(names) != images:
@@ -205,7 +199,7 @@ def group_names(groups: Sequence[Hashable] | Tensor) -> list[Hashable]:
     """The group of each image, as names or numbers that can be compared.
 
     Raises:
-        InputError: not a sequence of names or numbers.
+        InputError: Not a sequence of names or numbers.
     """
     if isinstance(groups, Tensor):
         groups = check_tensor(groups, "groups (N,)").tolist()

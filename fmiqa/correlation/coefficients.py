@@ -39,16 +39,16 @@ def plcc(
     Args:
         x: (..., N) objective scores.
         y: (..., N) subjective scores, leading dimensions broadcast against those of `x`.
-        fit: the logistic form, `"logistic5"` or `"logistic4"`; None for the raw correlation.
-        monotone: bound the fit to keep its direction, see `fit_logistic`.
-        steepness: the bound of the fit's slope, see `fit_logistic`.
+        fit: The logistic form, `"logistic5"` or `"logistic4"`; None for the raw correlation.
+        monotone: Bound the fit to keep its direction, see `fit_logistic`.
+        steepness: The bound of the fit's slope, see `fit_logistic`.
 
     Returns:
         (...), with a fit from 0 to 1: the direction is lost (see `srocc`). Without one from -1 to 1, and
         differentiable. NaN for columns without information.
 
     Raises:
-        InputError: arguments that are not tensors, shapes that do not broadcast, or fewer points than 2 without a
+        InputError: Arguments that are not tensors, shapes that do not broadcast, or fewer points than 2 without a
             fit, 5 or 4 with one.
 
     Example:
@@ -78,16 +78,16 @@ def rmse(
     Args:
         x: (..., N) objective scores.
         y: (..., N) subjective scores, leading dimensions broadcast against those of `x`.
-        fit: the logistic form; None to compare `x` with `y` as they are.
-        monotone: bound the fit to keep its direction, see `fit_logistic`.
-        steepness: the bound of the fit's slope, see `fit_logistic`.
+        fit: The logistic form; None to compare `x` with `y` as they are.
+        monotone: Bound the fit to keep its direction, see `fit_logistic`.
+        steepness: The bound of the fit's slope, see `fit_logistic`.
 
     Returns:
         (...), the mean taken over N, not over degrees of freedom. NaN for columns without information;
         without a fit a constant column has an error like any other, and the result is differentiable.
 
     Raises:
-        InputError: arguments that are not tensors, shapes that do not broadcast, or fewer points than 1 without a
+        InputError: Arguments that are not tensors, shapes that do not broadcast, or fewer points than 1 without a
             fit, 5 or 4 with one.
 
     Example:
@@ -114,7 +114,7 @@ def srocc(x: Tensor, y: Tensor) -> Tensor:
         (...), from -1 to 1; NaN for columns without information.
 
     Raises:
-        InputError: arguments that are not tensors, shapes that do not broadcast, or fewer than 2 points.
+        InputError: Arguments that are not tensors, shapes that do not broadcast, or fewer than 2 points.
 
     Example:
         >>> srocc(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 9.0, 4.0, 16.0]))
@@ -141,7 +141,7 @@ def krocc(x: Tensor, y: Tensor) -> Tensor:
         (...), from -1 to 1; NaN for columns without information. Takes N log^2 N operations a problem.
 
     Raises:
-        InputError: arguments that are not tensors, shapes that do not broadcast, or fewer than 2 points.
+        InputError: Arguments that are not tensors, shapes that do not broadcast, or fewer than 2 points.
 
     Example:
         >>> krocc(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 9.0, 4.0, 16.0]))

@@ -28,25 +28,23 @@ _PORTION = 2**20
 class PairAnalysis(NamedTuple):
     """Krasula's figures for M metrics, (M,) or a scalar for a single one.
 
-    The p-values take pairs as independent. They are not, every image is in N - 1 of them, and better/worse
-    pairs enter
-    twice: the p-values are far too small and only say which differences need not be looked at.
-        `fmiqa.compare`
+    The p-values take pairs as independent. They are not: every image is in N - 1 of them, and better/worse pairs enter
+    twice. So the p-values are far too small, and only say which differences need not be looked at. `fmiqa.compare`
     judges differences by resampling references instead.
 
     Args:
-        auc_different: area under the curve of telling significantly different pairs from similar ones by the
+        auc_different: Area under the curve of telling significantly different pairs from similar ones by the
             absolute difference of the scores; 1/2 is chance.
-        auc_better: area under the curve of telling the better image of a different pair by the signed
+        auc_better: Area under the curve of telling the better image of a different pair by the signed
             difference.
-        correct: share of different pairs whose better image has the higher score (C0); equal scores count as
+        correct: Share of different pairs whose better image has the higher score (C0); equal scores count as
             wrong.
         threshold: 95th percentile of the absolute score difference of similar pairs: a larger one is hardly
             chance.
         p_different: (M, M) p-values of the differences in `auc_different` (DeLong), 1 on the diagonal.
         p_better: (M, M) p-values of the differences in `auc_better`.
-        different: number of significantly different pairs.
-        similar: number of the others.
+        different: Number of significantly different pairs.
+        similar: Number of the others.
     """
 
     auc_different: Tensor
@@ -71,14 +69,14 @@ def pair_analysis(scores: Tensor, targets: Tensor, standard_errors: Tensor, *, l
         targets: (N,) mean subjective scores.
         standard_errors: (N,) of the targets: the deviation of an image's ratings over the square root of
             their number. 0 takes the mean as exact.
-        level: of the test that parts different from similar pairs.
+        level: Confidence level of the test that separates different from similar pairs.
 
     Returns:
         The figures, in the dtype and on the device of the scores; NaN where a kind of pair does not occur or
         scores are NaN. Takes some 32 bytes a pair and metric; 3000 images make 4.5 million pairs.
 
     Raises:
-        InputError: arguments that are not tensors, shapes that do not fit, NaN or negative standard errors, NaN
+        InputError: Arguments that are not tensors, shapes that do not fit, NaN or negative standard errors, NaN
             targets, fewer than 2 images.
 
     Example:

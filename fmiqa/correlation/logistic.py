@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from fmiqa._checks import check_tensor, is_number
-from fmiqa.correlation.curves import Curves, Kind, Problems, best_curves, linear_part, tied_slope
+from fmiqa.correlation.climbs import Kind
+from fmiqa.correlation.curves import Curves, best_curves, linear_part, tied_slope
 from fmiqa.correlation.pairs import pair
+from fmiqa.correlation.problems import Problems
 from fmiqa.errors import InputError
 
 __all__ = ["Form", "LogisticFit", "fit_logistic"]
@@ -88,7 +90,7 @@ class LogisticFit:
         """Plain numbers for JSON; for the fit of a single problem.
 
         Raises:
-            InputError: the fit holds several problems.
+            InputError: The fit holds several problems.
         """
         if self.parameters.ndim != 1:
             raise InputError(f"to_dict is for one problem, this fit holds {tuple(self.parameters.shape[:-1])} problems")
@@ -105,7 +107,7 @@ class LogisticFit:
         """The fit of a single problem from what `to_dict` gave; in float64, on the CPU.
 
         Raises:
-            InputError: an entry is missing or does not fit the form.
+            InputError: An entry is missing or does not fit the form.
         """
         missing = {"form", "parameters", "plcc", "rmse", "converged"} - set(values)
         if missing:
@@ -153,18 +155,18 @@ def fit_logistic(
         y: (..., N) subjective scores, leading dimensions broadcast against those of `x`; a shared `y` of
             shape (N,) is not repeated in memory.
         form: `"logistic5"` (default) or `"logistic4"`, see `LogisticFit`.
-        monotone: keep the curve from changing direction between the lowest and the highest x (of
+        monotone: Keep the curve from changing direction between the lowest and the highest x (of
             `"logistic5"`; the other form cannot). Rising and falling curves are both allowed.
-        steepness: the largest slope of the sigmoid, as a multiple of 1 / the standard deviation of x: the curve takes
+        steepness: The largest slope of the sigmoid, as a multiple of 1 / the standard deviation of x: the curve takes
             at least 4.4 / steepness deviations to rise from a tenth to nine tenths. None sets no bound; the fit is then
             a local optimum as scipy's `curve_fit` finds them, and narrow steps may be missed.
-        dtype: what is computed in; float32 is for devices without float64 and finds R^2 to about 1e-4.
+        dtype: What is computed in; float32 is for devices without float64 and finds R^2 to about 1e-4.
 
     Returns:
         The fit, on the device of `x`; `plcc` and `rmse` in the floating dtype of the input.
 
     Raises:
-        InputError: arguments that are not tensors, shapes that do not broadcast, too few points, an unknown form, or a
+        InputError: Arguments that are not tensors, shapes that do not broadcast, too few points, an unknown form, or a
             steepness that is not above 0.
 
     Example:

@@ -36,7 +36,7 @@ class Pairs(NamedTuple):
         """The numbers of the problems that are `informative`.
 
         Raises:
-            InputError: under torch.func.vmap or torch.jit.trace, where steps cannot depend on the scores.
+            InputError: torch.func.vmap or torch.jit.trace is at work, where steps cannot depend on the scores.
         """
         good = self.informative()
         if is_traced() or is_batched(good):
@@ -64,14 +64,14 @@ def pair(x: Tensor, y: Tensor, *, minimum: int, what: str, dtype: torch.dtype | 
     """Check `x` (..., N) and `y` (..., N) and lay them out as rows.
 
     Args:
-        x: scores, leading dimensions broadcast against those of `y`.
-        y: subjective scores.
-        minimum: the smallest N that `what` can be computed from.
-        what: what is to be computed, for the messages.
-        dtype: the computing dtype; by default float64, or float32 where the device of `x` has no other.
+        x: Scores, leading dimensions broadcast against those of `y`.
+        y: Subjective scores.
+        minimum: The smallest N that `what` can be computed from.
+        what: What is to be computed, for the messages.
+        dtype: The computing dtype; by default float64, or float32 where the device of `x` has no other.
 
     Raises:
-        InputError: not tensors of real numbers, of two devices, of different N, too few points, or leading
+        InputError: Not tensors of real numbers, of two devices, of different N, too few points, or leading
             dimensions that do not broadcast.
     """
     for name, value in (("x", x), ("y", y)):

@@ -33,9 +33,9 @@ def by_portions(function: Callable[..., T], *rows: Tensor, points: int | None = 
     """A function of rows, on portions of them.
 
     Args:
-        function: takes tensors of rows, and gives a tensor of rows or a tuple of them.
+        function: Takes tensors of rows, and gives a tensor of rows or a tuple of them.
         rows: (R, ...) each, or (1, ...) for one row that all share; the first has all R.
-        points: elements of a row in the largest operation; those of the first tensor by default.
+        points: Elements of a row in the largest operation; those of the first tensor by default.
 
     Returns:
         What the function gives for all rows.

@@ -74,14 +74,14 @@ def williams_test(r_ay: Tensor, r_by: Tensor, r_ab: Tensor, n: int | Tensor) -> 
         r_by: (...) correlation of metric b with the subjective scores. All arguments broadcast.
         r_ab: (...) correlation of the two metrics. After a logistic fit all three are those of the fitted
             scores.
-        n: number of images, at least 4.
+        n: Number of images, at least 4.
 
     Returns:
         t with n - 3 degrees of freedom, positive where r_ay is the larger, and its two-sided p-value. NaN
         correlations give NaN.
 
     Raises:
-        InputError: arguments that are not tensors, a correlation outside [-1, 1], three that cannot occur together, or
+        InputError: Arguments that are not tensors, a correlation outside [-1, 1], three that cannot occur together, or
             fewer than 4 images.
 
     Example:
@@ -107,13 +107,13 @@ def meng_test(r_ay: Tensor, r_by: Tensor, r_ab: Tensor, n: int | Tensor) -> Sign
         r_by: (...) correlation of metric b with the subjective scores. All arguments broadcast.
         r_ab: (...) correlation of the two metrics. After a logistic fit all three are those of the fitted
             scores.
-        n: number of images, at least 4.
+        n: Number of images, at least 4.
 
     Returns:
         z, positive where r_ay is the larger, and its two-sided p-value. NaN correlations give NaN.
 
     Raises:
-        InputError: arguments that are not tensors, a correlation outside [-1, 1], three that cannot occur together, or
+        InputError: Arguments that are not tensors, a correlation outside [-1, 1], three that cannot occur together, or
             fewer than 4 images.
 
     Example:
@@ -137,14 +137,14 @@ def zou_interval(r_ay: Tensor, r_by: Tensor, r_ab: Tensor, n: int | Tensor, *, l
         r_by: (...) correlation of metric b with the subjective scores. All arguments broadcast.
         r_ab: (...) correlation of the two metrics. After a logistic fit all three are those of the fitted
             scores.
-        n: number of images, at least 4.
-        level: confidence level, between 0 and 1.
+        n: Number of images, at least 4.
+        level: Confidence level, between 0 and 1.
 
     Returns:
         The interval of r_ay - r_by. NaN correlations give NaN.
 
     Raises:
-        InputError: arguments that are not tensors, a correlation outside [-1, 1], three that cannot occur together,
+        InputError: Arguments that are not tensors, a correlation outside [-1, 1], three that cannot occur together,
             fewer than 4 images, or a level that is none.
 
     Example:
@@ -179,7 +179,7 @@ def residual_f_test(residuals_a: Tensor, residuals_b: Tensor) -> Significance:
         p-value. NaN residuals and two variances of 0 give NaN.
 
     Raises:
-        InputError: arguments that are not tensors, different numbers of images, fewer than 2, or leading dimensions
+        InputError: Arguments that are not tensors, different numbers of images, fewer than 2, or leading dimensions
             that do not broadcast.
 
     Example:
@@ -217,7 +217,7 @@ def holm(p_values: Tensor) -> Tensor:
         (..., K) corrected p-values, at most 1, to be compared with the same level.
 
     Raises:
-        InputError: not a floating-point tensor, or a scalar.
+        InputError: Not a floating-point tensor, or a scalar.
 
     Example:
         >>> holm(torch.tensor([0.01, 0.04, 0.03]))
@@ -245,7 +245,7 @@ def normal_quantile(level: float) -> float:
     """How many deviations a two-sided interval of this level reaches to either side.
 
     Raises:
-        InputError: not between 0 and 1.
+        InputError: Not between 0 and 1.
     """
     check_level(level)
     # By the lower tail, which does not round to 0 as the upper one rounds to 1.

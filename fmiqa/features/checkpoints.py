@@ -8,7 +8,8 @@ import math
 import os
 import pickle
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ __all__ = [
     "download",
     "fingerprint",
     "fit_state",
+    "load_weights",
     "read_state",
     "seeded_state",
     "shared_names",
@@ -41,7 +43,7 @@ def read_state(source: str | os.PathLike[str] | StateDict) -> dict[str, Tensor]:
     Nothing stored in the file is executed: pickles are read in torch's tensors-only mode.
 
     Raises:
-        WeightsError: the file is missing, damaged, or holds anything but tensors by name.
+        WeightsError: The file is missing, damaged, or holds anything but tensors by name.
     """
     if isinstance(source, Mapping):
         state: Any = source
@@ -90,17 +92,17 @@ def fit_state(
     """The tensors of `state` that `expected` names, checked one by one, on the devices of `expected`.
 
     Args:
-        state: what was given, under the network's names, these without `features.`, or either with the
+        state: What was given, under the network's names, these without `features.`, or either with the
             `module.` that `nn.DataParallel` puts in front.
-        expected: names and shapes that must be there; those without memory (on the meta device) come to be on
+        expected: Names and shapes that must be there; those without memory (on the meta device) come to be on
             the CPU. Half precision is widened to the dtype expected, double precision is kept.
-        ignored: names that may be there and are not needed (the classifier).
-        defaults: taken where `state` has none.
-        shared: groups of names that stand for one tensor, of which `state` may have any one; files of layers that
+        ignored: Names that may be there and are not needed (the classifier).
+        defaults: Taken where `state` has none.
+        shared: Groups of names that stand for one tensor, of which `state` may have any one; files of layers that
             share their weights often hold them once.
 
     Raises:
-        WeightsError: naming every missing, misshapen and unknown tensor.
+        WeightsError: Naming every missing, misshapen and unknown tensor.
     """
     ignored = list(ignored)
     state = {**(defaults or {}), **_named_as({*expected, *ignored}, state)}
@@ -162,9 +164,9 @@ class Identity:
     """What a network's weights are known as, as long as they are unchanged.
 
     Args:
-        sha256: the fingerprint that they are known as: their own, or that of the network they are a part of.
-        own: their own.
-        dtypes: theirs, by name.
+        sha256: The fingerprint that they are known as: their own, or that of the network they are a part of.
+        own: Their own.
+        dtypes: Theirs, by name.
     """
 
     sha256: str
@@ -191,26 +193,72 @@ class Identity:
         return narrow if torch.equal(narrow.to(value.dtype), value) else value
 
 
-def download(name: str) -> dict[str, Tensor]:
-    """torchvision's default ImageNet weights of a network, from its cache or the net.
+def load_weights(
+    network: nn.Module,
+    whole: nn.Module,
+    weights: str | os.PathLike[str] | StateDict | None,
+    *,
+    name: str,
+    fetch: Callable[[], StateDict] | None,
+    seed: int,
+) -> None:
+    """Give a network weights of its own, and freeze it.
+
+    Args:
+        network: The network, which holds what is needed of `whole`.
+        whole: The network that it was cut from.
+        weights: See `FeatureExtractor`.
+        name: Name of the network.
+        fetch: Fetches the default weights.
+        seed: Seed of random weights.
 
     Raises:
-        WeightsError: the download failed; the message says how to pass a local file.
+        WeightsError: Weights are missing, misshapen, of another network, or not available.
     """
-    from torchvision.models import get_model_weights
+    expected = network.state_dict()
+    if weights is None:
+        warnings.warn(
+            f"{name} has random weights (seed {seed}): good for trying things out, "
+            "not for judging images; pass weights='DEFAULT' or a file",
+            stacklevel=3,
+        )
+        state = seeded_state(network, seed)
+    else:
+        given = download(name, fetch) if weights == "DEFAULT" and fetch else read_state(weights)
+        named = whole.state_dict()
+        constants = {k: v for k, v in expected.items() if k not in named}  # found by the tracer
+        state = fit_state(
+            given, expected, ignored=set(named) - set(expected), defaults=constants, shared=shared_names(named)
+        )
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    copies: dict[str, Tensor] = {
+        key: nn.Parameter(value.detach().clone(), requires_grad=False) if key in parameters else value.detach().clone()
+        for key, value in state.items()
+    }
+    for first, *others in shared_names(expected):  # these go on sharing: they are one object
+        for other in others:
+            if type(copies[other]) is type(copies[first]) and torch.equal(copies[other], copies[first]):
+                copies[other] = copies[first]
+    network.load_state_dict(copies, assign=True)
+    network.requires_grad_(False)
 
+
+def download(name: str, fetch: Callable[[], StateDict]) -> dict[str, Tensor]:
+    """The default weights of a network, from a cache or the internet.
+
+    Raises:
+        WeightsError: The download failed; the message says how to pass a local file.
+    """
     nowhere = io.StringIO()  # torch announces downloads, and Python may run without standard output and error
     try:
-        weights = get_model_weights(name).DEFAULT
         with redirect_stdout(sys.stdout or nowhere), redirect_stderr(sys.stderr or nowhere):
-            state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+            return dict(fetch())
     except Exception as error:  # URL, socket, proxy, disk, hash: whichever, the remedy is the same
         raise WeightsError(
-            f"torchvision's default weights of {name} could not be fetched ({error}). Fetch them where there is "
+            f"the default weights of {name} could not be fetched ({error}). Fetch them where there is "
             f"a network and pass the file: FeatureExtractor({name!r}, weights='path/to/{name}.pth'); "
             "weights=None gives seeded random weights"
         ) from error
-    return state
 
 
 def seeded_state(network: nn.Module, seed: int) -> dict[str, Tensor]:

@@ -2,20 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import fx, nn
+from torch import nn
 
 from fmiqa.errors import InputError
+from fmiqa.features.graph import Operation, walk
 
 if TYPE_CHECKING:
     from fmiqa.features.extractor import FeatureExtractor
     from fmiqa.maps import MapIndex
 
-__all__ = ["Reach", "is_pointwise", "reaches"]
+__all__ = ["Reach", "Window", "reaches", "window_of"]
 
+_WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 _POINTWISE = (nn.ReLU, nn.Dropout, nn.Identity, nn.BatchNorm2d, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.GELU, nn.LeakyReLU)
 _POINTWISE_CALLS = ("relu", "relu_", "clone", "add", "iadd", "cat", "dropout", "contiguous", "sigmoid", "silu")
+
+
+class Window(NamedTuple):
+    """What a local operation sees of its input at each position, along rows and columns.
+
+    Args:
+        kernel: Taps of the window.
+        stride: Positions of the input from one window to the next.
+        padding: Positions before the input's first that the first window covers.
+        dilation: Positions of the input from one tap to the next.
+        module: The convolution or pooling; None for an operation that takes each position by itself, also of several
+            maps side by side.
+    """
+
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    module: Any = None
+
+    def span(self, axis: int) -> int:
+        """The distance from the first tap to the last along rows (axis 0) or columns (axis 1)."""
+        return self.dilation[axis] * (self.kernel[axis] - 1)
+
+
+def window_of(network: nn.Module, operation: Operation) -> Window | None:
+    """The window that an operation looks through; None where it is not known to be local."""
+    if operation.kind != "call_module":
+        return Window() if operation.kind == "placeholder" or _is_pointwise_call(operation) else None
+    module: Any = network.get_submodule(operation.target)
+    if isinstance(module, _WINDOWS):
+        if isinstance(module, nn.Conv2d) and (module.padding_mode != "zeros" or isinstance(module.padding, str)):
+            return None
+        sizes: tuple[Any, ...] = (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
+        kernel, stride, padding, dilation = ((size, size) if isinstance(size, int) else size for size in sizes)
+        return Window(kernel, stride, padding, dilation, module)
+    # A normalisation without recorded statistics takes those of the whole map.
+    whole = module.training or (isinstance(module, nn.BatchNorm2d) and module.running_mean is None)
+    return Window() if isinstance(module, _POINTWISE) and not whole else None
+
+
+def _is_pointwise_call(operation: Operation) -> bool:
+    name = getattr(operation.target, "__name__", str(operation.target))
+    if operation.kind == "get_attr" or name not in _POINTWISE_CALLS:
+        return False
+    args, kwargs = operation.args, operation.kwargs
+    return name != "cat" or kwargs.get("dim", args[1] if len(args) > 1 else 0) in (1, -3)  # of channels
 
 
 class Reach(NamedTuple):
@@ -25,63 +75,43 @@ class Reach(NamedTuple):
     low: int
     high: int
 
-    def through(self, kernel: int, stride: int, padding: int, dilation: int) -> Reach:
-        """Behind a convolution or pooling."""
-        first = -padding
-        last = first + dilation * (kernel - 1)
-        return Reach(self.stride * stride, self.low + self.stride * first, self.high + self.stride * last)
+    def through(self, window: Window) -> Reach:
+        """The reach behind an operation.
+
+        Raises:
+            InputError: The window differs along the two sides.
+        """
+        if any(len(set(sides)) > 1 for sides in window[:4]):
+            raise InputError(f"{window.module} differs along the two sides, which is not supported here")
+        first = -window.padding[0]
+        last = first + window.span(0)
+        return Reach(self.stride * window.stride[0], self.low + self.stride * first, self.high + self.stride * last)
 
 
 def reaches(extractor: FeatureExtractor, maps: MapIndex) -> dict[str, Reach]:
     """What the maps of each layer see of the image, as the network sees it.
 
     Raises:
-        InputError: a layer that is not local, or not alike along both sides.
+        InputError: A layer is not local, or not alike along both sides.
     """
-    found: dict[str, Reach] = {}
+
+    def behind(operation: Operation, before: Mapping[str, Reach | None]) -> Reach | None:
+        if operation.kind == "placeholder":
+            return Reach(1, 0, 0)
+        if operation.kind == "get_attr":
+            return None  # a constant sees nothing
+        inputs = [reach for reach in (before[name] for name in operation.inputs) if reach is not None]
+        window = window_of(extractor.network, operation)
+        if window is None or len({reach.stride for reach in inputs}) != 1:
+            raise InputError(
+                f"{operation.target!r} of this network is not known to be local, so that it is not known which part of "
+                "an image its maps see; give smaller images or more memory, or another network"
+            )
+        joined = Reach(inputs[0].stride, min(r.low for r in inputs), max(r.high for r in inputs))
+        return joined.through(window)
+
     layers: dict[str, Reach] = {}
-    for node, outputs, _ in extractor.nodes_of(maps):
-        inputs = [found[i.name] for i in node.all_input_nodes if i.name in found]
-        if node.op == "get_attr":
-            continue
-        reach = Reach(1, 0, 0) if node.op == "placeholder" else _behind(extractor.network, node, inputs)
-        found[node.name] = reach
-        layers.update((layer.name, reach) for layer, _ in outputs)
+    for operation, reach in walk(extractor.operations(maps), behind):
+        if reach is not None:
+            layers.update((layer.name, reach) for layer, _ in operation.outputs)
     return layers
-
-
-def is_pointwise(network: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether an operation takes each position by itself, also of several maps side by side."""
-    if node.op == "call_module":
-        module = network.get_submodule(str(node.target))
-        return isinstance(module, _POINTWISE) and not module.training
-    name = getattr(node.target, "__name__", str(node.target))
-    if name == "cat" and node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0) not in (1, -3):
-        return False  # not of channels
-    return name in _POINTWISE_CALLS
-
-
-def _behind(network: fx.GraphModule, node: fx.Node, inputs: list[Reach]) -> Reach:
-    if node.op == "call_module":
-        module: Any = network.get_submodule(str(node.target))
-        zeros = not isinstance(module, nn.Conv2d) or (
-            module.padding_mode == "zeros" and not isinstance(module.padding, str)
-        )
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) and zeros:
-            window = (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
-            return inputs[0].through(*(_same(v, node) for v in window))
-    if is_pointwise(network, node) and inputs:
-        strides = {r.stride for r in inputs}
-        if len(strides) == 1:
-            return Reach(strides.pop(), min(r.low for r in inputs), max(r.high for r in inputs))
-    raise InputError(
-        f"{node.target!r} of this network is not known to be local, so that it is not known which part of an image "
-        "its maps see; give smaller images or more memory, or another network"
-    )
-
-
-def _same(value: Any, node: fx.Node) -> int:
-    values = {int(v) for v in value} if isinstance(value, tuple) else {int(value)}
-    if len(values) != 1:
-        raise InputError(f"{node.target!r} of this network differs along the two sides, which is not supported here")
-    return values.pop()

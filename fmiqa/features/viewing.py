@@ -1,6 +1,6 @@
-"""At which scale the networks see an image: part of a metric's definition.
+"""The scale at which networks see an image, which is part of a metric's definition.
 
-A network's filters have fixed sizes in pixels, the eye's have fixed sizes in degrees of visual angle. Maps chosen
+A network's filters have fixed sizes in pixels, the eye's have fixed sizes in degrees of visual angle. Maps selected
 on images of one angular resolution should look at others at the same one.
 """
 
@@ -27,14 +27,14 @@ class Viewing:
     Resizing is bilinear and antialiased, in floating point: no value leaves the range of the image's own.
 
     Args:
-        factor: of both sides; .5 halves them.
-        short_side: length of the shorter side, in pixels.
-        pixels_per_degree: angular resolution that the network is to see; images must then come with their own
+        factor: Factor by which both sides are scaled; .5 halves them.
+        short_side: Length of the shorter side, in pixels.
+        pixels_per_degree: Angular resolution that the network is to see; images must then come with their own
             (`native_pixels_per_degree`).
-        native_pixels_per_degree: angular resolution of the images as they were judged, see `pixels_per_degree`.
+        native_pixels_per_degree: Angular resolution of the images as they were judged, see `pixels_per_degree`.
 
     Raises:
-        InputError: options that contradict each other or are not positive.
+        InputError: Options contradict each other or are not positive.
 
     Example:
         >>> import torch
@@ -74,7 +74,7 @@ class Viewing:
         """(height, width) that an image is seen at.
 
         Raises:
-            InputError: sides that are not positive.
+            InputError: A side is not positive.
         """
         if height < 1 or width < 1:
             raise InputError(f"images have positive sides, got {width} wide and {height} high")
@@ -91,7 +91,7 @@ class Viewing:
         """(N, 3, H, W) uint8 or float -> as the network sees it; float in [0, 1] if resized.
 
         Raises:
-            InputError: not a tensor (N, 3, H, W), uint8 or float.
+            InputError: The images are not a tensor (N, 3, H, W) of uint8 or float.
         """
         check_tensor(images, "images (N, 3, H, W)")
         if images.ndim != 4 or not (images.is_floating_point() or images.dtype == torch.uint8):
@@ -113,14 +113,14 @@ def pixels_per_degree(*, distance: float, pixels_per_unit: float) -> float:
     """Angular resolution of a screen.
 
     Args:
-        distance: from the eye to the screen, in any unit of length.
-        pixels_per_unit: the screen's pixels per that unit.
+        distance: Distance from the eye to the screen, in any unit of length.
+        pixels_per_unit: Pixels of the screen per unit of that length.
 
     Returns:
         Pixels per degree of visual angle at the screen's centre.
 
     Raises:
-        InputError: a value that is not positive.
+        InputError: A value is not positive.
 
     Example:
         >>> round(pixels_per_degree(distance=50, pixels_per_unit=40), 1)     # centimetres: 50 cm, 40 pixels a cm

@@ -1,4 +1,7 @@
-"""Measures: how the feature maps of a test image are compared with those of its reference."""
+"""Measures: how the feature maps of a test image are compared with those of its reference.
+
+To add a measure, write it in a file of its own beside this one (`mse.py` is a short example) and import it here.
+"""
 
 from __future__ import annotations
 
@@ -8,46 +11,25 @@ from typing import Any
 from torch import Tensor
 
 from fmiqa.errors import InputError
-from fmiqa.measures.base import DataRange, Measure
-from fmiqa.measures.classical import Piq
-from fmiqa.measures.correlation import Correlation
-from fmiqa.measures.custom import Custom
-from fmiqa.measures.deepsim import DeepSimSSIM
-from fmiqa.measures.gradient import GMS, GMSD
-from fmiqa.measures.histogram import HistogramIntersection
-from fmiqa.measures.m_svd import MSVD
-from fmiqa.measures.ms_ssim import MSSSIM
-from fmiqa.measures.mse import MSE
-from fmiqa.measures.psnr import PSNR
-from fmiqa.measures.pyramid import PyramidIntersection
-from fmiqa.measures.ssim import SSIM
+from fmiqa.measures.base import DataRange as DataRange
+from fmiqa.measures.base import Measure as Measure
+from fmiqa.measures.classical import Piq as Piq
+from fmiqa.measures.correlation import Correlation as Correlation
+from fmiqa.measures.custom import Custom as Custom
+from fmiqa.measures.deepsim import DeepSimSSIM as DeepSimSSIM
+from fmiqa.measures.gradient import GMS as GMS
+from fmiqa.measures.gradient import GMSD as GMSD
+from fmiqa.measures.histogram import HistogramIntersection as HistogramIntersection
+from fmiqa.measures.m_svd import MSVD as MSVD
+from fmiqa.measures.ms_ssim import MSSSIM as MSSSIM
+from fmiqa.measures.mse import MSE as MSE
+from fmiqa.measures.psnr import PSNR as PSNR
+from fmiqa.measures.pyramid import PyramidIntersection as PyramidIntersection
+from fmiqa.measures.ssim import SSIM as SSIM
 
-__all__ = [
-    "SSIM",
-    "MSSSIM",
-    "MSE",
-    "PSNR",
-    "Correlation",
-    "GMS",
-    "GMSD",
-    "MSVD",
-    "DeepSimSSIM",
-    "HistogramIntersection",
-    "PyramidIntersection",
-    "Piq",
-    "Custom",
-    "MEASURES",
-    "DataRange",
-    "Measure",
-    "get_measure",
-]
-
-_KINDS = (
-    SSIM, MSSSIM, MSE, PSNR, Correlation, GMS, GMSD, MSVD, DeepSimSSIM, HistogramIntersection, PyramidIntersection, Piq
-)  # fmt: skip
-
-MEASURES: dict[str, Callable[..., Measure]] = {kind.name: kind for kind in _KINDS}
-"""The measures that names and saved options stand for."""
+_imported: list[Any] = [value for value in globals().values() if isinstance(value, type) and hasattr(value, "compare")]
+MEASURES: dict[str, Callable[..., Measure]] = {kind.name: kind for kind in _imported if kind not in (Custom, Measure)}
+"""The measures that names and saved options stand for: all that are imported above, but those of a user's own."""
 
 _OF_IMAGES = {  # metrics that a feature map cannot have, and what it lacks
     "vsnr": "grey values on a display at a distance",
@@ -59,12 +41,11 @@ def get_measure(measure: str | dict[str, Any] | Measure | Callable[[Tensor, Tens
     """A measure by its name, by its saved options, or as it is.
 
     Args:
-        measure: `"ssim"`, `"ms-ssim"`, `"mse"`, `"psnr"`, `"correlation"`, `"gms"`, `"gmsd"`, `"m-svd"`,
-            `"deepsim"`, `"histogram"` or `"pyramid"`; `{"name": "piq", "metric": "VIF"}`; the dict that `options()`
-            gave; or a `Measure`.
+        measure: A name of `MEASURES`, such as `"ssim"`; a dict of a name and options, such as
+            `{"name": "piq", "metric": "VIF"}` or what `options()` gave; or a `Measure`.
 
     Raises:
-        InputError: no measure of that name, options that it does not have; a function whose direction is not said
+        InputError: No measure of that name, options that it does not have; a function whose direction is not said
             (see `Custom`), or the saved options of one.
 
     Example:

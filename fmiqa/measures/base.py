@@ -142,7 +142,7 @@ class MapMeasure(ABC):
             (N, C), within `value_range`; float32 for maps in half precision, which are compared in float32.
 
         Raises:
-            InputError: shapes that do not go together, or maps that are too small.
+            InputError: Shapes that do not go together, or maps that are too small.
         """
         return self.compare(test, self.prepare(reference))
 
@@ -150,7 +150,7 @@ class MapMeasure(ABC):
         """The reference side, to be compared with any number of test images.
 
         Raises:
-            InputError: not (N, C, H, W), or maps that are too small.
+            InputError: Not (N, C, H, W), or maps that are too small.
         """
         self._check(reference)
         reference = at_least_float32(reference)
@@ -165,7 +165,7 @@ class MapMeasure(ABC):
         """Compare test maps (N, C, H, W) with prepared reference maps of N images or of one.
 
         Raises:
-            InputError: shapes that do not go together.
+            InputError: Shapes that do not go together.
         """
         limit = self._limit_of_pair(test, prepared)
         test = at_least_float32(test)

@@ -59,7 +59,7 @@ class Piq(MapMeasure):
         data_range: L, see `fmiqa.measures.DataRange`.
 
     Raises:
-        InputError: an unknown metric, options out of range, or `piq` is not installed; under torch.func.vmap and
+        InputError: An unknown metric, options out of range, or `piq` is not installed; under torch.func.vmap and
             torch.export, and with some metrics torch.jit.trace, which `piq` cannot run under (torch.compile can, with
             graph breaks).
 

@@ -31,13 +31,13 @@ class Custom:
 
     Args:
         function: `(N, C, H, W), (N, C, H, W) -> (N, C)` of test and reference maps, in float32 or float64.
-        higher_is_better: whether a higher value means more alike.
-        value_range: the least and the greatest value there can be.
-        whole_layers: whether a map's value depends on the layer's other maps.
-        label: what results call it; by default the function's own name.
+        higher_is_better: Whether a higher value means more alike.
+        value_range: The least and the greatest value there can be.
+        whole_layers: Whether a map's value depends on the layer's other maps.
+        label: What results call it; by default the function's own name.
 
     Raises:
-        InputError: no function; when it is called, a result that is not (N, C).
+        InputError: No function; when it is called, a result that is not (N, C).
 
     Example:
         >>> import torch
@@ -95,7 +95,7 @@ class Custom:
             (N, C).
 
         Raises:
-            InputError: shapes that do not go together, or a result that is not (N, C).
+            InputError: Shapes that do not go together, or a result that is not (N, C).
         """
         return self.compare(test, self.prepare(reference))
 
@@ -103,7 +103,7 @@ class Custom:
         """The reference maps, those in half precision widened to float32.
 
         Raises:
-            InputError: not (N, C, H, W).
+            InputError: Not (N, C, H, W).
         """
         check_maps(self._label, reference)
         return at_least_float32(reference)
@@ -112,7 +112,7 @@ class Custom:
         """The function's values of test maps (N, C, H, W) and reference maps of N images or of one.
 
         Raises:
-            InputError: shapes that do not go together, or a result that is not (N, C).
+            InputError: Shapes that do not go together, or a result that is not (N, C).
         """
         check_maps(self._label, test)
         check_maps(self._label, prepared)

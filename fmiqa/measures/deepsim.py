@@ -13,11 +13,12 @@ from torch.nn import functional as F
 from fmiqa._checks import is_positive
 from fmiqa.errors import InputError
 from fmiqa.measures.base import MapMeasure, Sides
-from fmiqa.measures.ssim import _blur
+from fmiqa.measures.window import gaussian_taps, moments, seen
 
 __all__ = ["DeepSimSSIM"]
 
 _WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03
+_TAPS = gaussian_taps(_WINDOW, _SIGMA)
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,11 @@ class DeepSimSSIM(MapMeasure):
     on maps far from zero with little contrast.
 
     Args:
-        pool: of the SSIM map: `"mean"`, or `"lowest"`, the mean of its lowest values.
-        fraction: how much of the map counts as lowest, rounded up to whole positions; the code takes 10 %.
+        pool: How the SSIM map is pooled: `"mean"`, or `"lowest"`, the mean of its lowest values.
+        fraction: Share of the map that counts as lowest, rounded up to whole positions; the code takes 10 %.
 
     Raises:
-        InputError: options out of range.
+        InputError: Options out of range.
 
     Example:
         >>> reference = torch.rand(1, 3, 7, 5)
@@ -58,16 +59,14 @@ class DeepSimSSIM(MapMeasure):
             raise InputError(f"fraction is over 0 and at most 1, got {self.fraction!r}")
 
     def _reference(self, maps: Tensor, limit: Tensor) -> Sides:
-        mean = _window(maps)
-        return maps, mean, (_window(maps * maps) - mean * mean).clamp(min=0), _peak(maps)
+        return maps, *moments(_padded(maps), _TAPS), _peak(maps)
 
     def _score(self, test: Tensor, limit: Tensor, sides: Sides) -> Tensor:
         maps, mean_y, variance_y, peak = sides
         limit = torch.maximum(_peak(test), peak).clamp(min=1)
         c1, c2 = (_K1 * limit).square(), (_K2 * limit).square()
-        mean_x = _window(test)
-        variance_x = (_window(test * test) - mean_x * mean_x).clamp(min=0)
-        unlike = (_window((test - maps).square()) - (mean_x - mean_y).square()).clamp(min=0)
+        mean_x, variance_x = moments(_padded(test), _TAPS)
+        unlike = (seen(_padded(test - maps).square(), _TAPS) - (mean_x - mean_y).square()).clamp(min=0)
         # (2 cov + c2) / (var x + var y + c2), and exactly 1 where the maps are equal; likewise the luminance.
         structure = 1 - unlike / (variance_x + variance_y + c2)
         luminance = 1 - (mean_x - mean_y).square() / (mean_x * mean_x + mean_y * mean_y + c1)
@@ -81,9 +80,6 @@ def _peak(maps: Tensor) -> Tensor:
     return maps.abs().amax((-2, -1), keepdim=True)
 
 
-def _window(maps: Tensor) -> Tensor:
-    """The window's mean at every position, zeros around the map."""
-    half = _WINDOW // 2
-    weights = [math.exp(-((k - half) ** 2) / (2 * _SIGMA**2)) for k in range(_WINDOW)]
-    taps = [w / sum(weights) for w in weights]
-    return _blur(_blur(F.pad(maps, (half, half, half, half)), taps, -2), taps, -1)
+def _padded(maps: Tensor) -> Tensor:
+    """Maps with zeros around, so that the window has a place at each position of theirs."""
+    return F.pad(maps, [_WINDOW // 2] * 4)

@@ -27,10 +27,10 @@ class GMS(MapMeasure):
 
     Args:
         data_range: L, see `fmiqa.measures.DataRange`.
-        c: of the similarity; the default is the paper's, for L = 1.
+        c: Constant of the similarity. The default is the paper's, for L = 1.
 
     Raises:
-        InputError: options out of range.
+        InputError: Options out of range.
 
     Example:
         >>> import torch
@@ -57,7 +57,7 @@ class GMS(MapMeasure):
         return None if isinstance(self.data_range, str) else 3
 
     def local(self, test: Tensor, reference: Tensor) -> Tensor:
-        """The similarity at each position, (N, C, H - 2, W - 2); arguments and errors as of a call."""
+        """The similarity at each position, (N, C, H - 2, W - 2); see a call for arguments and errors."""
         prepared = self.prepare(reference)
         limit = self._limit_of_pair(test, prepared)
         return self._local(at_least_float32(test), limit, prepared.sides[0])
@@ -78,8 +78,8 @@ class GMSD(GMS):
     """The standard deviation of the gradient-magnitude similarity over the map: from 0 to 1/2; lower is better.
 
     Args:
-        data_range: as of `GMS`.
-        c: as of `GMS`.
+        data_range: See `GMS`.
+        c: See `GMS`.
 
     Example:
         >>> import torch

@@ -24,10 +24,10 @@ class HistogramIntersection(MapMeasure):
 
     Args:
         data_range: L, see `fmiqa.measures.DataRange`.
-        bins: how many.
+        bins: How many.
 
     Raises:
-        InputError: options out of range.
+        InputError: Options out of range.
 
     Example:
         >>> import torch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,10 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmiqa._checks import is_positive
-from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, MapMeasure, Sides
-from fmiqa.measures.ssim import _blur, _flat_level
+from fmiqa.measures.window import SMALLEST_WINDOW, check_window, fitting_side, flat_level, gaussian_taps, moments, seen
 
 __all__ = ["MSSSIM"]
 
@@ -34,14 +31,14 @@ class MSSSIM(MapMeasure):
 
     Args:
         data_range: L, see `fmiqa.measures.DataRange`.
-        window: side of the Gaussian window, odd. A map smaller than this, with sides of at least 3, is seen through
+        window: Side of the Gaussian window, odd. A map smaller than this, with sides of at least 3, is seen through
             the largest odd window that fits it.
-        sigma: standard deviation of the window, in positions of each scale.
-        k1: of the luminance term.
-        k2: of the contrast-structure terms.
+        sigma: Standard deviation of the window, in positions of each scale.
+        k1: Constant of the luminance term.
+        k2: Constant of the contrast-structure terms.
 
     Raises:
-        InputError: options out of range.
+        InputError: Options out of range.
 
     Example:
         >>> reference = torch.rand(1, 4, 44, 60)
@@ -59,14 +56,11 @@ class MSSSIM(MapMeasure):
 
     name: ClassVar[str] = "ms-ssim"
     value_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    smallest: ClassVar[int] = 3
+    smallest: ClassVar[int] = SMALLEST_WINDOW
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.window, int) or self.window < self.smallest or self.window % 2 == 0:
-            raise InputError(f"window is odd and at least {self.smallest}, got {self.window!r}")
-        if not all(is_positive(v) for v in (self.sigma, self.k1, self.k2)):
-            raise InputError(f"sigma, k1 and k2 are positive, got {self.sigma}, {self.k1}, {self.k2}")
+        check_window(self.window, self.sigma, self.k1, self.k2)
 
     def scales(self, height: int, width: int) -> int:
         """How many scales maps of this size have."""
@@ -76,13 +70,12 @@ class MSSSIM(MapMeasure):
     def _reference(self, maps: Tensor, limit: Tensor) -> Sides:
         # As in SSIM: one constant a map is taken off first, lest the variance of flat places cancel away.
         size = limit.detach()
-        shift = size * _flat_level(maps.detach() / size, self.k2**2)
+        shift = size * flat_level(maps.detach() / size, self.k2**2)
         sides = [shift]
         taps, y = self._taps(maps), maps - shift
         for scale in range(self.scales(*maps.shape[-2:])):
             y = F.avg_pool2d(y, 2) if scale else y
-            mean, power = _window(y, taps), _window(y * y, taps)
-            sides += [y, mean, (power - mean * mean).clamp(min=0)]
+            sides += [y, *moments(y, taps)]
         return tuple(sides)
 
     def _score(self, test: Tensor, limit: Tensor, sides: Sides) -> Tensor:
@@ -95,9 +88,8 @@ class MSSSIM(MapMeasure):
         for scale, weight in enumerate(weights):
             y, mean_y, variance_y = levels[3 * scale : 3 * scale + 3]
             x = F.avg_pool2d(x, 2) if scale else x
-            mean_x, mean_y = _window(x, taps), mean_y / limit
-            variance_x = (_window(x * x, taps) - mean_x * mean_x).clamp(min=0)
-            unlike = (_window((x - y / limit).square(), taps) - (mean_x - mean_y).square()).clamp(min=0)
+            (mean_x, variance_x), mean_y = moments(x, taps), mean_y / limit
+            unlike = (seen((x - y / limit).square(), taps) - (mean_x - mean_y).square()).clamp(min=0)
             alike = 1 - unlike / (variance_x + variance_y / limit / limit + self.k2**2)
             if scale == scales - 1:
                 a, b, c1 = mean_x + level, mean_y + level, self.k1**2
@@ -109,11 +101,4 @@ class MSSSIM(MapMeasure):
 
     def _taps(self, maps: Tensor) -> list[float]:
         """The window's weights along one side, for maps of this size."""
-        side = min(self.window, *maps.shape[-2:])
-        side -= side % 2 == 0
-        weights = [math.exp(-((k - side // 2) ** 2) / (2 * self.sigma**2)) for k in range(side)]
-        return [w / sum(weights) for w in weights]
-
-
-def _window(maps: Tensor, taps: list[float]) -> Tensor:
-    return _blur(_blur(maps, taps, -2), taps, -1)
+        return gaussian_taps(fitting_side(self.window, maps), self.sigma)

@@ -25,11 +25,11 @@ class PSNR(MapMeasure):
 
     Args:
         data_range: L, see `fmiqa.measures.DataRange`.
-        ceiling: in dB. The default is an error of .001 L: of AlexNet's maps of damaged pictures, with L = 1, hardly
-            any but equal ones come so near.
+        ceiling: Highest value, in dB. The default is an error of .001 L; with L = 1, hardly any of AlexNet's maps of
+            damaged pictures come so near unless they are equal.
 
     Raises:
-        InputError: options out of range.
+        InputError: Options out of range.
 
     Example:
         >>> import torch

@@ -32,10 +32,10 @@ class PyramidIntersection:
     layer's value, and every map of the layer has it.
 
     Args:
-        levels: of the pyramid, from the whole map (level 0) on.
+        levels: Number of levels of the pyramid; level 0 is the whole map.
 
     Raises:
-        InputError: options out of range.
+        InputError: Options out of range.
 
     Example:
         >>> maps = torch.tensor([1.0, 3.0]).view(1, 2, 1, 1).expand(1, 2, 8, 8)
@@ -69,7 +69,7 @@ class PyramidIntersection:
             (N, C), from 0 to 1.
 
         Raises:
-            InputError: shapes that do not go together.
+            InputError: Shapes that do not go together.
         """
         return self.compare(test, self.prepare(reference))
 
@@ -77,7 +77,7 @@ class PyramidIntersection:
         """The histograms of the reference.
 
         Raises:
-            InputError: not (N, C, H, W).
+            InputError: Not (N, C, H, W).
         """
         check_maps(self.name, reference)
         positive = at_least_float32(reference).relu()
@@ -88,7 +88,7 @@ class PyramidIntersection:
         """The layer's value of test maps (N, C, H, W) against the reference of N images or of one, for each map.
 
         Raises:
-            InputError: shapes that do not go together.
+            InputError: Shapes that do not go together.
         """
         check_prepared(self.name, prepared, _Pyramid)
         own = self.prepare(test)

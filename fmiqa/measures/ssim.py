@@ -4,16 +4,14 @@ Feature maps are not images: they are unbounded, often constant, and may lie far
 `data_range` is part of the metric's definition, a dead map is alike with itself (1, not 0/0), and
 float32 must not cancel away the small variance of flat places in E[x^2] - mu^2:
 
-- One constant per reference map is taken off both sides first: the level of the map's flat places. Its
-  mean would not do: most of a map after a ReLU is exactly 0, and taking a mean of 5 off put errors of
-  5e-4 into whole scores of real AlexNet and VGG maps.
+- One constant per reference map is taken off both sides first: the level of the map's flat places (see
+  `fmiqa.measures.window`).
 - The contrast-structure term (2 cov + c2) / (var x + var y + c2) is computed as
   1 - var(x - y) / (var x + var y + c2), which is the same and exactly 1 where the maps are equal.
 """
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,17 +20,16 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from fmiqa._checks import is_positive, is_recording
+from fmiqa._checks import is_recording
 from fmiqa._runtime.compiled import Fused, is_fusing
-from fmiqa._runtime.precision import at_least_float32, strict_float32
+from fmiqa._runtime.precision import at_least_float32
 from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, check_data_range, check_maps, check_pair, check_prepared, limit_of
+from fmiqa.measures.window import SMALLEST_WINDOW, blur, check_window, fitting_side, flat_level, gaussian_taps, moments
 
 __all__ = ["SSIM", "PreparedReference"]
 
-_SMALLEST_WINDOW = 3
 # Of a piece of maps: channels at least (on CPUs they lie side by side, and loops want them all), elements at most.
 _PIECES = {"eager": (sys.maxsize, 2**21), "compiled": (sys.maxsize, 2**19), "gpu": (16, 2**26)}
 _TOGETHER = 2**22  # elements of maps up to which compiled loops take all images in one call
@@ -64,17 +61,17 @@ class SSIM:
     """Structural similarity of feature maps: the mean of the SSIM map over all full windows.
 
     Args:
-        data_range: the L of C1 = (k1 L)^2 and C2 = (k2 L)^2. A number; or `"reference"`, each
+        data_range: The L of C1 = (k1 L)^2 and C2 = (k2 L)^2. A number; or `"reference"`, each
             reference map's largest magnitude; `"pair"`, the larger of both maps'; `"layer"`, the largest
             magnitude in the reference's layer. A largest magnitude of 0 (under 1e-12) counts as 1.
-        window: side of the Gaussian window, odd. A map smaller than this, with sides of at least 3, is
+        window: Side of the Gaussian window, odd. A map smaller than this, with sides of at least 3, is
             seen through the largest odd window that fits it, with the same sigma; a smaller map is an error.
-        sigma: standard deviation of the window, in map positions.
-        k1: of the luminance term.
-        k2: of the contrast-structure term.
+        sigma: Standard deviation of the window, in map positions.
+        k1: Constant of the luminance term.
+        k2: Constant of the contrast-structure term.
 
     Raises:
-        InputError: options out of range.
+        InputError: Options out of range.
 
     Example:
         >>> reference = torch.rand(1, 4, 20, 30)
@@ -96,10 +93,7 @@ class SSIM:
 
     def __post_init__(self) -> None:
         check_data_range(self.data_range)
-        if not isinstance(self.window, int) or self.window < _SMALLEST_WINDOW or self.window % 2 == 0:
-            raise InputError(f"window is odd and at least {_SMALLEST_WINDOW}, got {self.window!r}")
-        if not all(is_positive(v) for v in (self.sigma, self.k1, self.k2)):
-            raise InputError(f"sigma, k1 and k2 are positive, got {self.sigma}, {self.k1}, {self.k2}")
+        check_window(self.window, self.sigma, self.k1, self.k2)
 
     @property
     def whole_layers(self) -> bool:
@@ -126,7 +120,7 @@ class SSIM:
             (N, C), at most 1; 1 where the maps are equal. Maps in half precision are compared in float32.
 
         Raises:
-            InputError: shapes that do not go together, or maps with a side under 3.
+            InputError: Shapes that do not go together, or maps with a side under 3.
         """
         return self.compare(test, self.prepare(reference))
 
@@ -134,7 +128,7 @@ class SSIM:
         """The reference side, to be compared with any number of test images.
 
         Raises:
-            InputError: not (N, C, H, W), or maps with a side under 3.
+            InputError: Not (N, C, H, W), or maps with a side under 3.
         """
         taps = self._taps(reference)
         reference = at_least_float32(reference)
@@ -142,7 +136,7 @@ class SSIM:
         if isinstance(self.data_range, str):
             peak = reference.abs().amax((1, 2, 3) if self.data_range == "layer" else (2, 3), keepdim=True)
         # The score does not depend on the shift, and so neither does its gradient.
-        shift = _flat_level(reference.detach(), self._constants(None if peak is None else peak.detach())[1])
+        shift = flat_level(reference.detach(), self._constants(None if peak is None else peak.detach())[1])
         shifted = reference - shift
         mean, variance = self._moments_of(shifted, taps)
         return PreparedReference(shift, shifted, mean, variance, peak)
@@ -151,7 +145,7 @@ class SSIM:
         """Compare test maps (N, C, H, W) with prepared reference maps of N images or of one.
 
         Raises:
-            InputError: shapes that do not go together.
+            InputError: Shapes that do not go together.
         """
         prepared, taps = self._of_pair(test, prepared), self._taps(test)
         test = at_least_float32(test)
@@ -167,7 +161,7 @@ class SSIM:
             reference: (N, C, H, W) or (1, C, H, W) float.
 
         Raises:
-            InputError: as of a call.
+            InputError: See a call.
         """
         prepared, taps = self._of_pair(test, self.prepare(reference)), self._taps(test)
         test = at_least_float32(test)
@@ -198,7 +192,7 @@ class SSIM:
         """Windowed mean and variance of whole maps."""
         columns = []
         for channels, strips in _pieces(maps, len(taps)):
-            parts = [_moments(maps[:, channels, rows], taps) for rows, _ in strips]
+            parts = [moments(maps[:, channels, rows], taps) for rows, _ in strips]
             columns.append([torch.cat(p, 2) if len(p) > 1 else p[0] for p in zip(*parts, strict=True)])
         mean, variance = (torch.cat(p, 1) if len(p) > 1 else p[0] for p in zip(*columns, strict=True))
         return mean, variance
@@ -220,22 +214,20 @@ class SSIM:
     def _taps(self, maps: Tensor) -> list[float]:
         """The window's weights along one side, for maps of this size."""
         check_maps("SSIM", maps)
-        side = min(self.window, *maps.shape[-2:])
-        side -= side % 2 == 0
-        if side < _SMALLEST_WINDOW:
+        side = fitting_side(self.window, maps)
+        if side < SMALLEST_WINDOW:
             raise InputError(
                 f"maps of {maps.shape[-1]}x{maps.shape[-2]} are too small for SSIM, which needs sides of "
-                f"at least {_SMALLEST_WINDOW}; give larger images, or leave the deepest layers out"
+                f"at least {SMALLEST_WINDOW}; give larger images, or leave the deepest layers out"
             )
-        weights = [math.exp(-((k - side // 2) ** 2) / (2 * self.sigma**2)) for k in range(side)]
-        return [w / sum(weights) for w in weights]
+        return gaussian_taps(side, self.sigma)
 
 
 @partial(Fused, one_loop=True)
 def _down(test: Tensor, shift: Tensor, maps: Tensor, taps: list[float]) -> tuple[Tensor, Tensor, Tensor]:
     """Columns under the window: of the shifted test maps, of their squares, of their squared difference."""
     x = test - shift
-    return _blur(x, taps, -2), _blur(x * x, taps, -2), _blur((x - maps).square(), taps, -2)
+    return blur(x, taps, -2), blur(x * x, taps, -2), blur((x - maps).square(), taps, -2)
 
 
 @partial(Fused, one_loop=True)
@@ -250,7 +242,7 @@ def _alike(
     rows: bool,
 ) -> Tensor:
     """(N, C, H', W') luminance times contrast-structure, or of `rows` of windows the mean, (N, C, H')."""
-    mean_x, power_x, power = (_blur(column, taps, -1) for column in columns)
+    mean_x, power_x, power = (blur(column, taps, -1) for column in columns)
     unlike = (power - (mean_x - mean_y).square()).clamp(min=0)
     variance_x = (power_x - mean_x * mean_x).clamp(min=0)
     a, b = mean_x + shift, mean_y + shift
@@ -258,38 +250,6 @@ def _alike(
     structure = 1 - unlike / (variance_x + variance_y + c2)
     alike = luminance * structure
     return alike.mean(-1) if rows else alike
-
-
-def _flat_level(maps: Tensor, c2: Tensor | float) -> Tensor:
-    """The mean value of each map, flat places counting most: (N, C, H, W) -> (N, C, 1, 1).
-
-    A window's rounding error is about its distance from the level, squared, over its variance and c2.
-    """
-    left = maps[..., :-1]
-    weight = ((maps[..., 1:] - left).square() + c2).reciprocal()
-    return (weight * left).sum((-2, -1), keepdim=True) / weight.sum((-2, -1), keepdim=True)
-
-
-def _moments(x: Tensor, taps: list[float]) -> tuple[Tensor, Tensor]:
-    mean, power = (_blur(_blur(v, taps, -2), taps, -1) for v in (x, x * x))
-    return mean, (power - mean * mean).clamp(min=0)
-
-
-def _blur(x: Tensor, taps: list[float], axis: int) -> Tensor:
-    """Window along one side of (N, C, H, W), full windows only."""
-    if x.is_cpu and not torch.compiler.is_compiling():
-        # A depthwise convolution: the fastest eager form on CPUs.
-        side = [1, 1]
-        side[axis] = len(taps)
-        weight = x.new_tensor(taps).expand(x.shape[1], 1, -1).reshape(-1, 1, *side)
-        with strict_float32("cpu"):
-            return F.conv2d(x, weight, groups=x.shape[1])
-    # Shifted slices, symmetric taps paired: no reduced-precision convolution on GPUs, one loop when compiled.
-    n, half = x.shape[axis] - len(taps) + 1, len(taps) // 2
-    y = x.narrow(axis, half, n) * taps[half]
-    for k in range(half):
-        y = y + (x.narrow(axis, k, n) + x.narrow(axis, len(taps) - 1 - k, n)) * taps[k]
-    return y
 
 
 def _pieces(maps: Tensor, window: int) -> Iterator[tuple[slice, list[tuple[slice, slice]]]]:

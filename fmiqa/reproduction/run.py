@@ -18,7 +18,7 @@ from fmiqa.datasets import CATALOGUE, IQADataset
 from fmiqa.errors import InputError
 from fmiqa.features.checkpoints import StateDict
 from fmiqa.features.extractor import FeatureExtractor
-from fmiqa.features.networks import Stage
+from fmiqa.features.tracing import Stage
 from fmiqa.measures import Measure
 from fmiqa.pooling import Pool
 from fmiqa.reproduction.published import PUBLISHED, TABLES

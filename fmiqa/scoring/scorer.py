@@ -33,17 +33,17 @@ class MapScorer(nn.Module):
     """Scores each pair of images at each feature map.
 
     Args:
-        extractor: the network.
-        maps: the maps to score, all of the network's by default; columns come in this order.
-        measure: how maps are compared: a name or a `Measure`. Scores always rise with quality: the values of a measure
+        extractor: The network.
+        maps: The maps to score, all of the network's by default; columns come in this order.
+        measure: How maps are compared: a name or a `Measure`. Scores always rise with quality: the values of a measure
             that falls with it (`higher_is_better` false) are negated.
 
     Attributes:
-        maps: the maps scored, in the order of the columns.
-        asked: the maps computed, in the order they run.
+        maps: The maps scored, in the order of the columns.
+        asked: The maps computed, in the order they run.
 
     Raises:
-        InputError: maps that the network does not have, or none.
+        InputError: Maps that the network does not have, or none.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class MapScorer(nn.Module):
         else:
             self.asked = MapIndex(FeatureMap(layer, c) for layer in ran for c in channels[layer])
         self._columns = None if self.asked == self.maps else self.asked.positions(self.maps)
-        extractor.plan(self.asked)
+        extractor.operations(self.asked)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.extractor.plan(self.asked)
+        self.extractor.operations(self.asked)
 
     def options(self) -> dict[str, Any]:
         """What the scores depend on beside the images: network, weights, stage, viewing, measure."""
@@ -105,13 +105,13 @@ class MapScorer(nn.Module):
 
         Args:
             test: (N, 3, H, W), float in [0, 1] or uint8.
-            reference: images of the same size, N of them or one for all; or what `prepare` made of them.
+            reference: Images of the same size, N of them or one for all; or what `prepare` made of them.
 
         Returns:
             (N, M), higher = better, columns in the order of `maps`; float32, or float64 of a network in float64.
 
         Raises:
-            InputError: sizes that differ, images of another form, too small, or on another device; a reference
+            InputError: Sizes that differ, images of another form, too small, or on another device; a reference
                 prepared for other maps or another measure.
         """
         self._check_pair(test, reference)

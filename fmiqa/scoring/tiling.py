@@ -27,20 +27,6 @@ __all__ = ["Tiling"]
 _HELD = 9
 
 
-class Reach(NamedTuple):
-    """What a position of a map sees along each side: position i the pixels from stride i + low to stride i + high."""
-
-    stride: int
-    low: int
-    high: int
-
-    def through(self, kernel: int, stride: int, padding: int, dilation: int) -> Reach:
-        """Behind a convolution or pooling."""
-        first = -padding
-        last = first + dilation * (kernel - 1)
-        return Reach(self.stride * stride, self.low + self.stride * first, self.high + self.stride * last)
-
-
 class _Span(NamedTuple):
     """One tile along one side: the windows that count, by layer, and the pixels they need."""
 
@@ -53,13 +39,13 @@ class Tiling:
     """A way to score one image pair in tiles.
 
     Args:
-        scorer: network, maps and measure.
-        height: of the images as the network sees them.
-        width: of the images as the network sees them.
-        memory: bytes that a tile may take.
+        scorer: Network, maps and measure.
+        height: Height of the images as the network sees them.
+        width: Width of the images as the network sees them.
+        memory: Number of bytes that a tile may take.
 
     Raises:
-        InputError: a network or measure that does not work in tiles, or a budget that holds not even small ones.
+        InputError: The network or measure does not work in tiles, or the budget holds not even small ones.
     """
 
     def __init__(self, scorer: MapScorer, height: int, width: int, memory: int) -> None:

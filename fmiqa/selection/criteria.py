@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from fmiqa.correlation import Form, krocc, plcc, srocc
-from fmiqa.correlation.curves import Problems, best_curves, weighted_pearson
+from fmiqa.correlation.curves import best_curves
 from fmiqa.correlation.logistic import STEEPNESS
+from fmiqa.correlation.problems import Problems, weighted_pearson
 from fmiqa.errors import InputError
 
 __all__ = ["CRITERIA", "Criterion", "Objective"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from fmiqa._checks import check_tensor
 from fmiqa._progress import progress_bar
 from fmiqa.correlation import fit_logistic
-from fmiqa.correlation.curves import weighted_pearson
+from fmiqa.correlation.problems import weighted_pearson
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix

@@ -9,7 +9,7 @@ that is shifted, turned and scaled anew at each step, so that it looks like some
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -21,7 +21,8 @@ from fmiqa._progress import progress_bar
 from fmiqa._result import Saved
 from fmiqa._runtime.precision import strict_float32
 from fmiqa.errors import InputError
-from fmiqa.features.extractor import FeatureExtractor, check_extractor, run_node
+from fmiqa.features.extractor import FeatureExtractor, check_extractor
+from fmiqa.features.graph import Operation, walk
 from fmiqa.maps import FeatureMap, MapIndex
 
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ class MaximalImages(Saved):
     """For each feature map, the picture that excites it.
 
     Args:
-        maps: the M maps.
+        maps: The M maps.
         images: (M, 3, H, W) float32 in [0, 1].
         activations: (M,) the map's spatial mean on its picture.
-        options: how they were made.
+        options: How they were made.
     """
 
     maps: MapIndex
@@ -94,21 +95,21 @@ def maximize_activation(
     """Climb to pictures that excite feature maps, those of a layer in one batch.
 
     Args:
-        extractor: the network.
-        maps: the feature maps; each gets one picture that raises its spatial mean.
+        extractor: The network.
+        maps: The feature maps; each gets one picture that raises its spatial mean.
         method: `"fourier"`, today's form (Olah et al. 2017); `"pixels"`, that of 2009: steps along the gradient in the
             pixels, under a bound on the picture's norm.
-        size: height and width of the pictures, in pixels.
-        steps: of the climb.
-        batch: how many pictures are made at once.
-        seed: of the start and of the shifts, turns and scales.
-        progress: show a progress bar.
+        size: Height and width of the pictures, in pixels.
+        steps: Number of steps of the climb.
+        batch: How many pictures are made at once.
+        seed: Seed of the start and of the shifts, turns and scales.
+        progress: Show a progress bar.
 
     Returns:
         The pictures, and how much they excite their maps.
 
     Raises:
-        InputError: unknown maps or method, steps or batch under 1, pictures too small for the network.
+        InputError: Unknown maps or method, steps or batch under 1, pictures too small for the network.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")
@@ -164,22 +165,23 @@ def _inclination(extractor: FeatureExtractor, images: Tensor, maps: list[Feature
     """The sum of what each picture is to raise: its map's mean, with a leak below 0 where the map ends in a ReLU."""
     wanted = MapIndex(dict.fromkeys(maps))
     normalized = extractor.normalize(images)
-    values: dict[str, Any] = {}
-    for node, outputs, filters in extractor.nodes_of(wanted):
-        before = {i.name: values[i.name] for i in node.all_input_nodes}
-        if outputs:
-            before = {name: value.clone() for name, value in before.items()}  # it may write in place
-        values[node.name] = run_node(extractor.network, node, before, filters, normalized)
-        for layer, channels in outputs:
-            value = values[node.name]
-            if layer.rectify:
-                value = F.leaky_relu(value, _LEAK)
-            elif extractor.stage == "relu":
-                value = value - _LEAK * values[node.all_input_nodes[0].name].neg().relu()
-            value = value if channels is None else value[:, channels]
-            own = torch.tensor([wanted.channels[m.layer].index(m.channel) for m in maps], device=images.device)
-            means: Tensor = value.mean((2, 3))
-            return means.gather(1, own[:, None]).sum()
+
+    def run(operation: Operation, values: Mapping[str, Tensor]) -> Tensor:
+        if not operation.outputs:
+            return operation.run(extractor.network, normalized, values)  # type: ignore[no-any-return]
+        own = {name: values[name].clone() for name in operation.inputs}  # it may write in place
+        value: Tensor = operation.run(extractor.network, normalized, own)
+        ((layer, channels),) = operation.outputs
+        if layer.rectify:
+            value = F.leaky_relu(value, _LEAK)
+        elif extractor.stage == "relu":
+            value = value - _LEAK * values[operation.inputs[0]].neg().relu()
+        return value if channels is None else value[:, channels]
+
+    own = torch.tensor([wanted.channels[m.layer].index(m.channel) for m in maps], device=images.device)
+    for operation, value in walk(extractor.operations(wanted), run):
+        if operation.outputs:
+            return value.mean((2, 3)).gather(1, own[:, None]).sum()
     raise AssertionError("the maps' layer holds them")
 
 

@@ -33,10 +33,10 @@ def enlarged(
 
     Args:
         maps: (..., h, w).
-        size: height and width wanted.
-        seen: by a position; None lays the borders of maps and image on one another.
-        image: height and width of the image as the network sees it.
-        margins: rows and columns of the map that are missing before the first given.
+        size: Height and width wanted.
+        seen: By a position; None lays the borders of maps and image on one another.
+        image: Height and width of the image as the network sees it.
+        margins: Rows and columns of the map that are missing before the first given.
 
     Returns:
         (..., *size).

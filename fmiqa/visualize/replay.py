@@ -9,16 +9,18 @@ function of single positions makes of it, so that a window changes nothing beyon
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fmiqa._runtime.precision import strict_float32
 from fmiqa.errors import InputError
-from fmiqa.features.extractor import FeatureExtractor, run_node
-from fmiqa.features.receptive_field import is_pointwise
+from fmiqa.features.extractor import FeatureExtractor
+from fmiqa.features.graph import Operation, walk
+from fmiqa.features.receptive_field import Window, window_of
 from fmiqa.maps import MapIndex
 
 __all__ = ["Replay"]
@@ -28,17 +30,17 @@ class Replay:
     """A network's maps of one image, and how their means move when windows of it are replaced.
 
     Args:
-        extractor: the network; it sees the image at its own size (no `viewing`).
+        extractor: The network; it sees the image at its own size (no `viewing`).
         image: (3, H, W), float in [0, 1] or uint8, on the network's device.
-        maps: the feature maps.
-        local: whether to compute only what a window can touch. False runs whole images: for networks with operations
+        maps: The feature maps.
+        local: Whether to compute only what a window can touch. False runs whole images: for networks with operations
             that are not local, and to check. None: local where the network allows it.
 
     Attributes:
-        local: as it is done.
+        local: Whether only what a window can touch is computed.
 
     Raises:
-        InputError: a network that sees images at another scale, or, with `local`, one that is not; maps or an image
+        InputError: A network that sees images at another scale, or, with `local`, one that is not; maps or an image
             that the network cannot take.
 
     Example:
@@ -60,18 +62,19 @@ class Replay:
             )
         self.extractor = extractor
         self.image = extractor.normalize(image[None])
-        self._nodes = list(extractor.nodes_of(maps))
+        self._operations = extractor.operations(maps)
         self._channels = maps.channels
-        order = [layer.name for operation in self._nodes for layer, _ in operation.outputs]
+        order = [layer.name for operation in self._operations for layer, _ in operation.outputs]
         asked = MapIndex(f"{layer}:{c}" for layer in order for c in self._channels[layer])
         self._columns = asked.positions(maps)
-        obstacles = [str(node.target) for node, _, _ in self._nodes if not _is_local(extractor.network, node)]
+        self._windows = {o.name: _replayed_window(extractor.network, o) for o in self._operations}
+        obstacles = [str(o.target) for o in self._operations if self._windows[o.name] is None]
         if local and obstacles:
             raise InputError(
                 f"{', '.join(obstacles)} of this network is not known to be local; leave local=None to run whole images"
             )
         self.local = not obstacles if local is None else local
-        self._kept: dict[str, Tensor] = {}  # (H, W, C) the value of each node
+        self._kept: dict[str, Tensor] = {}  # (H, W, C) the value of each operation
         self._padded: dict[str, Tensor] = {}  # (H, W, C) the input of each maximum pooling, with its padding
         self._largest = 0
         with torch.inference_mode(), strict_float32(extractor.device):
@@ -126,35 +129,37 @@ class Replay:
         return torch.stack(changes)
 
     def _keep(self) -> None:
-        network = self.extractor.network
-        values: dict[str, Tensor] = {}
-        for node, _, filters in self._nodes:
-            own = {i.name: values[i.name].clone() for i in node.all_input_nodes}  # some nodes write in place
-            value = run_node(network, node, own, filters, self.image)
-            values[node.name] = value
-            self._kept[node.name] = _channels_last(value)
-            window = _window(network, node)
-            if window is not None and not window.is_linear:
-                before = values[node.all_input_nodes[0].name]
-                self._padded[node.name] = _channels_last(window.pad(before, value.shape[-2:]))
+        def run(operation: Operation, values: Mapping[str, Tensor]) -> Tensor:
+            own = {name: values[name].clone() for name in operation.inputs}  # some operations write in place
+            value: Tensor = operation.run(self.extractor.network, self.image, own)
+            window = self._windows[operation.name]
+            if window is not None and isinstance(window.module, nn.MaxPool2d):
+                before = values[operation.inputs[0]]
+                self._padded[operation.name] = _channels_last(_padded(window, before, value.shape[-2:]))
+            return value
+
+        for operation, value in walk(self._operations, run):
+            self._kept[operation.name] = _channels_last(value)
 
     def _locally(self, patches: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
-        network, samples = self.extractor.network, patches.shape[1]
-        found: dict[str, _Region] = {}
-        changes = []
-        for node, outputs, filters in self._nodes:
-            before = [found[i.name] for i in node.all_input_nodes]
-            window, kept = _window(network, node), self._kept[node.name]
-            if node.op == "placeholder":
-                old = _part(kept, tops, lefts, *patches.shape[-2:])
+        samples = patches.shape[1]
+
+        def changed(operation: Operation, found: Mapping[str, _Region]) -> _Region:
+            window = self._windows[operation.name]
+            if operation.kind == "placeholder":
+                old = _part(self._kept[operation.name], tops, lefts, *patches.shape[-2:])
                 region = _Region(tops, lefts, (patches.permute(0, 1, 3, 4, 2) - old[:, None]).flatten(0, 1))
-            elif window is not None:
-                region = self._through(node, window, before[0], filters)
+            elif window is not None and window.module is not None:
+                region = self._through(operation, window, found[operation.inputs[0]])
             else:
-                region = self._pointwise(node, before)
-            found[node.name] = region
+                region = self._pointwise(operation, [found[name] for name in operation.inputs])
             self._largest = max(self._largest, region.change[0].numel())
-            for layer, channels in outputs:
+            return region
+
+        changes = []
+        for operation, region in walk(self._operations, changed):
+            kept = self._kept[operation.name]
+            for layer, channels in operation.outputs:
                 change = region.change if channels is None else region.change[..., channels]
                 if layer.rectify:
                     old = region.of(kept if channels is None else kept[..., channels])
@@ -163,12 +168,12 @@ class Replay:
                 changes.append(moved.sum((1, 2)) / (kept.shape[0] * kept.shape[1]))
         return torch.cat(changes, 1)
 
-    def _through(self, node: fx.Node, window: _Window, before: _Region, filters: list[int] | None) -> _Region:
+    def _through(self, operation: Operation, window: Window, before: _Region) -> _Region:
         """A convolution or pooling, where the region before it reaches."""
-        kept = self._kept[node.name]
+        kept = self._kept[operation.name]
         counts, spans, starts = [], [], []
         for axis, start in enumerate((before.top, before.left)):
-            size, step, reach = before.change.shape[1 + axis], window.stride[axis], window.reach(axis)
+            size, step, reach = before.change.shape[1 + axis], window.stride[axis], window.span(axis)
             touched = min((size - 1 + reach) // step + 1, kept.shape[axis])
             first = -torch.div(reach - window.padding[axis] - start, step, rounding_mode="floor")
             counts.append(touched)
@@ -179,24 +184,24 @@ class Replay:
         shifted = before._replace(top=before.top + window.padding[0], left=before.left + window.padding[1])
         change = shifted.widened(top, left, spans[0], spans[1])
         self._largest = max(self._largest, change[0].numel())
-        if window.is_linear:
-            return _Region(*to, _channels_last_batch(window.run(change.permute(0, 3, 1, 2), filters)))
-        padded = shifted.repeated(_part(self._padded[node.name], top, left, spans[0], spans[1]))
-        values = _channels_last_batch(window.run((padded + change).permute(0, 3, 1, 2), filters))
+        if not isinstance(window.module, nn.MaxPool2d):  # linear: the output changes by what it makes of the change
+            return _Region(*to, _looked_through(window, change, operation.filters))
+        padded = shifted.repeated(_part(self._padded[operation.name], top, left, spans[0], spans[1]))
+        values = _looked_through(window, padded + change, None)
         return _Region(*to, values - shifted.repeated(_part(kept, *to, counts[0], counts[1])))
 
-    def _pointwise(self, node: fx.Node, before: list[_Region]) -> _Region:
+    def _pointwise(self, operation: Operation, before: list[_Region]) -> _Region:
         """An operation that takes each position by itself."""
         if len(before) > 1:
-            before = self._joined(before, self._kept[node.name].shape)
+            before = self._joined(before, self._kept[operation.name].shape)
         values = {
-            i.name: (b.of(self._kept[i.name]) + b.change).permute(0, 3, 1, 2)
-            for i, b in zip(node.all_input_nodes, before, strict=True)
+            name: (b.of(self._kept[name]) + b.change).permute(0, 3, 1, 2)
+            for name, b in zip(operation.inputs, before, strict=True)
         }
-        result = _channels_last_batch(run_node(self.extractor.network, node, values, None, self.image))
+        result = _channels_last_batch(operation.run(self.extractor.network, self.image, values))
         region = before[0]
         touched = torch.stack([(b.change != 0).any(-1, keepdim=True) for b in before]).any(0)
-        return region._replace(change=torch.where(touched, result - region.of(self._kept[node.name]), 0.0))
+        return region._replace(change=torch.where(touched, result - region.of(self._kept[operation.name]), 0.0))
 
     def _joined(self, before: list[_Region], size: torch.Size) -> list[_Region]:
         """Regions of several inputs of one size (H, W, ...), each made as wide as all of them together."""
@@ -234,66 +239,47 @@ class _Region(NamedTuple):
         return torch.where(self.repeated(inside)[..., None], moved, 0.0)
 
 
-class _Window(NamedTuple):
-    """A convolution or pooling: what it sees along rows and columns, and itself without padding and bias."""
+def _replayed_window(network: nn.Module, operation: Operation) -> Window | None:
+    """The window of an operation that can be run on a part of its input; None for any other.
 
-    module: nn.Module
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-
-    @property
-    def is_linear(self) -> bool:
-        """Whether the change of its output is itself of the change of its input."""
-        return not isinstance(self.module, nn.MaxPool2d)
-
-    def reach(self, axis: int) -> int:
-        return self.dilation[axis] * (self.kernel[axis] - 1)
-
-    def pad(self, value: Tensor, after: torch.Size) -> Tensor:
-        """A maximum pooling's input, padded, cut or filled up to what the output of size `after` was made from."""
-        ends = []
-        for axis in (1, 0):
-            needed = (after[axis] - 1) * self.stride[axis] + self.reach(axis) + 1
-            ends += [self.padding[axis], needed - self.padding[axis] - value.shape[2 + axis]]
-        return F.pad(value, ends, value=-torch.inf)
-
-    def run(self, x: Tensor, filters: list[int] | None) -> Tensor:
-        if isinstance(self.module, nn.Conv2d):
-            weight, groups = self.module.weight, self.module.groups
-            if filters is None or groups > 1:
-                maps = F.conv2d(x, weight, None, self.stride, 0, self.dilation, groups)
-                return maps if filters is None else maps[:, filters]
-            return F.conv2d(x, weight[filters], None, self.stride, 0, self.dilation)
-        if isinstance(self.module, nn.MaxPool2d):
-            return F.max_pool2d(x, self.kernel, self.stride, 0, self.dilation)
-        return F.avg_pool2d(x, self.kernel, self.stride)
-
-
-def _window(network: fx.GraphModule, node: fx.Node) -> _Window | None:
-    if node.op != "call_module":
+    The module must compute what its class does, so that it can be run without its padding and bias.
+    """
+    window = window_of(network, operation)
+    if window is None or window.module is None:
+        return window
+    module = window.module
+    kind = next(kind for kind in (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d) if isinstance(module, kind))
+    own = type(module).forward is not kind.forward or module._forward_pre_hooks or module._forward_hooks
+    if own or (kind is nn.Conv2d and type(module)._conv_forward is not nn.Conv2d._conv_forward):
         return None
-    module: Any = network.get_submodule(str(node.target))
-    if not isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-        return None
-    sizes: list[Any] = [module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1)]
-    return _Window(module, *[(s, s) if isinstance(s, int) else s for s in sizes])
-
-
-def _is_local(network: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op in ("placeholder", "call_function", "call_method"):
-        return node.op == "placeholder" or is_pointwise(network, node)
-    window = _window(network, node)
-    if window is None:
-        return is_pointwise(network, node)
-    module: Any = window.module
-    if isinstance(module, nn.Conv2d):
-        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    if isinstance(module, nn.AvgPool2d):
+    if kind is nn.AvgPool2d:
         plain = module.count_include_pad or not any(window.padding)
-        return plain and not module.ceil_mode and module.divisor_override is None
-    return True
+        return window if plain and not module.ceil_mode and module.divisor_override is None else None
+    return window
+
+
+def _padded(window: Window, value: Tensor, after: torch.Size) -> Tensor:
+    """A maximum pooling's input, padded, cut or filled up to what the output of size `after` was made from."""
+    ends = []
+    for axis in (1, 0):
+        needed = (after[axis] - 1) * window.stride[axis] + window.span(axis) + 1
+        ends += [window.padding[axis], needed - window.padding[axis] - value.shape[2 + axis]]
+    return F.pad(value, ends, value=-torch.inf)
+
+
+def _looked_through(window: Window, values: Tensor, filters: list[int] | None) -> Tensor:
+    """What a convolution or pooling makes of (N, H, W, C), without padding and bias."""
+    x, module = values.permute(0, 3, 1, 2), window.module
+    if isinstance(module, nn.MaxPool2d):
+        found = F.max_pool2d(x, window.kernel, window.stride, 0, window.dilation)
+    elif isinstance(module, nn.AvgPool2d):
+        found = F.avg_pool2d(x, window.kernel, window.stride)
+    elif filters is None or module.groups > 1:
+        found = F.conv2d(x, module.weight, None, window.stride, 0, window.dilation, module.groups)
+        found = found if filters is None else found[:, filters]
+    else:
+        found = F.conv2d(x, module.weight[filters], None, window.stride, 0, window.dilation)
+    return _channels_last_batch(found)
 
 
 def _along(start: Tensor, count: int) -> Tensor:

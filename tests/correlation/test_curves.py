@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 import fmiqa
-from fmiqa.correlation.curves import Problems, best_curves, weighted_pearson
+from fmiqa.correlation.curves import best_curves
 from fmiqa.correlation.logistic import STEEPNESS
+from fmiqa.correlation.problems import Problems, weighted_pearson
 
 
 def share(x: Tensor, y: Tensor, weights: Tensor | None = None, *, thorough: bool = False) -> Tensor:

@@ -259,7 +259,7 @@ BAD: list[tuple[Callable[[Tensor], object], str]] = [
     (lambda x: (x - 0.5) / 0.2, "undo a mean/std normalisation"),
     (lambda x: x.index_fill(2, torch.tensor([3]), float("nan")), "got values from nan"),
     (lambda x: x.index_fill(2, torch.tensor([3]), float("inf")), "to inf"),
-    (lambda x: x.numpy(), "expected a torch.Tensor.*got ndarray"),
+    (lambda x: x.numpy(), "must be a torch.Tensor.*got ndarray"),
     (lambda x: x.to("meta"), "images are on meta, the network is on cpu"),
     (lambda x: x[..., :14, :14], "14 wide and 14 high are too small.*larger images"),
 ]
@@ -290,7 +290,7 @@ def test_wrong_requests_are_named(alexnet: FeatureExtractor, images: Tensor) -> 
         FeatureExtractor("resnet18", weights=None)
     with pytest.raises(InputError, match="got int"):
         FeatureExtractor(3)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"stage is 'relu'.*got 'pool'"):
+    with pytest.raises(InputError, match=r"stage must be 'relu'.*got 'pool'"):
         FeatureExtractor("alexnet", stage="pool", weights=None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="layers to keep: conv7; the network has conv1, conv2"):
         FeatureExtractor("alexnet", layers=["conv7"], weights=None)

@@ -19,6 +19,7 @@ from fmiqa import FeatureExtractor, InputError
 from fmiqa.datasets import read_image
 from fmiqa.measures import SSIM, get_measure
 from fmiqa.measures import ssim as module
+from fmiqa.measures.window import blur
 from fmiqa.scoring.scorer import MapScorer
 
 # Of whole rows of a score matrix, from the same maps: only SSIM itself is rounded. Seen: 5e-6 and less.
@@ -184,9 +185,9 @@ def test_images_against_pytorch_msssim(device: torch.device) -> None:
 def test_both_forms_of_the_window_agree(monkeypatch: pytest.MonkeyPatch, side: int) -> None:
     x = torch.randn(2, 5, 23, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     taps = SSIM(window=side)._taps(x)
-    depthwise = [module._blur(x, taps, axis) for axis in (-2, -1)]
+    depthwise = [blur(x, taps, axis) for axis in (-2, -1)]
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    slices = [module._blur(x, taps, axis) for axis in (-2, -1)]
+    slices = [blur(x, taps, axis) for axis in (-2, -1)]
     assert [v.shape for v in slices] == [(2, 5, 24 - side, 30), (2, 5, 23, 31 - side)]
     torch.testing.assert_close(slices, depthwise, rtol=0, atol=1e-14)
 

@@ -311,5 +311,5 @@ def test_reduced_precision_is_near_recorded_and_refused_by_others() -> None:
     assert scorer.options()["precision"] == "bfloat16"
     metric = SelectedFeatureIQM(coarse, ["conv1:3"])
     assert metric.source["precision"] == "bfloat16"
-    with pytest.raises(InputError, match="precision is one of float32, tf32, bfloat16, got 'half'"):
+    with pytest.raises(InputError, match="precision must be one of float32, tf32, bfloat16, got 'half'"):
         FeatureExtractor("alexnet", weights=state, precision="half")  # type: ignore[arg-type]

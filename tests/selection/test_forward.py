@@ -227,11 +227,11 @@ def test_same_on_device(device: torch.device) -> None:
     [
         ({"criterion": "pearson"}, "criterion is one of plcc, srocc, krocc, got 'pearson'"),
         ({"direction": "up"}, "direction is one of"),
-        ({"pool": "median"}, "pool is one of"),
+        ({"pool": "median"}, "pool must be one of"),
         ({"max_maps": 0}, "max_maps is a whole number from 1"),
         ({"tol": -1.0}, "tol is a gain"),
         ({"exclude": ["conv9:1"]}, "no such feature map: conv9:1"),
-        ({"start": ["map:1", "map:1"]}, "stands twice"),
+        ({"start": ["map:1", "map:1"]}, "is listed twice"),
     ],
 )
 def test_bad_options_are_named(change: dict[str, object], message: str) -> None:

@@ -130,7 +130,7 @@ def test_sources_and_networks_must_match(networks: dict[str, FeatureExtractor], 
     }
     joined = ScoreMatrix.concat(part)
     selection = fmiqa.forward_select(joined, max_maps=2)
-    with pytest.raises(fmiqa.InputError, match="not the one the maps were chosen on"):
+    with pytest.raises(fmiqa.InputError, match="not the one the maps were selected on"):
         SelectedFeatureIQM.from_selection({"full": networks["half"], "half": networks["full"]}, selection)
     with pytest.raises(fmiqa.InputError, match="sources 'x'"):
         SelectedFeatureIQM(networks, ["x/conv1:0"])

@@ -314,7 +314,7 @@ def test_same_on_device(search: Search, device: torch.device) -> None:
         (backward_eliminate, {"tol": -1.0}, "tol is a gain"),
         (floating_select, {"max_maps": 0}, "max_maps is a whole number from 1"),
         (floating_select, {"criterion": "pearson"}, "criterion is one of"),
-        (beam_select, {"pool": "median"}, "pool is one of"),
+        (beam_select, {"pool": "median"}, "pool must be one of"),
     ],
 )
 def test_bad_options_are_named(search: Search, change: dict[str, object], message: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fmiqa._checks import check_images
 from fmiqa.errors import InputError
-from fmiqa.features.extractor import check_images
 
 __all__ = ["grey", "image_pair"]
 
