@@ -45,7 +45,7 @@ def test_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(printed) == list(CATALOGUE)
     assert printed["csiq"]["images"] == 866
     assert printed["cidgd"]["images"] is None
-    assert printed["live"]["available_from"] == CATALOGUE["live"].source
+    assert printed["live"]["available_from"] == CATALOGUE["live"].available_from
 
 
 def test_check_says_what_was_found(part: Path, capsys: pytest.CaptureFixture[str]) -> None:
