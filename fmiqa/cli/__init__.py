@@ -51,8 +51,8 @@ Every command has its own --help. Several processes or GPUs share the work of ma
 transfer and reproduce: torchrun --nproc-per-node 4 -m fmiqa matrix ..."""
 
 _EPILOG = """\
-Whether a file can be written is checked before the work. If writing it fails in the end, the result is printed all the
-same, and the message names the file. Characters that the output's encoding lacks are printed as escapes.
+Whether files can be written is checked before the work starts. If writing a file fails at the end, the result is still
+printed, and the message names the file. Characters that the output's encoding lacks are printed as escapes.
 
 exit codes: 0 done, 1 an error that the message explains, 2 a wrong command line, 130 interrupted"""
 

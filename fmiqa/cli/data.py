@@ -15,7 +15,7 @@ _TABLE_COLUMNS = {
     "--reference": ("reference", "column of the reference images' paths (default: reference)"),
     "--distorted": ("distorted", "column of the test images' paths (default: distorted)"),
     "--score": ("score", "column of the subjective scores (default: score)"),
-    "--reference-id": ("reference_id", "column of the groups for folds (default: the reference's path)"),
+    "--reference-id": ("reference_id", "column of the groups that folds keep together (default: the reference's path)"),
     "--image-name": ("image_name", "column of the images' names (default: the test image's path)"),
     "--distortion": ("distortion", "column of distortion types"),
 }
@@ -32,19 +32,19 @@ def add_data_options(parser: argparse.ArgumentParser) -> argparse._MutuallyExclu
     one = data.add_mutually_exclusive_group(required=True)
     for key, entry in CATALOGUE.items():
         one.add_argument(f"--{key}", metavar="ROOT", help=f"folder of {entry.name}")
-    one.add_argument("--csv", metavar="FILE", help="your own: a CSV table of reference, test image and score")
-    one.add_argument("--demo", action="store_true", help="the embedded set, scored by a simulated observer")
+    one.add_argument("--csv", metavar="FILE", help="your own images: a CSV table of references, test images and scores")
+    one.add_argument("--demo", action="store_true", help="the embedded set, with the scores of a simulated observer")
     data.add_argument(
-        "--name", type=printable, help="what to call the set in every result (a re-rendered TID2013 is no TID2013)"
+        "--name", type=printable, help="the name of the set in every result (a re-rendered TID2013 is not TID2013)"
     )
-    data.add_argument("--partial", action="store_true", help="of a published set: a part is enough")
+    data.add_argument("--partial", action="store_true", help="accept a part of a published set")
     table = parser.add_argument_group("with --csv")
     for option, (dest, text) in _TABLE_COLUMNS.items():
         table.add_argument(option, dest=dest, metavar="COLUMN", help=text)
     for option, (dest, text) in _TABLE_FOLDERS.items():
         table.add_argument(option, dest=dest, metavar="FOLDER", help=text)
-    table.add_argument("--lower-is-better", action="store_true", help="the scores rise with damage (DMOS)")
-    table.add_argument("--delimiter", help="what separates the cells (default: found from the header line)")
+    table.add_argument("--lower-is-better", action="store_true", help="the scores rise with distortion (DMOS)")
+    table.add_argument("--delimiter", help="the separator of the cells (default: detected in the header line)")
     return one
 
 

@@ -36,10 +36,10 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("action", nargs="?", choices=("check",), help="check a folder (default: list the sets)")
     parser.add_argument("key", nargs="?", choices=tuple(CATALOGUE), metavar="SET", help=", ".join(CATALOGUE))
-    parser.add_argument("root", nargs="?", metavar="ROOT", help="its folder")
+    parser.add_argument("root", nargs="?", metavar="ROOT", help="the folder of the set")
     check = parser.add_argument_group("with check")
-    check.add_argument("--partial", action="store_true", help="a part of the set is enough")
-    check.add_argument("--decode", action="store_true", help="read every image to its end, not its header alone")
+    check.add_argument("--partial", action="store_true", help="accept a part of the set")
+    check.add_argument("--decode", action="store_true", help="decode every image completely, not only its header")
     add_output_options(parser)
 
 

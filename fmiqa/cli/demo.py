@@ -34,8 +34,8 @@ example:
   fmiqa demo --out demo/
 
 The pictures are procedural, the distortions real, the observer simulated: it looks at a few planted feature
-maps of AlexNet with seeded random weights. So nothing is downloaded and it is known which maps matter; of how
-good a metric is, the figures say nothing."""
+maps of AlexNet with seeded random weights. Nothing needs to be downloaded, and it is known which maps matter. The
+figures say nothing about how good a metric is."""
 
 _SMALLEST_GAIN = 1e-4  # what the maps after the planted ones gain is the noise of the simulated scores
 
@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
     parser = options.new_command(
         commands,
         "demo",
-        "All of it, on a small set that needs no downloads",
+        "Score, select and compare on a small embedded set",
         _EXAMPLE,
         run,
         lambda args: options.kept_parts(Path(args.out) / "scores.safetensors"),

@@ -30,8 +30,8 @@ examples:
   fmiqa evaluate --metric metric.safetensors --csv study.csv --weights alexnet.pth --peers SSIM GMSD
   fmiqa evaluate --selection joined.json --matrix full=alexnet.safetensors half=alexnet-half.safetensors
 
-PLCC and RMSE are those after a logistic fitted on the images judged, for each row its own. Intervals are those of
-a bootstrap over references; differences are held against the selected maps."""
+PLCC and RMSE are computed after a logistic that is fitted to the judged images, separately for each row. Intervals are
+those of a bootstrap over references. Differences are differences from the selected maps."""
 
 _CHOSEN = "selected maps"
 
@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
     parser = options.new_command(
         commands,
         "evaluate",
-        "Hold selected maps against all maps",
+        "Compare selected maps with all maps",
         _EXAMPLES,
         run,
         lambda args: options.kept_parts(args.save_matrix),
@@ -51,17 +51,26 @@ def add(commands: Any) -> None:
     chosen.add_argument("--metric", metavar="FILE", help="as `fmiqa select --metric` writes it (.safetensors)")
     data = add_data_options(parser)
     data.add_argument("--matrix", nargs="+", metavar="FILE", help="as `fmiqa matrix` writes it; several as NAME=FILE")
-    parser.add_argument("--peers", nargs="+", choices=PEERS, metavar="NAME", help=f"beside them: {', '.join(PEERS)}")
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        choices=PEERS,
+        metavar="NAME",
+        help=f"classical metrics to compare with: {', '.join(PEERS)}",
+    )
     parser.add_argument(
         "--resamples",
         type=options.at_least(0),
         default=1000,
         metavar="N",
-        help="of references, for intervals and paired differences (default: 1000, some 10 s a metric of 1500 images; "
-        "0: none)",
+        help="resamples of references for intervals and paired differences (default: 1000, some 10 s per "
+        "metric for 1500 images; 0: none)",
     )
     parser.add_argument(
-        "--save-matrix", type=OutputFile, metavar="FILE", help="keep the data set's score matrix (and go on if stopped)"
+        "--save-matrix",
+        type=OutputFile,
+        metavar="FILE",
+        help="keep the data set's score matrix (an interrupted run resumes)",
     )
     parser.add_argument("--fit", choices=[*get_args(Form), "none"], help="default: the selection's, or logistic5")
     options.add_weights_options(parser)

@@ -22,7 +22,7 @@ examples:
   fmiqa matrix --csv study.csv --measure psnr --data-range reference --out study-psnr.safetensors
   fmiqa matrix --csv study.csv --measure piq --measure-option metric=HaarPSI --out study-haarpsi.safetensors
 
-A run that was stopped goes on where it was when the same command is given again."""
+An interrupted run resumes when the same command is given again."""
 
 
 def add(commands: Any) -> None:
@@ -42,11 +42,19 @@ def add(commands: Any) -> None:
     options.add_weights_options(parser, network=True)
     parser.add_argument("--maps", nargs="+", metavar="MAP", help="only these maps, such as conv1:27 conv3:5")
     viewing = parser.add_argument_group("viewing: images resized before the network sees them (one of)")
-    viewing.add_argument("--scale", type=float, metavar="FACTOR", help="of both sides; 0.5 halves them")
-    viewing.add_argument("--short-side", type=int, metavar="PIXELS", help="length of the shorter side")
-    viewing.add_argument("--pixels-per-degree", type=float, metavar="P", help="to be seen, of images with --native-...")
+    viewing.add_argument("--scale", type=float, metavar="FACTOR", help="scale both sides; 0.5 halves them")
+    viewing.add_argument("--short-side", type=int, metavar="PIXELS", help="scale the shorter side to this length")
     viewing.add_argument(
-        "--native-pixels-per-degree", type=float, metavar="Q", help="of the images as they were judged"
+        "--pixels-per-degree",
+        type=float,
+        metavar="P",
+        help="pixels per degree at which the network sees images, with --native-...",
+    )
+    viewing.add_argument(
+        "--native-pixels-per-degree",
+        type=float,
+        metavar="Q",
+        help="pixels per degree at which observers judged the images",
     )
     measure = parser.add_argument_group("measure")
     measure.add_argument("--measure", default="ssim", help=f"{', '.join(MEASURES)} (default: ssim)")

@@ -73,7 +73,9 @@ def add_weights_options(parser: argparse.ArgumentParser, *, network: bool = Fals
     group = parser.add_argument_group("network")
     if network:
         group.add_argument("--network", default="alexnet", help="alexnet, vgg16, ... (default: alexnet)")
-        group.add_argument("--stage", choices=get_args(Stage), default="relu", help="after the ReLU, or before it")
+        group.add_argument(
+            "--stage", choices=get_args(Stage), default="relu", help="take maps after the ReLU, or before it"
+        )
         group.add_argument("--layers", nargs="+", metavar="LAYER", help="only these layers, such as conv1 conv2")
     several = "" if network else "; NETWORK=... is for that network alone, and may be given for each"
     group.add_argument(
@@ -82,9 +84,10 @@ def add_weights_options(parser: argparse.ArgumentParser, *, network: bool = Fals
         type=_weights,
         default=[],
         metavar="default|FILE|random",
-        help=f"torchvision's (downloaded once), a state dict (.pth, .safetensors), or seeded random ones{several}",
+        help=f"torchvision's weights (downloaded once), a state dict (.pth, .safetensors), or seeded "
+        f"random ones{several}",
     )
-    group.add_argument("--seed", type=int, default=0, help="of random weights (default: 0)")
+    group.add_argument("--seed", type=int, default=0, help="seed of random weights (default: 0)")
 
 
 def extractor_of(
@@ -121,7 +124,7 @@ def check_weights_options(args: argparse.Namespace, networks: Iterable[str], wha
 
 def add_device_option(group: argparse._ActionsContainer) -> None:
     """`--device`."""
-    group.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: cuda where there is one, else cpu)")
+    group.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: cuda if available, otherwise cpu)")
 
 
 def device_of(args: argparse.Namespace) -> torch.device:
@@ -143,14 +146,16 @@ def add_computing_options(parser: argparse.ArgumentParser) -> None:
     """Where and how a score matrix is computed."""
     group = parser.add_argument_group("computing")
     add_device_option(group)
-    group.add_argument("--memory", type=_bytes, metavar="SIZE", help="for images and features, such as 512M or 4G")
+    group.add_argument(
+        "--memory", type=_bytes, metavar="SIZE", help="memory for images and features, such as 512M or 4G"
+    )
     group.add_argument("--batch-size", type=int, metavar="N", help="at most N test images at once")
     group.add_argument("--workers", type=int, metavar="N", help="processes that decode images ahead")
     group.add_argument("--no-check", action="store_true", help="do not decode every image before the start")
     group.add_argument(
         "--compile",
         action=argparse.BooleanOptionalAction,
-        help="compile the inner loops (default: where there are so many images that it pays)",
+        help="compile the inner loops (default: if there are enough images for that to pay off)",
     )
 
 

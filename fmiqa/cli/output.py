@@ -63,7 +63,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     """`--json` and `--quiet`."""
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print the result as JSON")
-    group.add_argument("--quiet", action="store_true", help="no progress bars (there are none either off a terminal)")
+    group.add_argument("--quiet", action="store_true", help="show no progress bars (they are shown only on a terminal)")
 
 
 def wants_progress(args: argparse.Namespace) -> bool:

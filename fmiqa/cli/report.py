@@ -40,11 +40,23 @@ def add(commands: Any) -> None:
         lambda args: f"What is finished is kept in {args.out}.parts; the same command goes on from there.",
     )
     parser.add_argument("selection", metavar="SELECTION", help="as `fmiqa select --out` writes it (.json)")
-    parser.add_argument("--matrix", nargs="+", required=True, metavar="FILE", help="that it was made on; NAME=FILE ...")
+    parser.add_argument(
+        "--matrix",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="the score matrix that it was made on; several as NAME=FILE",
+    )
     parser.add_argument("--out", "-o", type=OutputFile, required=True, metavar="FILE", help="the page (.html)")
     parser.add_argument("--validation", metavar="FILE", help="as `fmiqa validate --out` writes it: held-out figures")
     add_data_options(parser)
-    parser.add_argument("--peers", nargs="+", choices=PEERS, metavar="NAME", help=f"beside it: {', '.join(PEERS)}")
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        choices=PEERS,
+        metavar="NAME",
+        help=f"classical metrics to compare with: {', '.join(PEERS)}",
+    )
     parser.add_argument("--resamples", type=options.at_least(0), default=500, metavar="N", help="default: 500")
     looks = parser.add_argument_group("cards")
     looks.add_argument("--stride", type=options.at_least(1), default=8, metavar="N", help="of prediction difference")

@@ -22,10 +22,10 @@ examples:
   fmiqa reproduce table2 --tid2013 TID2013/ --weights vgg16.pth --out paper/
   fmiqa reproduce table1 --tid2013 TID2013-R/ --partial --name tid2013=TID2013-R --out paper/
 
-Ours beside the published figures: in sample, as published, and held out in folds of whole references. Data sets that
-are not given are listed as not on disk. A part of a set, or a set of another name, gets a row of its own beside no
-published figures. OUT gets the table (.md, .json, .png), a picture of the selected maps, and a folder for each data set
-and network with its score matrix, selection and folds, from which a stopped run goes on."""
+The table shows our figures beside the published ones: in sample, as published, and held out in folds of whole
+references. Data sets that are not given are listed as not on disk. A part of a set, or a set of another name, gets a
+row of its own without published figures. OUT gets the table (.md, .json, .png), a picture of the selected maps, and a folder for each data set
+and network with its score matrix, selection and folds, from which an interrupted run resumes."""
 
 _KEYS = tuple(PUBLISHED["alexnet"])
 
@@ -47,22 +47,24 @@ def add(commands: Any) -> None:
         type=OutputFolder,
         required=True,
         metavar="FOLDER",
-        help="for the table and all that it is made of",
+        help="the folder for the table and all that it is made of",
     )
     data = parser.add_argument_group("data sets on disk")
     for key in _KEYS:
         data.add_argument(f"--{key}", metavar="ROOT", help=f"folder of {CATALOGUE[key].name}")
-    data.add_argument("--partial", action="store_true", help="part of a set is enough")
+    data.add_argument("--partial", action="store_true", help="accept a part of a set")
     data.add_argument(
         "--name",
         action="append",
         type=_named_key,
         default=[],
         metavar="SET=NAME",
-        help="what to call a set in every result, such as tid2013=TID2013-R (a re-rendered TID2013 is no TID2013)",
+        help="the name of a set in every result, such as tid2013=TID2013-R (a re-rendered TID2013 is not TID2013)",
     )
     options.add_weights_options(parser)
-    parser.add_argument("--stage", choices=get_args(Stage), default="relu", help="after the ReLU, or before it")
+    parser.add_argument(
+        "--stage", choices=get_args(Stage), default="relu", help="take maps after the ReLU, or before it"
+    )
     parser.add_argument("--layers", nargs="+", metavar="LAYER", help="only these layers, such as conv1 conv2")
     parser.add_argument("--pool", choices=get_args(Pool), default="mean", help="how the maps' scores are combined")
     parser.add_argument("--folds", type=options.at_least(2), default=5, metavar="N", help="default: 5")

@@ -28,9 +28,8 @@ examples:
   fmiqa score --selection selected.json --weights alexnet.pth --reference reference.png test.png
   fmiqa score --selection joined.json --weights alexnet=a.pth --weights vgg16=v.pth --reference ref.png test.png
 
-A pairs table is a CSV table as `fmiqa matrix --csv` takes it, with the columns reference and distorted; its paths start
-at its folder.
-Prints a line an image, name and quality with a tab between: higher = better, with SSIM at most 1."""
+A table of pairs is a CSV table as `fmiqa matrix --csv` takes it, with the columns reference and distorted. Its paths
+start at its folder. One line is printed per image: name, tab, quality. Higher is better; with SSIM it is at most 1."""
 
 
 def add(commands: Any) -> None:
@@ -49,8 +48,8 @@ def add(commands: Any) -> None:
     images = parser.add_argument_group("images")
     images.add_argument("tests", nargs="*", metavar="TEST", help="test images")
     one = images.add_mutually_exclusive_group(required=True)
-    one.add_argument("--reference", metavar="IMAGE", help="the reference of all of them")
-    one.add_argument("--pairs", metavar="FILE", help="CSV table of pairs instead")
+    one.add_argument("--reference", metavar="IMAGE", help="their common reference")
+    one.add_argument("--pairs", metavar="FILE", help="a CSV table of pairs, instead")
     options.add_weights_options(parser)
     options.add_device_option(parser)
     add_output_options(parser)

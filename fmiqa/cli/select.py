@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
     parser = options.new_command(
         commands,
         "select",
-        "Choose the feature maps that agree with the observers",
+        "Select the feature maps that agree best with the observers",
         _EXAMPLES,
         run,
         lambda _: "Only files that were finished are kept; --max-maps makes a selection shorter.",

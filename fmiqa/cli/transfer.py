@@ -23,8 +23,8 @@ examples:
   fmiqa transfer paper/tid2013-alexnet/scores.safetensors paper/csiq-alexnet/scores.safetensors
   fmiqa transfer near=cidiq50.safetensors far=cidiq100.safetensors
 
-All matrices are of one network and measure. Rows say where maps were selected, columns where they are judged. The
-diagonal is in sample; --folds N (default 5) puts the held-out figure beside it."""
+All matrices must be of the same network and measure. Rows name the data set that maps were selected on, columns the one
+that they are judged on. The diagonal is in sample; --folds N (default 5) adds the held-out figure."""
 
 
 def add(commands: Any) -> None:
@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
     parser = options.new_command(
         commands,
         "transfer",
-        "Choose maps on each of several data sets, and judge them on every other",
+        "Select maps on each of several data sets, and judge them on every other",
         _EXAMPLES,
         run,
         lambda _: (
@@ -52,9 +52,13 @@ def add(commands: Any) -> None:
     parser.add_argument("--pool", choices=get_args(Pool), default="mean", help="how the maps' scores are combined")
     parser.add_argument("--max-maps", type=options.at_least(1), metavar="N", help="stop at N maps (default: none)")
     parser.add_argument(
-        "--folds", type=options.at_least(0), default=5, metavar="N", help="held out; 0: none (default: 5)"
+        "--folds",
+        type=options.at_least(0),
+        default=5,
+        metavar="N",
+        help="folds for held-out figures; 0 for none (default: 5)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of dealing references to folds (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the dealing of references to folds (default: 0)")
     add_output_options(parser)
 
 

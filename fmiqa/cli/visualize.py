@@ -31,8 +31,7 @@ examples:
   fmiqa visualize dissect   --maps conv1:8 conv2:33 --weights alexnet.pth --out segments.png
   fmiqa visualize exemplars --maps conv3:53 --network vgg16 --images photos/*.png --out patches.png
 
-With --save FOLDER results are kept as files that Python loads again; a pda or dissect that was stopped goes on from
-there."""
+With --save FOLDER, results are kept as files that Python can load. An interrupted pda or dissect resumes from there."""
 
 
 class _Network(NamedTuple):
@@ -60,26 +59,56 @@ def add(commands: Any) -> None:
     pda = _new(kinds, "pda", "Which pixels raise or lower each map (prediction difference analysis)", _pda)
     _add_images(pda)
     window = pda.add_argument_group("windows (the paper: --stride 1, an hour for AlexNet at 512x384 on two cores)")
-    window.add_argument("--stride", type=options.at_least(1), default=4, metavar="N", help="pixels (default: 4)")
-    window.add_argument("--window", type=options.at_least(1), default=10, metavar="N", help="side (default: 10)")
-    window.add_argument("--padding", type=options.at_least(1), default=2, metavar="N", help="around it (default: 2)")
-    window.add_argument("--samples", type=options.at_least(1), default=10, metavar="N", help="each (default: 10)")
+    window.add_argument(
+        "--stride",
+        type=options.at_least(1),
+        default=4,
+        metavar="N",
+        help="pixels from a window to the next (default: 4)",
+    )
+    window.add_argument(
+        "--window", type=options.at_least(1), default=10, metavar="N", help="side of a window in pixels (default: 10)"
+    )
+    window.add_argument(
+        "--padding",
+        type=options.at_least(1),
+        default=2,
+        metavar="N",
+        help="pixels around a window that samples depend on (default: 2)",
+    )
+    window.add_argument(
+        "--samples", type=options.at_least(1), default=10, metavar="N", help="samples for each window (default: 10)"
+    )
     window.add_argument("--sampler", choices=("conditional", "marginal"), default="conditional")
     window.add_argument("--fit", nargs="+", metavar="IMAGE", help="images to learn pixels from (default: --images)")
 
     maximize = _new(kinds, "maximize", "The picture that excites each map most (activation maximisation)", _maximize)
     climb = maximize.add_argument_group("climb")
-    climb.add_argument("--method", choices=("fourier", "pixels"), default="fourier", help="today's, or that of 2009")
-    climb.add_argument("--steps", type=options.at_least(1), default=512, metavar="N", help="default: 512")
-    climb.add_argument("--size", type=options.at_least(16), default=128, metavar="N", help="side (default: 128)")
+    climb.add_argument(
+        "--method", choices=("fourier", "pixels"), default="fourier", help="the present form, or that of 2009"
+    )
+    climb.add_argument(
+        "--steps", type=options.at_least(1), default=512, metavar="N", help="steps of the climb (default: 512)"
+    )
+    climb.add_argument(
+        "--size",
+        type=options.at_least(16),
+        default=128,
+        metavar="N",
+        help="side of the pictures in pixels (default: 128)",
+    )
 
     dissect = _new(kinds, "dissect", "The concept that each map detects (network dissection)", _dissect)
     dissect.add_argument("--broden", metavar="ROOT", help="folder of Broden (default: the embedded set)")
-    dissect.add_argument("--top", type=options.at_least(1), default=4, metavar="N", help="segments a map (default: 4)")
+    dissect.add_argument(
+        "--top", type=options.at_least(1), default=4, metavar="N", help="segments to show for each map (default: 4)"
+    )
 
     exemplars = _new(kinds, "exemplars", "The patches that excite each map most", _exemplars)
     _add_images(exemplars)
-    exemplars.add_argument("--count", type=options.at_least(1), default=6, metavar="N", help="a map (default: 6)")
+    exemplars.add_argument(
+        "--count", type=options.at_least(1), default=6, metavar="N", help="patches for each map (default: 6)"
+    )
 
 
 def _new(kinds: Any, name: str, summary: str, draw: Callable[..., None]) -> argparse.ArgumentParser:
@@ -91,14 +120,18 @@ def _new(kinds: Any, name: str, summary: str, draw: Callable[..., None]) -> argp
     parser = options.new_command(kinds, name, summary, "", run, kept)
     parser.set_defaults(draw=draw)
     maps = parser.add_argument_group("maps (one of)").add_mutually_exclusive_group(required=True)
-    maps.add_argument("--selection", metavar="FILE", help="as `fmiqa select --out` writes it; it knows its network")
-    maps.add_argument("--maps", nargs="+", metavar="MAP", help="such as conv1:27, of --network")
+    maps.add_argument(
+        "--selection", metavar="FILE", help="a selection as `fmiqa select --out` writes it, which records its network"
+    )
+    maps.add_argument("--maps", nargs="+", metavar="MAP", help="maps of --network, such as conv1:27")
     files = parser.add_argument_group("files to write")
     files.add_argument(
         "--out", "-o", type=OutputPicture, required=True, metavar="FILE", help="the picture (.png, .svg, .pdf)"
     )
     if name != "exemplars":
-        files.add_argument("--save", type=OutputFolder, metavar="FOLDER", help="the results themselves")
+        files.add_argument(
+            "--save", type=OutputFolder, metavar="FOLDER", help="save the results to this folder, for Python"
+        )
     parser.set_defaults(save=None)
     options.add_weights_options(parser, network=True)
     options.add_device_option(parser)
