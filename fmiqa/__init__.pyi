@@ -42,7 +42,6 @@ from fmiqa.selection import PermutationNull as PermutationNull
 from fmiqa.selection import SearchOptions as SearchOptions
 from fmiqa.selection import Selection as Selection
 from fmiqa.selection import StabilitySelection as StabilitySelection
-from fmiqa.selection import Step as Step
 from fmiqa.selection import Validation as Validation
 from fmiqa.selection import backward_eliminate as backward_eliminate
 from fmiqa.selection import beam_select as beam_select

@@ -77,7 +77,7 @@ def _number(count: int | None) -> str:
 def _paragraph(entry: CatalogueEntry) -> str:
     """Where to get a set, on which terms, and what to cite."""
     indent = " " * (max(map(len, CATALOGUE)) + 2)
-    lines = [f"from: {entry.source}", f"terms: {entry.terms}", f"cite: {entry.citation}"]
+    lines = [f"from: {entry.available_from}", f"terms: {entry.terms}", f"cite: {entry.citation}"]
     wrapped = [
         textwrap.fill(line, 100, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
         for line in lines

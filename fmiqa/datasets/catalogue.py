@@ -23,7 +23,7 @@ class CatalogueEntry:
         distortions: The number of distortion types; None where it is not known.
         scores: Kind, range and direction of the scores as published; loaded, they rise with quality always.
         terms: Under which terms it can be had, in short; those that come with the set count.
-        source: Where people get it, by the name of the page.
+        available_from: Where people get it, by the name of the page.
         citation: The publication to cite.
         load: Makes the data set: `load(root, partial=False, name=None)`.
 
@@ -40,7 +40,7 @@ class CatalogueEntry:
     distortions: int | None
     scores: str
     terms: str
-    source: str
+    available_from: str
     citation: str
     load: Callable[..., ImageDataset]
 
@@ -56,7 +56,7 @@ def catalogue_of(*sets: type[PublishedDataset]) -> dict[str, CatalogueEntry]:
             distortions=whole.distortions,
             scores=whole.scores,
             terms=whole.terms,
-            source=whole.source,
+            available_from=whole.available_from,
             citation=whole.citation,
             load=load,
         )

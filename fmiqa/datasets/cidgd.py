@@ -68,7 +68,7 @@ class CIDGD(PublishedDataset):
         scores="MOS, higher = better",
         scale=(-math.inf, math.inf),
         terms="not public: agree with the authors",
-        source="the authors of the paper, Colourlab, NTNU Gjøvik",
+        available_from="the authors of the paper, Colourlab, NTNU Gjøvik",
         citation=(
             "Pedersen, Amirshahi, Colourlab Image Database: Geometric Distortions, Color and Imaging Conference 2021"
         ),

@@ -47,7 +47,7 @@ def _whole(distance: int, published: str) -> Whole:
         scores=f"MOS {published}, higher = better",
         scale=(1, 9),
         terms="free of charge for research and academic purposes",
-        source=(
+        available_from=(
             "Colourlab Image Database: Image Quality, Norwegian Colour and Visual Computing Laboratory, NTNU Gjøvik"
         ),
         citation="Liu, Pedersen, Hardeberg, CID:IQ - A New Image Quality Database, ICISP 2014",

@@ -64,7 +64,7 @@ class CSIQ(PublishedDataset):
         scores="DMOS 0 to 1, lower = better",
         scale=(0, 1),
         terms="for research; no licence text known here",
-        source=("CSIQ Image Quality Database, page of the Computational Perception and Image Quality Lab"),
+        available_from=("CSIQ Image Quality Database, page of the Computational Perception and Image Quality Lab"),
         citation=(
             "Larson, Chandler, Most apparent distortion: full-reference image quality assessment and the "
             "role of strategy, Journal of Electronic Imaging 19(1), 2010"

@@ -76,7 +76,7 @@ class KADID10k(PublishedDataset):
         scores='mean rating (column "dmos") 1 to 4.93, higher = better',
         scale=(1, 5),
         terms="free for research; the pictures come from Pixabay",
-        source="KADID-10k, image quality databases of the MMSP group, University of Konstanz",
+        available_from="KADID-10k, image quality databases of the MMSP group, University of Konstanz",
         citation=("Lin, Hosu, Saupe, KADID-10k: A Large-scale Artificially Distorted IQA Database, QoMEX 2019"),
         layout={
             "images": "references and distorted images, I01.png and I01_01_01.png to I81_25_05.png",

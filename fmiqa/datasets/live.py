@@ -65,7 +65,7 @@ class LIVE(PublishedDataset):
         scores="DMOS, roughly 0 to 112, lower = better",
         scale=(-20, 130),  # differences from the hidden original, realigned: there are no ends to the scale
         terms=("free to use and to pass on, copyright notice included and source acknowledged; password by form"),
-        source=(
+        available_from=(
             "LIVE Image Quality Assessment Database Release 2, page of the Laboratory for Image and "
             "Video Engineering, University of Texas at Austin"
         ),

@@ -53,7 +53,7 @@ class PIPAL(PublishedDataset):
         scores="Elo rating 917 to 1836, higher = better",
         scale=(900, 1900),  # a rating has no ends; these enclose the published ones
         terms="training part public for research, other parts held back for challenges",
-        source="PIPAL project page; NTIRE 2021 challenge on perceptual image quality assessment",
+        available_from="PIPAL project page; NTIRE 2021 challenge on perceptual image quality assessment",
         citation=(
             "Gu et al., PIPAL: a Large-Scale Image Quality Assessment Dataset for Perceptual Image "
             "Restoration, ECCV 2020"

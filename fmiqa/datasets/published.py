@@ -32,7 +32,7 @@ class Whole:
         scores: Kind, range and direction of the scores as published.
         scale: The least and the greatest score that can be.
         terms: Under which terms it can be had, in short; those that come with the set count.
-        source: Where people get it, by the name of the page.
+        available_from: Where people get it, by the name of the page.
         citation: The publication to cite.
         layout: What the folder must hold, and what that is; " or " stands between names of which one will do.
         parts: What only the whole set must hold.
@@ -48,7 +48,7 @@ class Whole:
     scores: str
     scale: tuple[float, float]
     terms: str
-    source: str
+    available_from: str
     citation: str
     layout: Mapping[str, str]
     parts: Mapping[str, str] = field(default_factory=dict)

@@ -43,7 +43,7 @@ class TID2008(TID):
         scores="MOS 0 to 7.71, higher = better",
         scale=(0, 9),
         terms="free for research",
-        source="Tampere Image Database 2008, page of N. Ponomarenko",
+        available_from="Tampere Image Database 2008, page of N. Ponomarenko",
         citation=(
             "Ponomarenko et al., TID2008 - A Database for Evaluation of Full-Reference Visual Quality "
             "Assessment Metrics, Advances of Modern Radioelectronics 10, 2009"

@@ -49,7 +49,7 @@ class TID2013(TID):
         scores="MOS 0.24 to 7.21, higher = better",
         scale=(0, 9),
         terms="free for research",
-        source="Tampere Image Database 2013, page of N. Ponomarenko",
+        available_from="Tampere Image Database 2013, page of N. Ponomarenko",
         citation=(
             "Ponomarenko et al., Image database TID2013: Peculiarities, results and perspectives, Signal "
             "Processing: Image Communication 30, 2015"

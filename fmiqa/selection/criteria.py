@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,9 +16,12 @@ from fmiqa.correlation.logistic import STEEPNESS
 from fmiqa.correlation.problems import Problems, weighted_pearson
 from fmiqa.errors import InputError
 
-__all__ = ["Criterion", "Objective"]
+__all__ = ["CRITERIA", "Criterion", "Objective"]
 
 Criterion = Literal["plcc", "srocc", "krocc"]
+CRITERIA: dict[Criterion, Callable[[Tensor, Tensor], Tensor]] = {"plcc": plcc, "srocc": srocc, "krocc": krocc}
+"""The criteria: functions of combined and subjective scores, (P, N) each, that give (P,). A name that is added here and
+to `Criterion` is known to all searches, validations and commands."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class Objective:
     monotone: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.criterion, str) or self.criterion not in get_args(Criterion):
-            raise InputError(f"criterion is one of {', '.join(get_args(Criterion))}, got {self.criterion!r}")
+        if not isinstance(self.criterion, str) or self.criterion not in CRITERIA:
+            raise InputError(f"criterion is one of {', '.join(CRITERIA)}, got {self.criterion!r}")
 
     @property
     def quick_is_exact(self) -> bool:
@@ -83,12 +87,10 @@ class Objective:
         return value
 
     def _reported(self, x: Tensor, y: Tensor) -> Tensor:
-        if self.criterion == "srocc":
-            value = srocc(x, y)
-        elif self.criterion == "krocc":
-            value = krocc(x, y)
-        else:
+        if self.criterion == "plcc":
             value = plcc(x, y, fit=self.fit, monotone=self.monotone, steepness=STEEPNESS)
+        else:
+            value = CRITERIA[self.criterion](x, y)
         return value.nan_to_num(nan=-math.inf)
 
 

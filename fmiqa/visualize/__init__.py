@@ -5,19 +5,19 @@ from fmiqa.visualize.activation_maximization import MaximalImages, maximize_acti
 from fmiqa.visualize.cards import Cards, MapCard, map_cards
 from fmiqa.visualize.difference import PAPER, PredictionDifference, prediction_difference
 from fmiqa.visualize.dissection.broden import Broden
-from fmiqa.visualize.dissection.concepts import Concept, ConceptImage, ConceptSource
+from fmiqa.visualize.dissection.concepts import Concept, ConceptData, ConceptImage
 from fmiqa.visualize.dissection.planted import PlantedConcepts
 from fmiqa.visualize.dissection.result import Dissection
 from fmiqa.visualize.dissection.run import dissect
 from fmiqa.visualize.drawing import outlined, overlay_loss, overlay_relevance, picture_grid
 from fmiqa.visualize.exemplars import (
     Exemplar,
+    ReferenceImages,
     as_seen,
     exemplars,
     local_quality,
     mean_activations,
     native,
-    reference_images,
 )
 from fmiqa.visualize.patches import ConditionalSampler, MarginalSampler
 from fmiqa.visualize.plots import plot_agreement, plot_correlation, plot_layers
@@ -37,11 +37,11 @@ __all__ = [
     "PlantedConcepts",
     "Concept",
     "ConceptImage",
-    "ConceptSource",
+    "ConceptData",
     "exemplars",
     "Exemplar",
     "local_quality",
-    "reference_images",
+    "ReferenceImages",
     "as_seen",
     "native",
     "map_cards",

@@ -22,19 +22,19 @@ from fmiqa.scoring.checkpoint import Checkpoint
 from fmiqa.selection import Selection
 from fmiqa.visualize.activation_maximization import MaximalImages, maximize_activation
 from fmiqa.visualize.difference import prediction_difference
-from fmiqa.visualize.dissection.concepts import ConceptSource
+from fmiqa.visualize.dissection.concepts import ConceptData
 from fmiqa.visualize.dissection.planted import PlantedConcepts
 from fmiqa.visualize.dissection.result import BestConcept, Dissection
 from fmiqa.visualize.dissection.run import dissect
 from fmiqa.visualize.drawing import overlay_loss, overlay_relevance
 from fmiqa.visualize.exemplars import (
     Exemplar,
+    ReferenceImages,
     as_seen,
     exemplars,
     local_quality,
     mean_activations,
     native,
-    reference_images,
 )
 from fmiqa.visualize.patches import ConditionalSampler
 
@@ -110,7 +110,7 @@ def map_cards(
     extractors: FeatureExtractor | Mapping[str, FeatureExtractor],
     data: SampleSource,
     *,
-    concepts: ConceptSource | None = None,
+    concepts: ConceptData | None = None,
     stride: int = 8,
     samples: int = 10,
     steps: int = 256,
@@ -154,7 +154,7 @@ def map_cards(
     kept.open(_RUN, {
         "maps": [str(m) for m in selection.maps],
         "networks": {n: [e.weights_sha256, e.stage, e.precision, e.viewing.options()] for n, e in networks.items()},
-        "images": [str(getattr(data, "name", type(data).__name__)), len(data), reference_images(data).names],
+        "images": [str(getattr(data, "name", type(data).__name__)), len(data), ReferenceImages(data).names],
         "stride": stride, "samples": samples, "steps": steps, "patches": patches, "seed": seed,
         "concepts": [str(getattr(planted, "name", type(planted).__name__)), len(planted)],
     })  # fmt: skip
@@ -216,12 +216,12 @@ class _Looks:
     ) -> None:
         self.extractor, self.maps, self.data, self.source, self.kept = extractor, maps, data, source, kept
         self.measure = measure
-        self.references = reference_images(data)
+        self.references = ReferenceImages(data)
         self.relevance: list[tuple[str, Tensor, Tensor]] = []  # reference, image, (M, H, W)
         self.loss: list[tuple[str, Tensor, Tensor]] = []  # test image's name, image, (M, H, W)
 
     def look(
-        self, concepts: ConceptSource, *, stride: int, samples: int, steps: int, patches: int, seed: int, bar: bool
+        self, concepts: ConceptData, *, stride: int, samples: int, steps: int, patches: int, seed: int, bar: bool
     ) -> None:
         maps, references = self.maps, self.references
         network = native(self.extractor)
@@ -286,7 +286,7 @@ def _patch(best: Exemplar, caption: str, alt: str) -> Picture:
     return Picture(caption, alt, best.patch, round(min(160, max(96, side)) * best.patch.shape[2] / side))
 
 
-def _damaged(data: SampleSource, references: reference_images, reference: str) -> tuple[Tensor, str, Tensor]:
+def _damaged(data: SampleSource, references: ReferenceImages, reference: str) -> tuple[Tensor, str, Tensor]:
     """Of the test images of a reference, one that observers put in the lower quarter: image, name, reference."""
     rows = [i for i, name in enumerate(references.ids) if name == reference]
     targets: Any = getattr(data, "targets", None)

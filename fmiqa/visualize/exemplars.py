@@ -22,7 +22,7 @@ from fmiqa.scoring.run import reference_ids
 from fmiqa.scoring.scorer import MapScorer
 from fmiqa.visualize.enlarging import enlarged
 
-__all__ = ["Exemplar", "as_seen", "exemplars", "local_quality", "mean_activations", "native", "reference_images"]
+__all__ = ["Exemplar", "as_seen", "exemplars", "local_quality", "mean_activations", "native", "ReferenceImages"]
 
 
 class Images(Protocol):
@@ -195,7 +195,7 @@ def native(extractor: FeatureExtractor) -> FeatureExtractor:
     return other
 
 
-class reference_images(Sequence[Tensor]):  # noqa: N801, called as a function
+class ReferenceImages(Sequence[Tensor]):
     """The distinct reference images of a data set, decoded when asked for.
 
     Args:

@@ -16,10 +16,10 @@ from fmiqa._checks import check_tensor
 from fmiqa._plotting import BLUE, GREEN, GREY, ORANGE, SKY, axes, new_figure
 from fmiqa.correlation import fit_logistic
 from fmiqa.errors import InputError
-from fmiqa.evaluation.claims import coefficients, fit_options
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection import Selection
+from fmiqa.selection.criteria import Objective
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -202,9 +202,10 @@ def plot_correlation(scores: ScoreMatrix, maps: Iterable[FeatureMap | str], *, a
 
 def _all_maps_line(ax: Axes, selection: Selection, scores: ScoreMatrix) -> None:
     """The criterion of all maps, beside the path of a selection."""
-    quality = scores.pool(pool=selection.pool)
-    figures = coefficients("all maps", quality, scores.targets, **fit_options(selection.options))
-    value = getattr(figures, selection.options["criterion"])
+    options = selection.options
+    objective = Objective(options["criterion"], options.get("fit"), options.get("monotone", False))
+    quality, y = scores.pool(pool=selection.pool)[None], scores.targets[None]
+    value = float(objective.exact(quality, y, torch.ones_like(y)))
     ax.axhline(value, color=ORANGE, linestyle="--", label=f"all {len(scores.maps)} maps: {value:.4f}")
     ax.lines[0].set_label(f"{len(selection)} selected maps: {selection.value:.4f}")
     low, high = ax.get_ylim()

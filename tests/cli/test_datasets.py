@@ -35,7 +35,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         assert entry.name in row
         assert row.endswith(entry.scores)
         words = " ".join(text.split())
-        assert f"from: {entry.source} terms: {entry.terms} cite: {entry.citation}" in words
+        assert f"from: {entry.available_from} terms: {entry.terms} cite: {entry.citation}" in words
     assert max(map(len, text.splitlines())) <= 120
 
 
@@ -45,7 +45,7 @@ def test_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(printed) == list(CATALOGUE)
     assert printed["csiq"]["images"] == 866
     assert printed["cidgd"]["images"] is None
-    assert printed["live"]["source"] == CATALOGUE["live"].source
+    assert printed["live"]["available_from"] == CATALOGUE["live"].source
 
 
 def test_check_says_what_was_found(part: Path, capsys: pytest.CaptureFixture[str]) -> None:

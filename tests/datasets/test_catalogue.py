@@ -29,5 +29,5 @@ def test_what_is_known_of_each(key: str) -> None:
     entry = CATALOGUE[key]
     assert entry.key == key
     assert (entry.images, entry.references, entry.distortions) == COUNTS[key]
-    assert all((entry.scores, entry.terms, entry.source, entry.citation))
+    assert all((entry.scores, entry.terms, entry.available_from, entry.citation))
     assert ("lower = better" in entry.scores) == (key in ("csiq", "live"))

@@ -208,7 +208,7 @@ def test_ties_go_to_the_first_map() -> None:
 
 def test_callback_sees_every_step_and_results_repeat_bit_for_bit() -> None:
     values, targets = synthetic()
-    seen: list[fmiqa.Step] = []
+    seen: list[fmiqa.selection.Step] = []
     first = forward_select(values, targets, callback=seen.append)
     assert tuple(seen) == first.steps
     again = forward_select(values, targets)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fmiqa import SSIM, FeatureExtractor, FeatureMap, InputError, MapIndex, Viewing
 from fmiqa.datasets import Demo
-from fmiqa.visualize import as_seen, exemplars, local_quality, reference_images
+from fmiqa.visualize import ReferenceImages, as_seen, exemplars, local_quality
 
 
 def small_network() -> FeatureExtractor:
@@ -134,7 +134,7 @@ def test_images_are_taken_as_the_network_sees_them() -> None:
 
 def test_reference_images_come_once_each() -> None:
     data = Demo(references=3, size=64, levels=1)
-    pictures = reference_images(data)
+    pictures = ReferenceImages(data)
     assert pictures.names == list(dict.fromkeys(data.reference_ids))
     assert len(pictures) == 3
     first: list[Tensor] = [

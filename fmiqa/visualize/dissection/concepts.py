@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fmiqa.errors import InputError
 
-__all__ = ["Concept", "ConceptImage", "ConceptSource", "Labels"]
+__all__ = ["Concept", "ConceptImage", "ConceptData", "Labels"]
 
 Labels = Tensor | Sequence[int]
 """Of one category: (H, W) or (L, H, W) concept numbers by pixel, or (n,) numbers that hold for the whole image."""
@@ -126,7 +126,7 @@ class ConceptImage:
         return sorted(numbers - {0})
 
 
-class ConceptSource(Protocol):
+class ConceptData(Protocol):
     """Any data set of `ConceptImage`s that knows its concepts.
 
     A source that also has `sizes`, the (height, width) of each image, spares `dissect` one decoding of all images.

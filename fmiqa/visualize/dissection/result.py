@@ -17,7 +17,7 @@ from fmiqa._runtime.precision import strict_float32
 from fmiqa.errors import InputError
 from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
-from fmiqa.visualize.dissection.concepts import Concept, ConceptSource
+from fmiqa.visualize.dissection.concepts import Concept, ConceptData
 from fmiqa.visualize.enlarging import enlarged, seen_by
 
 if TYPE_CHECKING:
@@ -106,13 +106,13 @@ class Dissection(Result):
         return counts
 
     def segments(
-        self, extractor: FeatureExtractor, source: ConceptSource, map: FeatureMap | str, count: int = 5
+        self, extractor: FeatureExtractor, data: ConceptData, map: FeatureMap | str, count: int = 5
     ) -> list[Segment]:
         """A map's segments in its top images (the paper's Figure 3).
 
         Args:
             extractor: The network that was dissected.
-            source: The images that it was dissected on.
+            data: The images that it was dissected on.
             map: One of `maps`.
             count: Number of top images.
 
@@ -124,7 +124,7 @@ class Dissection(Result):
             raise InputError(f"the dissection is of {self.options['network']} with other weights than this extractor's")
         segments = []
         for position in self.top_images[row, :count].tolist():
-            item = source[position]
+            item = data[position]
             if item.name != self.names[position]:
                 raise InputError(
                     f"image {position} of this data set is {item.name!r}, the dissection's was {self.names[position]!r}"

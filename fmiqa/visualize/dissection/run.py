@@ -26,7 +26,7 @@ from fmiqa.errors import InputError, ResumeError
 from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.scoring.checkpoint import Checkpoint
-from fmiqa.visualize.dissection.concepts import Concept, ConceptImage, ConceptSource
+from fmiqa.visualize.dissection.concepts import Concept, ConceptData, ConceptImage
 from fmiqa.visualize.dissection.quantiles import StreamingQuantiles
 from fmiqa.visualize.dissection.result import BestConcept, Dissection, Segment
 from fmiqa.visualize.enlarging import enlarged, seen_by
@@ -45,7 +45,7 @@ _UPSAMPLED = 2**25  # elements of upsampled maps at once, 128 MiB
 
 def dissect(
     extractor: FeatureExtractor,
-    source: ConceptSource,
+    data: ConceptData,
     maps: Iterable[FeatureMap | str] | None = None,
     *,
     quantile: float = 0.995,
@@ -69,7 +69,7 @@ def dissect(
 
     Args:
         extractor: The network; images are moved to its device.
-        source: Images with labelled concepts; of one size or several.
+        data: Images with labelled concepts; of one size or several.
         maps: The maps to dissect, all by default.
         quantile: The threshold's, 0 < quantile < 1.
         threshold: Above which IoU a map counts as a detector.
@@ -103,7 +103,7 @@ def dissect(
     if save is not None:
         check_output(save, beside=".parts/run.json")
     chosen = extractor.maps if maps is None else MapIndex(maps)
-    run = _DissectionRun(extractor, source, chosen, quantile, top, batch_size, progress)
+    run = _DissectionRun(extractor, data, chosen, quantile, top, batch_size, progress)
     checkpoint = Checkpoint.beside(save)
     checkpoint.open(_RUN, run.describe())
     with torch.inference_mode(), strict_float32(extractor.device):
@@ -175,25 +175,25 @@ class _DissectionRun:
     def __init__(
         self,
         extractor: FeatureExtractor,
-        source: ConceptSource,
+        data: ConceptData,
         maps: MapIndex,
         quantile: float,
         top: int,
         batch_size: int,
         progress: bool,
     ) -> None:
-        self.extractor, self.source, self.maps = extractor, source, maps
+        self.extractor, self.data, self.maps = extractor, data, maps
         self.quantile, self.top, self.progress = quantile, top, progress
-        self.concepts = tuple(source.concepts)
-        if not len(source) or not self.concepts:
-            raise InputError(f"nothing to dissect with: {len(source)} images, {len(self.concepts)} concepts")
+        self.concepts = tuple(data.concepts)
+        if not len(data) or not self.concepts:
+            raise InputError(f"nothing to dissect with: {len(data)} images, {len(self.concepts)} concepts")
         self.categories = sorted({concept.category for concept in self.concepts})
         self.table = _column_table(self.concepts)
-        given = getattr(source, "sizes", None)
+        given = getattr(data, "sizes", None)
         self.sizes: list[tuple[int, int]] = (
-            [_image_size(source[i]) for i in range(len(source))] if given is None else [(h, w) for h, w in given]
+            [_image_size(data[i]) for i in range(len(data))] if given is None else [(h, w) for h, w in given]
         )
-        order = sorted(range(len(source)), key=lambda i: self.sizes[i])
+        order = sorted(range(len(data)), key=lambda i: self.sizes[i])
         self.batches = list(_batches(order, self.sizes, batch_size))
         self.seen = seen_by(extractor, maps)
         self.columns = {
@@ -203,7 +203,7 @@ class _DissectionRun:
 
     def options(self) -> dict[str, Any]:
         return {
-            "dataset": str(getattr(self.source, "name", type(self.source).__name__)),
+            "dataset": str(getattr(self.data, "name", type(self.data).__name__)),
             "network": self.extractor.network_name,
             "weights_sha256": self.extractor.weights_sha256,
             "stage": self.extractor.stage,
@@ -219,7 +219,7 @@ class _DissectionRun:
         digest = hashlib.sha256(json.dumps([self.sizes, concepts, [str(m) for m in self.maps]]).encode())
         return {
             **self.options(),
-            "images": len(self.source),
+            "images": len(self.data),
             "maps": len(self.maps),
             "concepts": len(concepts),
             "device": self.extractor.device.type,
@@ -232,7 +232,7 @@ class _DissectionRun:
             layer: StreamingQuantiles(len(columns), self.quantile, total=totals[layer])
             for layer, columns in self.columns.items()
         }
-        names = [""] * len(self.source)
+        names = [""] * len(self.data)
         peaks = torch.full((len(self.maps), 0), 0.0, device="cpu")
         images = torch.zeros(len(self.maps), 0, dtype=torch.long, device="cpu")
         for batch, items in self._items("thresholds", 0):
@@ -321,13 +321,13 @@ class _DissectionRun:
 
     def _items(self, what: str, done: int) -> Iterator[tuple[list[int], list[ConceptImage]]]:
         """The batches, without the first `done` images."""
-        with progress_bar(show=self.progress, total=len(self.source), initial=done, desc=what, unit="image") as bar:
+        with progress_bar(show=self.progress, total=len(self.data), initial=done, desc=what, unit="image") as bar:
             for batch in self.batches:
                 rest = batch[done:] if done else batch
                 done -= len(batch) - len(rest)
                 if not rest:
                     continue
-                items = [self.source[index] for index in rest]
+                items = [self.data[index] for index in rest]
                 for index, item in zip(rest, items, strict=True):
                     if _image_size(item) != self.sizes[index]:
                         given = f"{_image_size(item)}, its data set says {self.sizes[index]}"
