@@ -13,6 +13,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 from fmiqa import FeatureExtractor, InputError
 
@@ -177,6 +178,17 @@ def test_filters_are_chosen_only_where_nothing_else_needs_the_layer(ran: list[in
         for layer, value in part.items():
             channels = [int(text.split(":")[1]) for text in asked if text.startswith(layer)]
             assert_same_maps(value, whole[layer][:, channels], whole[layer])
+
+
+def test_layer_shapes_leave_the_network_alone() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3))
+    prune.random_unstructured(network[0], "weight", 0.5)
+    extractor = FeatureExtractor(network)
+    tensors = {id(v) for m in extractor.network.modules() for v in (*m.parameters(), *m.buffers(), *vars(m).values())}
+    assert extractor.layer_shapes(20, 30) == {"0": (4, 18, 28), "3": (5, 16, 26)}
+    assert {
+        id(v) for m in extractor.network.modules() for v in (*m.parameters(), *m.buffers(), *vars(m).values())
+    } == tensors
 
 
 def test_layer_shapes(alexnet: FeatureExtractor) -> None:

@@ -118,3 +118,20 @@ def test_viewing_conditions_are_refused() -> None:
     extractor = FeatureExtractor("alexnet", weights=None, viewing=Viewing(factor=0.5))
     with pytest.raises(InputError, match="viewing"):
         Replay(extractor, torch.rand(3, 90, 90), MapIndex(["conv1:0"]))
+
+
+class Standardised(nn.Conv2d):
+    """A convolution with a forward of its own."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+
+@pytest.mark.parametrize("module", [Standardised(3, 4, 3), nn.BatchNorm2d(3, track_running_stats=False)])
+def test_modules_that_compute_something_else_run_whole_images(module: nn.Module) -> None:
+    extractor = FeatureExtractor(nn.Sequential(module, nn.Conv2d(4 if isinstance(module, nn.Conv2d) else 3, 4, 3)))
+    image, changed = torch.rand(3, 60, 61), windows(60, 61, "cpu")
+    replay = Replay(extractor, image, extractor.maps)
+    assert not replay.local
+    whole = Replay(extractor, image, extractor.maps, local=False).mean_change(*changed)
+    torch.testing.assert_close(replay.mean_change(*changed), whole, rtol=0, atol=0)
