@@ -271,7 +271,7 @@ def _no_answer(ranks: list[int], cause: Exception | None) -> WorkerError:
         f"{who} of {processes()} did not answer process {rank()}: ended, hangs, or is later than the timeout of "
         f"init_process_group{hint}. Start all processes again, in any number; where the result is saved to a file, "
         "finished parts are kept and not computed again. Every process has to make the same calls; where one works "
-        f"for itself, `with fmiqa._runtime.distributed.alone():`{reason}"
+        f"for itself, `with fmiqa.distributed.alone():`{reason}"
     )
 
 

@@ -24,8 +24,9 @@ examples:
 
 The table shows our figures beside the published ones: in sample, as published, and held out in folds of whole
 references. Data sets that are not given are listed as not on disk. A part of a set, or a set of another name, gets a
-row of its own without published figures. OUT gets the table (.md, .json, .png), a picture of the selected maps, and a folder for each data set
-and network with its score matrix, selection and folds, from which an interrupted run resumes."""
+row of its own without published figures. OUT gets the table (.md, .json, .png), a picture of the selected maps, and a
+folder for each data set and network with its score matrix, selection and folds, from which an interrupted run
+resumes."""
 
 _KEYS = tuple(PUBLISHED["alexnet"])
 
