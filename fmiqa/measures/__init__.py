@@ -1,6 +1,7 @@
 """Measures: how the feature maps of a test image are compared with those of its reference.
 
-To add a measure, write it in a file of its own beside this one (`mse.py` is a short example) and import it here.
+To add a measure, write it in a file of its own beside this one (`mse.py` is a short example), import it here, and list
+it in `_NAMED`.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ from fmiqa.measures.psnr import PSNR as PSNR
 from fmiqa.measures.pyramid import PyramidIntersection as PyramidIntersection
 from fmiqa.measures.ssim import SSIM as SSIM
 
-_imported: list[Any] = [value for value in globals().values() if isinstance(value, type) and hasattr(value, "compare")]
-MEASURES: dict[str, Callable[..., Measure]] = {kind.name: kind for kind in _imported if kind not in (Custom, Measure)}
-"""The measures that names and saved options stand for: all that are imported above, but those of a user's own."""
+_NAMED: tuple[Any, ...] = (
+    SSIM, MSSSIM, MSE, PSNR, Correlation, GMS, GMSD, MSVD, DeepSimSSIM, HistogramIntersection, PyramidIntersection, Piq
+)  # fmt: skip
+
+MEASURES: dict[str, Callable[..., Measure]] = {kind.name: kind for kind in _NAMED}
+"""The measures that names and saved options stand for."""
 
 _OF_IMAGES = {  # metrics that a feature map cannot have, and what it lacks
     "vsnr": "grey values on a display at a distance",
