@@ -46,7 +46,11 @@ def test_files_of_version_0_1_load_with_the_same_figures(path: str, monkeypatch:
     figures = next(read for start, _, _, read in make.LOADERS if path.startswith(start))
     # Map scores are float32, and a fit that is evaluated at them moves by its slope of at most some ten. A network in
     # bfloat16 has eight bits of precision, and its sums depend on the processor.
-    assert_same(make.numbers(figures(path)), FILES[path]["figures"], path, 2e-2 if "bfloat16" in path else 1e-5)
+    tolerance = 2e-2 if "bfloat16" in path else 1e-5
+    found, expected = make.numbers(figures(path)), FILES[path]["figures"]
+    for both in (found, expected):  # the words at the head of a table are not part of the promise
+        both.update({name: table[1:] for name, table in both.items() if name.startswith("table_")})
+    assert_same(found, expected, path, tolerance)
 
 
 def test_held_out_figures_of_version_0_1_load_as_a_validation() -> None:
