@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fmiqa import AllFeatureIQM, FeatureExtractor, SelectedFeatureIQM, Viewing, score_matrix
 from fmiqa.datasets import Demo
-from fmiqa.measures import GMS, SSIM, Custom, Piq, PyramidIntersection, get_measure
+from fmiqa.measures import GMS, SSIM, Custom, Piq
+from fmiqa.measures import MEASURES as BY_NAME
 from fmiqa.scoring.scorer import MapScorer
 from fmiqa.scoring.tiling import Tiling
 
@@ -26,10 +27,8 @@ def mean_difference(test: Tensor, reference: Tensor) -> Tensor:
 
 
 MEASURES: list[Any] = [
-    *(get_measure(name) for name in ("ssim", "ms-ssim", "mse", "psnr", "correlation", "gms", "gmsd", "deepsim")),
+    *(kind() for name, kind in BY_NAME.items() if name not in ("m-svd", "piq")),
     SSIM(data_range="pair"),
-    get_measure("histogram"),
-    PyramidIntersection(),
     Piq("HaarPSI"),
     Custom(mean_difference, higher_is_better=False),
 ]

@@ -33,8 +33,8 @@ def evaluate(
 ) -> Comparison:
     """Judge metrics on a data set: agreement with its scores, with intervals, and which differences are real.
 
-    Whether the figures are in sample is for the caller to know: they are, where a metric's maps were selected on
-    these images. Images of one reference are resampled together.
+    Whether the figures are in sample is not known here: they are if a metric's maps were selected on these images
+    (`fmiqa.evaluation.claims.claim` tells for a saved selection). Images of one reference are resampled together.
 
     Args:
         metrics: One metric, or name -> metric.

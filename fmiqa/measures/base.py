@@ -89,7 +89,7 @@ class MapMeasure(ABC):
 
     name: ClassVar[str]
     data_range: DataRange = 1.0
-    _held: ClassVar[int] = 1  # times the usual that a comparison holds in memory
+    _held: ClassVar[int] = 1  # raised where a comparison holds several times the memory of the maps beside them
 
     @property
     def higher_is_better(self) -> bool:
@@ -108,7 +108,7 @@ class MapMeasure(ABC):
 
     @property
     def tile_window(self) -> int | None:
-        """Side of the windows whose mean the value is; None where it also depends on the whole map."""
+        """Side of the windows whose mean the value is, so that large images can be scored in tiles; else None."""
         return None
 
     @property

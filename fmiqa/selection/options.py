@@ -43,8 +43,8 @@ class SearchKeywords(TypedDict, total=False):
 class SearchOptions:
     """What a search maximises, which maps may join the set, and when it stops.
 
-    Every search and every validation takes these options, either as `options=SearchOptions(...)` or as keywords of
-    the same names, which take precedence.
+    Every search over sets of maps and every validation takes these options, either as `options=SearchOptions(...)` or
+    as keywords of the same names, which take precedence.
 
     Args:
         criterion: The criterion that is maximised: `"plcc"`, `"srocc"` or `"krocc"` of the combined score with the
