@@ -205,7 +205,7 @@ def test_help_names_all_peers(command: str, capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])
     assert ended.value.code == 0
-    assert ", ".join(PEERS) in " ".join(capsys.readouterr().out.split())
+    assert ",".join(PEERS) in "".join(capsys.readouterr().out.split())  # lines may end at a hyphen
 
 
 def test_peers_without_their_package_are_refused_before_any_work(
