@@ -76,7 +76,8 @@ def best_curves(p: Problems, kind: Kind, *, steepest: float | None, thorough: bo
         (P, S); beside a free line the share is what the sigmoid adds to the line's.
     """
     bound = 1e6 if steepest is None else steepest
-    bins = p._replace(**dict(zip(("t", "w", "wy"), by_portions(binned, p.t, p.w, p.wy), strict=True))).single()
+    made = by_portions(lambda t, w, wy: binned(t, w, wy, rounds=3 if thorough else 2), p.t, p.w, p.wy)
+    bins = p._replace(**dict(zip(("t", "w", "wy"), made, strict=True))).single()
     found = by_portions(lambda *part: _starts(Problems(*part), kind, bound), *bins, points=3 * _LOCAL)
     starts = Starts(*(v.to(p.t.dtype) for v in found))
     if thorough:

@@ -13,7 +13,6 @@ from fmiqa.correlation.portions import by_portions
 __all__ = ["BINS", "Problems", "binned", "weighted_pearson"]
 
 BINS = 80
-_ROUNDS = 3  # in which bins come to lie half even in the range, half in the mass
 
 
 class Problems(NamedTuple):
@@ -86,13 +85,16 @@ def _standard(values: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     return centred / torch.where(spread > 0, spread, 1.0)[:, None], torch.where(varies, spread * size.squeeze(-1), 0.0)
 
 
-def binned(t: Tensor, w: Tensor, wy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(R, bins) mean, mass and mass of y of bins that share the range and the mass of each row between them."""
+def binned(t: Tensor, w: Tensor, wy: Tensor, rounds: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(R, bins) mean, mass and mass of y of bins that share the range and the mass of each row between them.
+
+    In each round, bins come to lie nearer to half even in the range and half in the mass.
+    """
     empty = t.new_zeros(t.shape[0], BINS)
     w, wy = w.expand_as(t), wy.expand_as(t)
     even, bins = _even_places(t)
     place = even
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         mass = empty.scatter_add(1, bins, w)
         below = mass.cumsum(-1) - mass
         place, bins = _denser_places(even, place, bins, below.gather(1, bins), mass.gather(1, bins))
