@@ -46,6 +46,7 @@ NUMERICAL := $(addprefix tests/,correlation evaluation features measures scoring
 	scoring/test_tiling.py::test_reach_is_where_gradients_come_from \
 	test_presets.py::test_presets_are_evaluated_beside_each_other \
 	selection/test_lasso.py::test_a_mixed_metric_equals_the_joined_matrix \
+	selection/test_forward.py::test_equals_a_plain_loop_over_scipy_fits_on_real_scores \
 	correlation/test_bootstrap.py::test_images_of_one_group_do_not_count_as_independent)
 THREADS ?= 1
 CAPABILITY := $(BIN)/python -c 'import torch; print(torch.backends.cpu.get_cpu_capability())'

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, Subset
 import fmiqa
 from fmiqa import FeatureExtractor, ScoreMatrix, Selection, Viewing
 from fmiqa._io import write_whole
+from fmiqa.selection import splits
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -83,8 +84,9 @@ def all_maps(scores: ScoreMatrix) -> Selection:
 
 
 def mean_and_error(values: Tensor) -> tuple[str, str]:
-    """The mean over folds and its standard error."""
-    return f"{values.mean():.4f}", f"{values.std() / len(values) ** 0.5:.4f}"
+    """The mean over folds and its standard error, as text."""
+    mean, error = splits.mean_and_error(values)
+    return f"{mean:.4f}", f"{error:.4f}"
 
 
 def add_jpegtid_options(parser: argparse.ArgumentParser, *, required: bool) -> None:

@@ -22,10 +22,12 @@ _EXAMPLES = """\
 examples:
   fmiqa validate tid2013.safetensors --out validation.json --plot validation.png
   fmiqa validate tid2013.safetensors --folds leave_one_out --null 199 --stability 100
+  fmiqa validate tid2013.safetensors --groups distortion --folds leave_one_out
   fmiqa validate full=alexnet.safetensors half=alexnet-half.safetensors --search weighted
 
 The whole search is repeated in each fold, on the images of the other references. For forward search, figures are given
-for every number of maps. --null asks whether the selection is better than chance, --stability which maps return."""
+for every number of maps. --null asks whether the selection is better than chance, --stability which maps return.
+Leaving distortion types out one by one shows on which types that a selection has not seen it is worse than all maps."""
 
 _MOST_FREQUENT = 10
 
@@ -109,14 +111,16 @@ def run(args: argparse.Namespace) -> None:
         "groups": args.groups,
         "folds": args.folds,
         **_figures(found),
+        **_by_type(found),
         **further,
     }
-    print_result(args, result, "\n\n".join([heading, text_table(found.table()), *_size(found), trust, *more]), written)
+    tables = [text_table(rows) for rows in found.tables().values()]
+    print_result(args, result, "\n\n".join([heading, *tables, *found.notes, *_size(found), trust, *more]), written)
 
 
 def _figures(found: Validation) -> dict[str, Any]:
     """The figures of a validation: by number of maps, or of whole sets with their standard errors."""
-    every = {"plcc": float(found.all_plcc.mean()), "srocc": float(found.all_srocc.mean())}
+    every: dict[str, Any] = {"plcc": float(found.all_plcc.mean()), "srocc": float(found.all_srocc.mean())}
     if found.grows:
         return {
             "in_sample": found.in_sample.mean(0).tolist(),
@@ -130,6 +134,16 @@ def _figures(found: Validation) -> dict[str, Any]:
     columns = {"in_sample": found.in_sample, "held_out_plcc": found.plcc, "held_out_srocc": found.srocc}
     means = {name: [float(v) for v in mean_and_error(values[:, -1])] for name, values in columns.items()}
     return {**means, "all_maps": every, "maps": [len(maps) for maps in found.selected]}
+
+
+def _by_type(found: Validation) -> dict[str, Any]:
+    """What each distortion type shows that was left out alone."""
+    if found.options["groups"] != "distortion" or not found.leaves_one_out:
+        return {}
+    columns = (found.plcc[:, -1], found.all_plcc, found.srocc[:, -1], found.all_srocc)
+    names = ("plcc", "all_maps_plcc", "srocc", "all_maps_srocc")
+    rows = zip(found.held_out, *(column.tolist() for column in columns), strict=True)
+    return {"by_distortion": {group: dict(zip(names, figures, strict=True)) for (group,), *figures in rows}}
 
 
 def _size(found: Validation) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -46,6 +47,7 @@ class Validation(Result):
         predictions: (N,) the score of each image by the search that has not seen it, mapped to the scale of the
             subjective scores by the logistic of that search's own training images: nothing is refitted. None where an
             image was held out never or more than once.
+        held_out: (F) the groups that each fold held out, such as references or distortion types.
     """
 
     selected: tuple[MapIndex, ...]
@@ -56,6 +58,7 @@ class Validation(Result):
     all_srocc: Tensor
     options: dict[str, Any] = field(default_factory=dict)
     predictions: Tensor | None = None
+    held_out: tuple[tuple[str, ...], ...] = ()
 
     kind: ClassVar[str] = "fmiqa validation 1"
     older_kinds: ClassVar[tuple[str, ...]] = ("fmiqa held out 1",)  # had one figure a fold, and none of all maps
@@ -92,8 +95,40 @@ class Validation(Result):
         return self._curves() if self.grows else self._whole_sets()
 
     def tables(self) -> dict[str, Rows]:
-        """The table by its caption."""
-        return {f"held out by {self.options.get('groups', 'group')}, {len(self.selected)} folds": self.table()}
+        """The table, and that by group where each fold held out a single distortion type."""
+        kind = self.options.get("groups", "group")
+        by_type = {f"by {kind} left out": self.by_group()} if kind == "distortion" and self.leaves_one_out else {}
+        return {f"held out by {kind}, {len(self.selected)} folds": self.table(), **by_type}
+
+    @property
+    def leaves_one_out(self) -> bool:
+        """Whether each fold held out a single group."""
+        return bool(self.held_out) and all(len(groups) == 1 for groups in self.held_out)
+
+    def by_group(self) -> Rows:
+        """A row for each fold and what it held out: the whole set beside all maps, the header first."""
+        rows: Rows = [("held out", "maps", "PLCC", "all maps", "SROCC", "all maps", "")]
+        figures = (self.plcc[:, -1], self.all_plcc, self.srocc[:, -1], self.all_srocc)
+        for fold, groups in enumerate(self.held_out):
+            cells = [f"{float(figure[fold]):.4f}" for figure in figures]
+            worse = "below all maps" if self.srocc[fold, -1] < self.all_srocc[fold] else ""
+            rows.append((", ".join(groups), str(len(self.selected[fold])), *cells, worse))
+        return rows
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """The groups, each held out alone, on which the selected maps have a lower SROCC than all maps."""
+        if not self.leaves_one_out:
+            return ()
+        worse = (self.srocc[:, -1] < self.all_srocc).tolist()
+        return tuple(groups[0] for groups, is_worse in zip(self.held_out, worse, strict=True) if is_worse)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Where selected maps fail, if each fold held out a single distortion type."""
+        if self.options.get("groups") != "distortion" or not self.failures:
+            return ()
+        return (_warning(self.failures, len(self.held_out)),)
 
     def _curves(self) -> Rows:
         rows: Rows = [("maps", "in sample", "held-out PLCC", "± s.e.", "held-out SROCC")]
@@ -127,6 +162,7 @@ class Validation(Result):
             "selected": [[str(m) for m in maps] for maps in self.selected],
             **{name: getattr(self, name).tolist() for name in _FIGURES},
             "predictions": None if self.predictions is None else self.predictions.tolist(),
+            "held_out": [list(groups) for groups in self.held_out],
             "options": self.options,
         }
 
@@ -140,11 +176,19 @@ class Validation(Result):
             selected=tuple(MapIndex(maps) for maps in content["selected"]),
             options=content["options"],
             predictions=None if values is None else torch.tensor(values, dtype=torch.float64, device="cpu"),
+            held_out=tuple(tuple(groups) for groups in content.get("held_out", ())),
             **figures,
         )
 
     def __repr__(self) -> str:
         return f"Validation({len(self.selected)} folds, held-out PLCC {float(self.mean[-1]):.4f})"
+
+
+def _warning(failures: Sequence[str], groups: int) -> str:
+    return (
+        f"on {len(failures)} of {groups} distortion types that were left out of the selection, the selected maps have "
+        f"a lower SROCC than all maps: {', '.join(failures)}"
+    )
 
 
 def _columns(content: dict[str, Any]) -> dict[str, list[Any]]:
@@ -182,7 +226,8 @@ def cross_validate(
         groups: What is kept together: `"reference"`, `"distortion"` (both from the `ScoreMatrix`), or a name for
             each image.
         splits: The splits to use instead of folds, such as `grouped_subsamples(...)`.
-        folds: The number of folds, or `"leave_one_out"`.
+        folds: The number of folds, or `"leave_one_out"`. With `groups="distortion"`, leaving one out shows on which
+            types of distortion a selection fails that it has not seen: see `Validation.by_group`.
         repeats: How often the groups are dealt to folds.
         seed: Seed of the dealing.
         progress: Whether to show a progress bar.
@@ -190,6 +235,10 @@ def cross_validate(
 
     Returns:
         The in-sample and held-out figures of every fold, and the selected maps.
+
+    Warns:
+        UserWarning: Distortion types are left out one by one, and on some of them the selected maps have a lower SROCC
+            than all maps.
 
     Raises:
         InputError: As in `forward_select`; groups are missing or too few; a held-out part is too small for a fit.
@@ -203,8 +252,9 @@ def cross_validate(
     """
     matrix, chosen = as_matrix(scores, targets), SearchOptions.of(options, keywords)
     y = matrix.targets
+    names = groups_of(scores, groups, len(y)) if splits is None or isinstance(scores, ScoreMatrix) else matrix.names
     if splits is None:
-        splits = grouped_folds(groups_of(scores, groups, len(y)), folds=folds, repeats=repeats, seed=seed)
+        splits = grouped_folds(names, folds=folds, repeats=repeats, seed=seed)
     smallest = min((len(s.held_out) for s in splits), default=0)
     if smallest < 5:
         raise InputError(f"a held-out part has {smallest} images, too few for a logistic fit; use fewer folds")
@@ -216,7 +266,7 @@ def cross_validate(
     judged = [_judged(outcome, split.held_out, y, size) for outcome, split in zip(outcomes, splits, strict=True)]
     every = matrix.pool(pool=outcomes[0].options.get("pool", "mean"))
     held = [(every[split.held_out], y[split.held_out]) for split in splits]
-    return Validation(
+    found = Validation(
         selected=tuple(outcome.maps for outcome in outcomes),
         in_sample=torch.stack([_extended(outcome.curve, size) for outcome in outcomes]),
         plcc=torch.stack([figures[0] for figures in judged]),
@@ -232,7 +282,11 @@ def cross_validate(
             "source": source_of(matrix),
         },
         predictions=_predictions(outcomes, splits, y),
+        held_out=tuple(tuple(sorted({str(names[i]) for i in split.held_out.tolist()})) for split in splits),
     )
+    if groups == "distortion" and found.failures:
+        warnings.warn(_warning(found.failures, len(splits)), stacklevel=2)
+    return found
 
 
 def held_out(scores: ScoreMatrix, select: Search, *, splits: Sequence[Split], progress: bool = False) -> Validation:

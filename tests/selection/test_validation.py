@@ -155,3 +155,43 @@ def test_results_are_saved_and_loaded(kind: str, tmp_path: Path) -> None:
     assert str(again) == str(found)
     assert found.options["direction"] == "rising"
     assert found.options["groups"] == "given"
+
+
+def distorted() -> fmiqa.ScoreMatrix:
+    """Map 2 says all of five distortion types and nothing of jpeg, of which the other maps say a little."""
+    values, y = data()
+    kinds = [("noise", "blur", "haze", "rain", "dust", "jpeg")[i % 6] for i in range(96)]
+    jpeg = torch.tensor([kind == "jpeg" for kind in kinds])
+    values = 0.5 * values + 0.05 * y[:, None]
+    values[:, 2] = torch.where(jpeg, torch.rand(96, generator=torch.Generator().manual_seed(5)).double(), y)
+    maps = fmiqa.MapIndex.of_layers({"conv1": 14})
+    return fmiqa.ScoreMatrix(
+        values.float(), maps, y, GROUPS, [str(i) for i in range(96)], kinds, {"dataset": "made up"}
+    )
+
+
+def test_leaving_out_distortion_types_shows_where_a_selection_fails() -> None:
+    scores = distorted()
+    with pytest.warns(UserWarning, match="of 6 distortion types .* lower SROCC than all maps: .*jpeg"):
+        found = cross_validate(scores, groups="distortion", folds="leave_one_out", max_maps=1)
+    assert found.leaves_one_out
+    assert "jpeg" in found.failures
+    assert "blur" not in found.failures
+    assert "jpeg" in found.notes[0]
+    assert {groups[0] for groups in found.held_out} == set(scores.distortions or ())
+    table = {row[0]: row for row in found.by_group()[1:]}
+    for fold, (kind,) in enumerate(found.held_out):
+        images = scores.rows([i for i, other in enumerate(scores.distortions or ()) if other == kind])
+        chosen, every = images.columns(found.selected[fold]).values.mean(1), images.values.double().mean(1)
+        figures = [float(f(x, images.targets)) for f in (fmiqa.plcc, fmiqa.srocc) for x in (chosen, every)]
+        assert [float(cell) for cell in table[kind][2:6]] == pytest.approx(figures, abs=1e-4)
+        assert table[kind][-1] == ("below all maps" if figures[2] < figures[3] else "")
+    assert "below all maps" in str(found)
+
+
+def test_folds_of_several_groups_name_no_failures() -> None:
+    found = cross_validate(distorted(), groups="reference", folds=4, max_maps=1)
+    assert not found.leaves_one_out
+    assert found.failures == ()
+    assert found.notes == ()
+    assert sorted(name for groups in found.held_out for name in groups) == sorted(set(GROUPS))
