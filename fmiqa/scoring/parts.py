@@ -19,7 +19,7 @@ from fmiqa.scoring.matrix import ScoreMatrix
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ScorePart", "refuse_other_items"]
+__all__ = ["ScorePart", "refuse_other_items", "scores_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,32 +39,14 @@ class ScorePart(Saved):
     kind: ClassVar[str] = "fmiqa score matrix part 1"
     binary: ClassVar[bool] = True
 
-    @classmethod
-    def of(
-        cls, values: Tensor, samples: Sequence[Sample], maps: MapIndex, rows: list[int], digests: list[str]
-    ) -> ScorePart:
-        """The scores (n, M) of n samples at M maps."""
-        distortions = [s.distortion for s in samples if s.distortion is not None]
-        scores = ScoreMatrix(
-            values=values,
-            maps=maps,
-            targets=torch.tensor([float(s.score) for s in samples], dtype=torch.float64, device="cpu"),
-            groups=[s.reference_id for s in samples],
-            names=[s.name for s in samples],
-            distortions=distortions if len(distortions) == len(samples) else None,
-        )
-        return cls(scores, rows, digests)
-
     def __len__(self) -> int:
         return len(self.scores)
 
-    def is_of(self, rows: list[int], maps: MapIndex) -> bool:
-        """Whether this can be the part of these rows; if so, it is."""
+    def placed(self, rows: list[int], maps: MapIndex) -> ScorePart | None:
+        """The part with its rows and maps, which its file does not hold; None if it cannot be theirs."""
         if self.scores.values.shape != (len(rows), len(maps)):
-            return False
-        self.rows[:] = rows
-        object.__setattr__(self, "scores", replace(self.scores, maps=MapIndex(maps)))
-        return True
+            return None
+        return replace(self, scores=replace(self.scores, maps=maps), rows=rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but values, as plain values for JSON."""
@@ -93,6 +75,19 @@ class ScorePart(Saved):
             distortions=None if distortions is None or None in distortions else distortions,
         )
         return cls(scores, [], content.get("digests", []))
+
+
+def scores_of(values: Tensor, samples: Sequence[Sample], maps: MapIndex) -> ScoreMatrix:
+    """The scores (n, M) of n samples at M maps, with what the samples say of themselves."""
+    distortions = [s.distortion for s in samples if s.distortion is not None]
+    return ScoreMatrix(
+        values=values,
+        maps=maps,
+        targets=torch.tensor([float(s.score) for s in samples], dtype=torch.float64, device="cpu"),
+        groups=[s.reference_id for s in samples],
+        names=[s.name for s in samples],
+        distortions=distortions if len(distortions) == len(samples) else None,
+    )
 
 
 def refuse_other_items(

@@ -27,14 +27,13 @@ from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Measure
 from fmiqa.scoring.checkpoint import Checkpoint
 from fmiqa.scoring.matrix import ScoreMatrix
-from fmiqa.scoring.parts import ScorePart, refuse_other_items
+from fmiqa.scoring.parts import ScorePart, refuse_other_items, scores_of
 from fmiqa.scoring.scorer import MapScorer, PreparedImages
 from fmiqa.scoring.tiling import Tiling
 
 __all__ = ["score_matrix"]
 
 _RUN = "fmiqa score matrix run 1"
-_NOTHING = torch.empty(0, device="cpu")
 _PART_ROWS = 32  # a kill costs at most so many images
 
 # Batches beyond these are no faster: a CPU's cache is full, a GPU is busy.
@@ -180,6 +179,7 @@ class _ScoreRun:
         if memory is not None and memory < 2**20:
             raise InputError(f"memory is a number of bytes, at least one MiB (1048576), got {memory}")
         self.scorer = scorer.eval()
+        self.maps = MapIndex(scorer.maps)
         self.data = data
         self.device = device
         self.memory = memory or _default_memory(device)
@@ -212,8 +212,13 @@ class _ScoreRun:
 
     def finished(self, checkpoint: Checkpoint) -> dict[int, ScorePart]:
         """The parts that an interrupted run has left."""
-        found = {number: checkpoint.read(_part_name(number), ScorePart) for number in range(len(self.plan))}
-        return {n: part for n, part in found.items() if part is not None and part.is_of(self.plan[n], self.scorer.maps)}
+        found = {}
+        for number, rows in enumerate(self.plan):
+            part = checkpoint.read(_part_name(number), ScorePart)
+            placed = None if part is None else part.placed(rows, self.maps)
+            if placed is not None:
+                found[number] = placed
+        return found
 
     def look_again(self, rows: list[int]) -> list[tuple[int, str | None, str]]:
         """Row, name (where it is to be compared) and digest of finished items, as far as they cost no decoding.
@@ -245,14 +250,11 @@ class _ScoreRun:
         for number in numbers:
             rows = self.plan[number]
             digests = item_digests(self.data, rows) if self._kept else []
-            scored: list[Sample] = []
-            values, taken = [], list(digests or ())
+            scored, taken = [], list(digests or ())
             for batch in self._batches(samples, rows):
-                values.append(self._score(batch))
+                scored.append(scores_of(self._score(batch), batch, self.maps))
                 taken += [_digest(sample) for sample in batch] if digests is None else []
-                # What is kept of a sample does not hold its images.
-                scored += [replace(sample, reference=_NOTHING, distorted=_NOTHING) for sample in batch]
-            yield number, ScorePart.of(torch.cat(values), scored, MapIndex(self.scorer.maps), rows, taken)
+            yield number, ScorePart(ScoreMatrix.stack(scored), rows, taken)
 
     def _batches(self, samples: Iterator[object], rows: list[int]) -> Iterator[list[Sample]]:
         """Samples of one reference image, as many as fit; no more images are held at a time."""

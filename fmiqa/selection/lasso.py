@@ -15,7 +15,7 @@ from fmiqa.pooling import pool_scores, raised
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection.forward import as_matrix, source_of, usable
 from fmiqa.selection.result import Selection
-from fmiqa.selection.splits import Groups, counts_of, grouped_folds, groups_of, mean_and_error
+from fmiqa.selection.splits import Groups, counts_of, grouped_folds, groups_of, kind_of_groups, mean_and_error
 
 __all__ = ["NonNegativeFit", "Rule", "nonnegative_path", "weighted_select"]
 
@@ -116,7 +116,7 @@ def weighted_select(
             "power": power,
             "strength": strength,
             "rule": rule,
-            "groups": groups if isinstance(groups, str) else "given",
+            "groups": kind_of_groups(groups),
             "folds": folds,
             "seed": seed,
             "inner": [

@@ -16,8 +16,8 @@ from fmiqa.maps import MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection.forward import as_matrix, source_of
 from fmiqa.selection.options import SearchKeywords, SearchOptions, flat_keywords
-from fmiqa.selection.repeat import Part, Search, repeat_search, search_to_dict
-from fmiqa.selection.splits import Groups, groups_of
+from fmiqa.selection.repeat import Part, Search, extended, repeat_search, search_to_dict
+from fmiqa.selection.splits import Groups, groups_of, kind_of_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,12 +150,12 @@ def permutation_null(
     # Every search keeps its own last value to the end. If all were cut at the observed length, the null would be held
     # to a stopping rule that only the observed search has met, and the p-value would be too small.
     size = max(len(curve) for curve in curves)
-    padded = torch.stack([torch.cat([curve, curve[-1:].expand(size - len(curve))]) for curve in curves])
+    padded = torch.stack([extended(curve, size) for curve in curves])
     recorded = {
         **search_to_dict(outcomes),
         "permutations": permutations,
         "seed": seed,
-        "groups": groups if isinstance(groups, str) else "given",
+        "groups": kind_of_groups(groups),
         "source": source_of(matrix),
     }
     return PermutationNull(outcomes[0].maps, padded[0], padded[1:], recorded)

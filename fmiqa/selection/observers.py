@@ -24,7 +24,7 @@ from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection.forward import as_matrix, source_of
 from fmiqa.selection.options import SearchKeywords, SearchOptions, flat_keywords
 from fmiqa.selection.repeat import Outcome, Part, Search, repeat_search, search_to_dict
-from fmiqa.selection.splits import Groups, Split, grouped_folds, groups_of, mean_and_error
+from fmiqa.selection.splits import Groups, Split, grouped_folds, groups_of, kind_of_groups, mean_and_error
 from fmiqa.selection.stability import Stability, membership, selection_frequency, stability
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ def observer_study(
         left_out_srocc=left_out[1],
         options={
             **search_to_dict(outcomes),
-            "groups": groups if isinstance(groups, str) else "given",
+            "groups": kind_of_groups(groups),
             "folds": folds,
             "seed": seed,
             "source": source_of(matrix),

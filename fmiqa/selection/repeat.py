@@ -19,7 +19,7 @@ from fmiqa.selection.options import SearchOptions
 from fmiqa.selection.result import Selection
 from fmiqa.selection.splits import counts_of
 
-__all__ = ["Outcome", "Part", "Search", "repeat_search", "search_to_dict"]
+__all__ = ["Outcome", "Part", "Search", "extended", "repeat_search", "search_to_dict"]
 
 Search = Callable[[ScoreMatrix], Selection]
 """A whole search: `forward_select`, `weighted_select`, or `functools.partial(beam_select, width=8)`."""
@@ -106,6 +106,11 @@ def search_to_dict(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {k: v for k, v in shared.items() if k not in ("images", "maps", "inner")}
 
 
+def extended(curve: Tensor, size: int) -> Tensor:
+    """A curve that keeps its last value up to a size."""
+    return torch.cat([curve, curve[-1:].expand(size - len(curve))])
+
+
 def _any(matrix: ScoreMatrix, part: Part, search: Search) -> Outcome:
     seen = replace(matrix, targets=part.targets)
     selection = search(seen if part.rows is None else seen.rows(part.rows))
@@ -121,13 +126,13 @@ def _forward(matrix: ScoreMatrix, parts: Sequence[Part], options: SearchOptions,
     start, excluded = maps.positions(options.start), maps.positions(options.exclude)
     limit = len(maps) if options.max_maps is None else options.max_maps
     recorded = {"search": "forward", **options.to_dict()}
+    images = torch.arange(len(matrix), device="cpu")
     for first in range(0, len(parts), _BATCH):
         batch = parts[first : first + _BATCH]
         shared = all(part.targets is batch[0].targets for part in batch)
         targets = batch[0].targets if shared else torch.stack([part.targets for part in batch])
         rows = [slice(None) if part.rows is None else part.rows for part in batch]
         everything = all(part.rows is None for part in batch)
-        images = torch.arange(len(matrix), device="cpu")
         counts = None if everything else counts_of([images[r] for r in rows], len(matrix)).to(targets)
         candidates = Candidates(
             values, targets, maps, objective=options.objective, pool=options.pool, counts=counts, confirm=confirm

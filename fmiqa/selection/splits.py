@@ -13,7 +13,16 @@ from fmiqa.correlation.bootstrap import group_names, group_numbers
 from fmiqa.errors import InputError
 from fmiqa.scoring.matrix import ScoreMatrix
 
-__all__ = ["Groups", "Split", "counts_of", "grouped_folds", "grouped_subsamples", "groups_of", "mean_and_error"]
+__all__ = [
+    "Groups",
+    "Split",
+    "counts_of",
+    "grouped_folds",
+    "grouped_subsamples",
+    "groups_of",
+    "kind_of_groups",
+    "mean_and_error",
+]
 
 Groups = Literal["reference", "distortion"] | Sequence[str]
 """What is kept together: references, distortion types, or a name for each image."""
@@ -111,6 +120,11 @@ def groups_of(scores: ScoreMatrix | Tensor, groups: Groups, images: int) -> Sequ
     if len(names) != images:
         raise InputError(f"groups needs a name for each of {images} images, got {len(names)}")
     return [str(name) for name in names]
+
+
+def kind_of_groups(groups: Groups) -> str:
+    """What results record of the groups that were asked for."""
+    return groups if isinstance(groups, str) else "given"
 
 
 def counts_of(rows: Sequence[Tensor], images: int) -> Tensor:

@@ -22,7 +22,7 @@ from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection.forward import as_matrix, source_of
 from fmiqa.selection.options import SearchKeywords, SearchOptions, flat_keywords
 from fmiqa.selection.repeat import Part, Search, repeat_search, search_to_dict
-from fmiqa.selection.splits import Groups, grouped_subsamples, groups_of
+from fmiqa.selection.splits import Groups, grouped_subsamples, groups_of, kind_of_groups
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -245,7 +245,7 @@ def stability_selection(
         "subsamples": subsamples,
         "fraction": fraction,
         "seed": seed,
-        "groups": groups if isinstance(groups, str) else "given",
+        "groups": kind_of_groups(groups),
         "source": source_of(matrix),
     }
     return StabilitySelection(matrix.maps, tuple(outcome.maps for outcome in outcomes), recorded)

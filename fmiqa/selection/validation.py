@@ -17,8 +17,8 @@ from fmiqa.maps import MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection.forward import as_matrix, source_of
 from fmiqa.selection.options import SearchKeywords, SearchOptions, flat_keywords
-from fmiqa.selection.repeat import Outcome, Part, Search, repeat_search, search_to_dict
-from fmiqa.selection.splits import Groups, Split, grouped_folds, groups_of, mean_and_error
+from fmiqa.selection.repeat import Outcome, Part, Search, extended, repeat_search, search_to_dict
+from fmiqa.selection.splits import Groups, Split, grouped_folds, groups_of, kind_of_groups, mean_and_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -268,14 +268,14 @@ def cross_validate(
     held = [(every[split.held_out], y[split.held_out]) for split in splits]
     found = Validation(
         selected=tuple(outcome.maps for outcome in outcomes),
-        in_sample=torch.stack([_extended(outcome.curve, size) for outcome in outcomes]),
+        in_sample=torch.stack([extended(outcome.curve, size) for outcome in outcomes]),
         plcc=torch.stack([figures[0] for figures in judged]),
         srocc=torch.stack([figures[1] for figures in judged]),
         all_plcc=torch.stack([plcc(*part).cpu() for part in held]),
         all_srocc=torch.stack([srocc(*part).cpu() for part in held]),
         options={
             **search_to_dict(outcomes),
-            "groups": groups if isinstance(groups, str) else "given",
+            "groups": kind_of_groups(groups),
             "folds": folds,
             "repeats": repeats,
             "seed": seed,
@@ -304,11 +304,7 @@ def _judged(outcome: Outcome, rows: Tensor, y: Tensor, size: int) -> tuple[Tenso
     """Held-out PLCC and SROCC of the sets of an outcome, each (size,)."""
     combined = torch.stack([outcome.combined(k)[rows] for k in range(1, len(outcome.curve) + 1)])
     figures = (plcc(combined, y[rows]), srocc(combined, y[rows]))
-    return _extended(figures[0].cpu(), size), _extended(figures[1].cpu(), size)
-
-
-def _extended(values: Tensor, size: int) -> Tensor:
-    return torch.cat([values, values[-1:].expand(size - len(values))])
+    return extended(figures[0].cpu(), size), extended(figures[1].cpu(), size)
 
 
 def _predictions(outcomes: Sequence[Outcome], splits: Sequence[Split], y: Tensor) -> Tensor | None:
