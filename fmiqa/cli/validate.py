@@ -60,7 +60,7 @@ def add(commands: Any) -> None:
     )
     folds.add_argument(
         "--groups",
-        choices=("reference", "distortion"),
+        choices=("reference", "distortion", "dataset"),
         default="reference",
         help="held out whole (default: reference)",
     )
@@ -137,13 +137,14 @@ def _figures(found: Validation) -> dict[str, Any]:
 
 
 def _by_type(found: Validation) -> dict[str, Any]:
-    """What each distortion type shows that was left out alone."""
-    if found.options["groups"] != "distortion" or not found.leaves_one_out:
+    """What each distortion type or data set shows that was left out alone."""
+    kind = found.options["groups"]
+    if kind not in ("distortion", "dataset") or not found.leaves_one_out:
         return {}
     columns = (found.plcc[:, -1], found.all_plcc, found.srocc[:, -1], found.all_srocc)
     names = ("plcc", "all_maps_plcc", "srocc", "all_maps_srocc")
     rows = zip(found.held_out, *(column.tolist() for column in columns), strict=True)
-    return {"by_distortion": {group: dict(zip(names, figures, strict=True)) for (group,), *figures in rows}}
+    return {f"by_{kind}": {group: dict(zip(names, figures, strict=True)) for (group,), *figures in rows}}
 
 
 def _size(found: Validation) -> list[str]:

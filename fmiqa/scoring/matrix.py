@@ -23,6 +23,8 @@ __all__ = ["COMPUTATION", "ScoreMatrix", "check_same_computation", "sources_of"]
 COMPUTATION = ("network", "weights_sha256", "stage", "viewing", "precision", "normalization", "measure")
 """The options that map scores depend on, beside the images."""
 
+_OPTIONAL = ("distortions", "datasets")  # lists with an entry for each image that a matrix may lack
+
 
 @dataclass(frozen=True, eq=False)
 class ScoreMatrix(Saved):
@@ -35,6 +37,7 @@ class ScoreMatrix(Saved):
         groups: The reference id of each image.
         names: The name of each image.
         distortions: The distortion type of each image, where the data set has one.
+        datasets: The data set of each image, where several are stacked.
         options: What the values were computed with: data set, network, weights, stage, measure.
 
     Raises:
@@ -54,6 +57,7 @@ class ScoreMatrix(Saved):
     names: list[str]
     distortions: list[str] | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    datasets: list[str] | None = None
 
     kind: ClassVar[str] = "fmiqa score matrix 1"
     binary: ClassVar[bool] = True
@@ -65,18 +69,22 @@ class ScoreMatrix(Saved):
             raise InputError(f"targets must have shape (N,), got {tuple(self.targets.shape)}")
         if not isinstance(self.maps, MapIndex):
             raise InputError(f"maps must be a MapIndex, got {type(self.maps).__name__}; write MapIndex([...])")
-        lists = {"groups": self.groups, "names": self.names, "distortions": self.distortions}
+        lists = {part: getattr(self, part) for part in ("groups", "names", *_OPTIONAL)}
         for part, given in lists.items():
-            if not isinstance(given, list | tuple) and not (part == "distortions" and given is None):
+            if not isinstance(given, list | tuple) and not (part in _OPTIONAL and given is None):
                 raise InputError(f"{part} must be a list with an entry for each image, got {type(given).__name__}")
         if not isinstance(self.options, Mapping):
             raise InputError(f"options must be a dict, got {type(self.options).__name__}")
         n = len(self.names)
-        sizes = [len(self.targets), len(self.groups), n if self.distortions is None else len(self.distortions)]
-        if self.values.shape != (n, len(self.maps)) or any(size != n for size in sizes):
+        sizes = {
+            "targets": len(self.targets),
+            **{part: len(given) for part, given in lists.items() if given is not None},
+        }
+        if self.values.shape != (n, len(self.maps)) or any(size != n for size in sizes.values()):
+            counted = ", ".join(f"{size} {part}" for part, size in sizes.items())
             raise InputError(
                 f"a score matrix has a row an image and a column a map: values {tuple(self.values.shape)}, "
-                f"{len(self.maps)} maps, {n} names, {sizes[0]} targets, {sizes[1]} groups, {sizes[2]} distortions"
+                f"{len(self.maps)} maps, {counted}"
             )
 
     def __len__(self) -> int:
@@ -99,13 +107,15 @@ class ScoreMatrix(Saved):
             raise InputError(
                 f"rows are positions among {len(self)} images or a boolean mask of them: {error}"
             ) from error
+        optional: dict[str, Any] = {part: getattr(self, part) for part in _OPTIONAL}
+        optional = {part: own and [own[i] for i in chosen] for part, own in optional.items()}
         return replace(
             self,
             values=self.values[chosen],
             targets=self.targets[chosen],
             groups=[self.groups[i] for i in chosen],
             names=[self.names[i] for i in chosen],
-            distortions=None if self.distortions is None else [self.distortions[i] for i in chosen],
+            **optional,
         )
 
     def columns(self, maps: Iterable[FeatureMap | str]) -> ScoreMatrix:
@@ -114,22 +124,44 @@ class ScoreMatrix(Saved):
         return replace(self, values=self.values[:, self.maps.positions(index)], maps=index)
 
     @classmethod
-    def stack(cls, matrices: Sequence[ScoreMatrix]) -> ScoreMatrix:
+    def stack(cls, matrices: Sequence[ScoreMatrix] | Mapping[str, ScoreMatrix]) -> ScoreMatrix:
         """Join matrices of different images at the same maps, one below the other, with the options of the first.
 
+        Args:
+            matrices: Parts of one data set, or the name of each data set -> its matrix. The result then records the
+                data set of each image, and searches fit a logistic of its own to each (`SearchOptions.datasets`).
+
         Raises:
-            InputError: There are no matrices, or their maps differ.
+            InputError: There are no matrices, their maps differ, or data sets were scored in different ways.
+
+        Example:
+            >>> one = ScoreMatrix(torch.rand(2, 1), MapIndex(["a:0"]), torch.arange(2.0), ["r", "r"], ["r1", "r2"])
+            >>> ScoreMatrix.stack({"first": one, "second": one.rows([0])}).datasets
+            ['first', 'first', 'second']
         """
-        if not matrices or any(m.maps != matrices[0].maps for m in matrices):
-            raise InputError(f"score matrices of the same maps are needed, got {list(matrices)}")
-        distortions = [m.distortions for m in matrices if m.distortions is not None]
+        named = matrices if isinstance(matrices, Mapping) else None
+        parts = list(matrices.values() if isinstance(matrices, Mapping) else matrices)
+        if not parts or any(m.maps != parts[0].maps for m in parts):
+            raise InputError(f"score matrices of the same maps are needed, got {parts}")
+        lists: dict[str, Any] = {}
+        for part in _OPTIONAL:
+            own = [getattr(m, part) for m in parts]
+            lists[part] = None if any(v is None for v in own) else [value for values in own for value in values]
+        options = parts[0].options
+        if named is not None:
+            first = next(iter(named))
+            for name, matrix in named.items():
+                check_same_computation(options, matrix.options, name=first, other_name=name)
+            lists["datasets"] = [str(name) for name, m in named.items() for _ in m.names]
+            options = {**options, "dataset": " + ".join(named), "datasets": {n: len(m) for n, m in named.items()}}
         return replace(
-            matrices[0],
-            values=torch.cat([m.values for m in matrices]),
-            targets=torch.cat([m.targets for m in matrices]),
-            groups=[group for m in matrices for group in m.groups],
-            names=[name for m in matrices for name in m.names],
-            distortions=[d for own in distortions for d in own] if len(distortions) == len(matrices) else None,
+            parts[0],
+            values=torch.cat([m.values for m in parts]),
+            targets=torch.cat([m.targets for m in parts]),
+            groups=[group for m in parts for group in m.groups],
+            names=[name for m in parts for name in m.names],
+            options=options,
+            **lists,
         )
 
     @classmethod
@@ -178,6 +210,7 @@ class ScoreMatrix(Saved):
             "names": self.names,
             "distortions": self.distortions,
             "options": self.options,
+            "datasets": self.datasets,
         }
 
     def tensors(self) -> dict[str, Tensor]:

@@ -2,15 +2,16 @@
 
 A problem is one weighting of the images with its targets: the whole data set, a fold's training part, a
 bootstrap sample, a permutation of the scores. All problems of a run share the map scores, and advance step by
-step together: candidates x problems are the rows of the same tensor operations. In a `torch.distributed` process
-group they are dealt to the processes, and all go on with the same values (see `fmiqa.distributed`).
+step together: candidates x problems are the rows of the same tensor operations. A search over several data sets has
+a problem on each of them, and its set grows by the criteria of all. In a `torch.distributed` process group the problems
+are dealt to the processes, and all go on with the same values (see `fmiqa.distributed`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +23,10 @@ from fmiqa.maps import MapIndex
 from fmiqa.pooling import Pool, pool_scores
 from fmiqa.selection.criteria import Objective
 
-__all__ = ["Best", "Candidates", "Path", "climb", "ranked"]
+__all__ = ["Across", "Best", "Candidates", "Path", "climb", "ranked"]
+
+Across = Literal["mean", "worst"]
+"""How the criteria of several data sets are combined: their mean, or the lowest."""
 
 _CONFIRMED = 8  # candidates of a step whose fit is searched globally
 _POINTS = {"eager": 2**18, "compiled": 2**19, "gpu": 2**24}  # of a portion of rows, which processes are dealt
@@ -58,6 +62,8 @@ class Candidates:
         pool: How map scores are combined.
         counts: (B, N) how often each image counts in each problem; all once by default.
         confirm: Whether the best candidates of a step get a global fit before one is taken.
+        datasets: How many problems in a row are the data sets of one search, which share a set of maps.
+        across: How the criteria of these are combined.
     """
 
     def __init__(
@@ -70,6 +76,8 @@ class Candidates:
         pool: Pool = "mean",
         counts: Tensor | None = None,
         confirm: bool = True,
+        datasets: int = 1,
+        across: Across = "mean",
     ) -> None:
         self._by_map = values.T.contiguous() if values.numel() <= _COPIED else values.T
         self.maps = maps
@@ -78,6 +86,9 @@ class Candidates:
         self.confirm = confirm and not objective.quick_is_exact
         targets = targets.reshape(-1, values.shape[0])
         self.problems = max(len(targets), 1 if counts is None else len(counts))
+        self.datasets = datasets
+        self.searches = self.problems // datasets
+        self.across = across
         if counts is None:
             self.images = None
             self.targets, self.counts = targets, torch.ones_like(targets[:1])
@@ -100,24 +111,30 @@ class Candidates:
         """(R, n) scores of maps on the images of their problems, one for each or one for all."""
         if self.images is None:
             return self._by_map.index_select(0, positions).double()
-        images = self.images[0 if self.problems == 1 else problem]
+        images = self.images[0 if self.problems == 1 else problem % self.problems]
         if images.ndim == 1:
             return self._by_map[positions][:, images].double()
         return self._by_map[positions[:, None], images].double()
 
     def value(self, sets: Sequence[Sequence[int]]) -> Tensor:
-        """(B,) the criterion of a set for each problem; -inf for an empty one."""
+        """(S,) the criterion of a set for each search; -inf for an empty one."""
         if not any(len(s) for s in sets):
-            return self.targets.new_full((self.problems,), -math.inf)
-        x = torch.stack([self.pooled(s) for s in sets])
+            return self.targets.new_full((self.searches,), -math.inf)
+        x = torch.stack([self.pooled(s) for s in sets]).repeat_interleave(self.datasets, 0)
         x = x if self.images is None else x.gather(1, self.images)
         evaluate = self.objective.exact if self.confirm or self.objective.quick_is_exact else self.objective.quick
-        return evaluate(x, self.targets, self.counts)
+        return self._combined(evaluate(x, self.targets, self.counts))
+
+    def _combined(self, values: Tensor) -> Tensor:
+        """(S, ...) criteria of searches, of (S x datasets, ...) criteria on their data sets."""
+        own = values.unflatten(0, (-1, self.datasets))
+        combined: Tensor = own.mean(1) if self.across == "mean" else own.amin(1)
+        return combined
 
     def best(self, sets: Sequence[Sequence[int]], allowed: Tensor, *, leaving: bool = False) -> list[Best]:
-        """For each problem, the map among `allowed` (B, M) with which (`leaving`: without which) its set does best.
+        """For each search, the map among `allowed` (S, M) with which (`leaving`: without which) its set does best.
 
-        Ties go to the map that stands first; a problem without candidates gets position -1.
+        Ties go to the map that stands first; a search without candidates gets position -1.
         """
         return [ranked(row, int(row.argmax())) for row in self.tried(sets, allowed, leaving=leaving)]
 
@@ -125,21 +142,28 @@ class Candidates:
         """(S, M) the criterion of each set with each map among `allowed` (S, M); -inf for the others.
 
         Args:
-            sets: One for each problem, or any number on a single problem.
+            sets: One for each search, or any number for a single search.
             allowed: The maps to try beside each set.
             leaving: Whether they are tried by leaving the set, of which they must be members.
         """
+        allowed = allowed.repeat_interleave(self.datasets, 0)
         problem, candidate = allowed.nonzero().unbind(1)
-        state = _State(self, sets)
+        state = _State(self, [s for s in sets for _ in range(self.datasets)])
         value = self.targets.new_full(allowed.shape, -math.inf)
         with ahead(pays=len(problem) * self.targets.shape[1] > _COMPILING_PAYS):
             value[problem, candidate] = self._evaluated(self.objective.quick, state, problem, candidate, leaving)
+        combined = self._combined(value)
         if self.confirm:
-            top = value.topk(min(_CONFIRMED, value.shape[1]), dim=1)
-            problem, place = top.values.isfinite().nonzero().unbind(1)
-            candidate = top.indices[problem, place]
-            value[problem, candidate] = self._evaluated(self.objective.exact, state, problem, candidate, leaving)
-        return value
+            top = combined.topk(min(_CONFIRMED, value.shape[1]), dim=1)
+            search, place = top.values.isfinite().nonzero().unbind(1)
+            candidate = top.indices[search, place]
+            each = torch.arange(self.datasets, device=search.device)
+            problem = (search[:, None] * self.datasets + each).flatten()
+            confirmed = self._evaluated(
+                self.objective.exact, state, problem, candidate.repeat_interleave(self.datasets), leaving
+            )
+            combined[search, candidate] = self._combined(confirmed)
+        return combined
 
     def joined(self, chosen: Sequence[int], candidates: Tensor) -> Tensor:
         """(K, n) the first problem's set with each of K candidates joined to it."""
@@ -163,7 +187,7 @@ class Candidates:
         rows = max(1, _POINTS[kind] // self.targets.shape[1])
         for start in share(range(0, len(problem), rows)):
             p, m = problem[start : start + rows], candidate[start : start + rows]
-            y, counts = (v if len(v) == 1 else v[p] for v in (self.targets, self.counts))
+            y, counts = (v if len(v) == 1 else v[p % len(v)] for v in (self.targets, self.counts))
             x = by_portions(lambda *row: state.joined(*row, leaving=leaving), p, m, points=self.targets.shape[1])
             value[start : start + rows] = criterion(x, y, counts)
         return largest(value)
@@ -232,15 +256,15 @@ def climb(
     tol: float,
     on_step: Callable[[int, Best, float, int], object] | None = None,
 ) -> list[Path]:
-    """Forward selection on every problem at once (steps 5 to 8 of the paper).
+    """Forward selection in every search at once (steps 5 to 8 of the paper).
 
     Args:
         candidates: The maps and problems.
-        sets: (B) the positions that each set starts from.
-        allowed: (B, M) which maps may join.
+        sets: (S) the positions that each set starts from.
+        allowed: (S, M) which maps may join.
         max_maps: Stop a set at so many maps.
         tol: Stop a set when its best candidate gains no more than this.
-        on_step: Called with problem, step, the value before it, and how many candidates there were.
+        on_step: Called with search, step, the value before it, and how many candidates there were.
     """
     allowed = allowed.clone()
     chosen = [list(s) for s in sets]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,26 +11,41 @@ from torch import Tensor
 
 from fmiqa._checks import check_tensor
 from fmiqa._progress import progress_bar
-from fmiqa.correlation import fit_logistic
+from fmiqa.correlation import LogisticFit, fit_logistic
 from fmiqa.correlation.problems import weighted_pearson
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection.engine import Best, Candidates, climb
 from fmiqa.selection.options import Direction, SearchKeywords, SearchOptions, flat_keywords
+from fmiqa.selection.prior import dataset_rows, fitted_targets
 from fmiqa.selection.result import Selection, Step
+from fmiqa.selection.splits import counts_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _COLUMNS = 256  # maps whose correlation with the targets is computed together
 
-__all__ = ["SearchTask", "as_matrix", "forward_select", "source_of", "step_bar", "usable"]
+__all__ = [
+    "Scores",
+    "SearchTask",
+    "as_matrix",
+    "fit_of",
+    "forward_select",
+    "source_of",
+    "step_bar",
+    "usable",
+    "usable_in_all",
+]
+
+Scores = ScoreMatrix | Tensor | Sequence[ScoreMatrix] | Mapping[str, ScoreMatrix]
+"""What searches take: a score matrix, its values (N, M), or the score matrices of several data sets."""
 
 
 @flat_keywords
 def forward_select(
-    scores: ScoreMatrix | Tensor,
+    scores: Scores,
     targets: Tensor | None = None,
     *,
     options: SearchOptions | None = None,
@@ -44,10 +59,14 @@ def forward_select(
     with the highest criterion joins, until no map raises the criterion (paper, steps 1 to 8). All candidates of a
     step are evaluated in one batch of tensor operations. Of equally good maps, the first is taken.
 
-    The criterion of the result is in sample: it is measured on the images that the maps were selected on.
+    The criterion of the result is in sample: it is measured on the images that the maps were selected on. Of several
+    data sets, each has a logistic of its own, and the mean (or the lowest, `across="worst"`) of their criteria is
+    maximised. With `prior="consensus"`, the criterion is that of the blend which the search fits, see
+    `fmiqa.selection.prior`.
 
     Args:
-        scores: A `ScoreMatrix`, or its values (N, M), whose columns are then named `map:0`, `map:1`, ...
+        scores: A `ScoreMatrix`, or its values (N, M), whose columns are then named `map:0`, `map:1`, ... Several data
+            sets are given as a list of matrices, as name -> matrix, or as one matrix (`ScoreMatrix.stack`).
         targets: (N,) subjective scores, higher = better; by default those of the `ScoreMatrix`.
         options: What is maximised, over which maps, and when the search stops.
         callback: A function that is called after each step with its `Step`.
@@ -89,7 +108,8 @@ class SearchTask(NamedTuple):
 
     Args:
         candidates: The maps, on a single problem.
-        targets: (N,) subjective scores.
+        targets: (N,) subjective scores, NaN for those that have none.
+        datasets: The positions of the images of each data set.
         start: Positions of the maps that are in the set from the beginning.
         allowed: (M,) which maps may join.
         limit: The largest number of maps that the set may have.
@@ -99,6 +119,7 @@ class SearchTask(NamedTuple):
 
     candidates: Candidates
     targets: Tensor
+    datasets: list[Tensor]
     start: list[int]
     allowed: Tensor
     limit: int
@@ -106,16 +127,17 @@ class SearchTask(NamedTuple):
     source: dict[str, Any]
 
     @classmethod
-    def of(cls, scores: ScoreMatrix | Tensor, targets: Tensor | None, options: SearchOptions) -> SearchTask:
+    def of(cls, scores: Scores, targets: Tensor | None, options: SearchOptions) -> SearchTask:
         """Check scores and options, and prepare the search.
 
         Raises:
             InputError: As in `forward_select`.
         """
-        matrix = as_matrix(scores, targets)
-        values, y, maps = matrix.values, matrix.targets, matrix.maps
+        matrix = as_matrix(scores, targets, options)
+        values, maps, datasets = matrix.values, matrix.maps, dataset_rows(matrix)
+        y = fitted_targets(matrix.targets, options.prior_of(values), options.alpha, datasets)
         start = maps.positions(options.start)
-        allowed = usable(values, y, options.direction)
+        allowed = usable_in_all(values, y, options.direction, datasets)
         allowed[maps.positions(options.exclude)] = False
         allowed[start] = False
         if not (allowed.any() or start):
@@ -124,9 +146,20 @@ class SearchTask(NamedTuple):
                 "(direction='rising') falls with quality; are the targets higher = better?"
             )
         most = len(maps) if options.max_maps is None else options.max_maps
+        several = len(datasets) > 1
         return cls(
-            candidates=Candidates(values, y, maps, objective=options.objective, pool=options.pool),
-            targets=y,
+            candidates=Candidates(
+                values,
+                y,
+                maps,
+                objective=options.objective,
+                pool=options.pool,
+                counts=counts_of(datasets, len(y)).to(y) if several else None,
+                datasets=len(datasets),
+                across=options.across,
+            ),
+            targets=matrix.targets,
+            datasets=datasets,
             start=start,
             allowed=allowed,
             limit=min(most, len(start) + int(allowed.sum())),
@@ -173,7 +206,7 @@ class SearchTask(NamedTuple):
         """
         if not selected:
             raise InputError("no map agrees with the targets at all: every candidate's criterion is undefined")
-        objective, pooled = self.candidates.objective, self.candidates.pooled(selected)
+        pooled = self.candidates.pooled(selected)
         counts = {"images": len(self.targets), "maps": len(self.candidates.maps)}
         return Selection(
             maps=self.candidates.maps.at(selected),
@@ -181,24 +214,33 @@ class SearchTask(NamedTuple):
             value=float(self.candidates.value([selected])),
             options={"search": search, **self.options.to_dict(), **more, **counts},
             source=self.source,
-            fit=fit_logistic(pooled, self.targets, form=objective.fit or "logistic5", monotone=objective.monotone),
+            fit=fit_of(pooled, self.targets, self.datasets, self.options),
         )
 
 
-def as_matrix(scores: ScoreMatrix | Tensor, targets: Tensor | None) -> ScoreMatrix:
+def fit_of(pooled: Tensor, targets: Tensor, datasets: Sequence[Tensor], options: SearchOptions) -> LogisticFit | None:
+    """The logistic from combined to subjective scores; None for several data sets, whose scales differ, or for none."""
+    if len(datasets) > 1 or not targets.isfinite().all():
+        return None
+    return fit_logistic(pooled, targets, form=options.objective.fit or "logistic5", monotone=options.monotone)
+
+
+def as_matrix(scores: Scores, targets: Tensor | None, options: SearchOptions | None = None) -> ScoreMatrix:
     """Scores and targets, checked, as a score matrix with targets in float64.
 
     Args:
-        scores: A `ScoreMatrix`, or its values (N, M), whose images are then groups of their own.
+        scores: A `ScoreMatrix`; those of several data sets, in a list or by name; or values (N, M), whose images are
+            then groups of their own.
         targets: (N,) subjective scores; by default those of the `ScoreMatrix`.
+        options: The options of the search. With a prior, images may have no subjective scores: all NaN.
 
     Raises:
         InputError: As in `forward_select`.
     """
+    without = options is not None and options.prior is not None
     if isinstance(scores, ScoreMatrix):
         matrix, targets = scores, scores.targets if targets is None else targets
-    else:
-        check_tensor(scores, "scores must be a ScoreMatrix, or (N, M) values which")
+    elif isinstance(scores, Tensor):
         if scores.ndim != 2 or not scores.shape[1]:
             raise InputError(
                 f"scores is a ScoreMatrix or a tensor (N, M), N images and M maps, got {tuple(scores.shape)}"
@@ -206,6 +248,13 @@ def as_matrix(scores: ScoreMatrix | Tensor, targets: Tensor | None) -> ScoreMatr
         names = [str(i) for i in range(len(scores))]
         maps = MapIndex.of_layers({"map": scores.shape[1]})
         matrix = ScoreMatrix(scores, maps, torch.zeros(len(scores), device=scores.device), names, names)
+        if targets is None and without and options is not None and not options.alpha:
+            targets = torch.full_like(matrix.targets, torch.nan)
+    elif isinstance(scores, Mapping | list | tuple):
+        matrix = ScoreMatrix.stack(scores if isinstance(scores, Mapping) else _named(scores))
+        targets = matrix.targets if targets is None else targets
+    else:
+        check_tensor(scores, "scores must be a ScoreMatrix, or (N, M) values which")
     if targets is None:
         raise InputError("a plain tensor of scores needs targets: forward_select(values, targets)")
     check_tensor(targets, "targets (N,)")
@@ -213,9 +262,25 @@ def as_matrix(scores: ScoreMatrix | Tensor, targets: Tensor | None) -> ScoreMatr
         raise InputError(f"targets are on {targets.device}, scores on {matrix.values.device}; move them to one device")
     if targets.shape != matrix.values.shape[:1]:
         raise InputError(f"targets {tuple(targets.shape)} need one score for each of the {len(matrix)} images")
-    if not targets.isfinite().all() or len(targets) < 5 or targets.min() == targets.max():
-        raise InputError(f"targets must be at least 5 finite scores that are not all equal, got {targets}")
-    return replace(matrix, values=matrix.values.detach(), targets=targets.detach().double())
+    matrix = replace(matrix, values=matrix.values.detach(), targets=targets.detach().double())
+    for rows in dataset_rows(matrix):
+        own = matrix.targets[rows]
+        if (without and own.isnan().all()) or (own.isfinite().all() and len(own) > 4 and own.min() < own.max()):
+            continue
+        named = "" if matrix.datasets is None else f" of {matrix.datasets[int(rows[0])]}"
+        raise InputError(f"targets{named} must be at least 5 finite scores that are not all equal, got {own}")
+    return matrix
+
+
+def _named(matrices: Sequence[ScoreMatrix]) -> dict[str, ScoreMatrix]:
+    """Matrices by the names of their data sets, which are numbered where they are unknown or repeated."""
+    found: dict[str, ScoreMatrix] = {}
+    for number, matrix in enumerate(matrices, 1):
+        if not isinstance(matrix, ScoreMatrix):
+            raise InputError(f"several data sets are given as ScoreMatrix objects, got {type(matrix).__name__}")
+        name = str(matrix.options.get("dataset") or "data set")
+        found[f"{name} {number}" if name in found or name == "data set" else name] = matrix
+    return found
 
 
 def source_of(matrix: ScoreMatrix) -> dict[str, Any]:
@@ -231,6 +296,13 @@ def usable(values: Tensor, targets: Tensor, direction: Direction = "rising") -> 
         parts = values.split(_COLUMNS, 1)
         good &= torch.cat([weighted_pearson(part.T.double(), targets[None]) for part in parts]) > 0
     return good
+
+
+def usable_in_all(values: Tensor, targets: Tensor, direction: Direction, datasets: Sequence[Tensor]) -> Tensor:
+    """(M,) which maps are `usable` on each data set."""
+    if len(datasets) == 1 and len(datasets[0]) == len(values):
+        return usable(values, targets, direction)
+    return torch.stack([usable(values[rows], targets[rows], direction) for rows in datasets]).all(0)
 
 
 def step_bar(progress: bool, total: int) -> Any:

@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, get_args
 
+from torch import Tensor
+
 from fmiqa._checks import is_count, is_number
 from fmiqa.correlation import Form
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.pooling import Pool, check_pool
 from fmiqa.selection.criteria import Criterion, Objective
+from fmiqa.selection.engine import Across
+from fmiqa.selection.prior import Prior, check_prior, consensus
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,6 +41,9 @@ class SearchKeywords(TypedDict, total=False):
     tol: float
     start: Iterable[FeatureMap | str]
     exclude: Iterable[FeatureMap | str]
+    prior: Prior | None
+    alpha: float
+    across: Across
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,13 @@ class SearchOptions:
         tol: The search stops when the best candidate raises the criterion by no more than this gain.
         start: Maps that are in the set from the beginning.
         exclude: Maps that may not join.
+        prior: `"consensus"` lets the search fit a blend of the subjective scores and the mean of all maps, see
+            `fmiqa.selection.prior`: the selected maps then hold up better on images that the search has not seen. None
+            stands for the subjective scores alone, as in the paper.
+        alpha: The share of the subjective scores in that blend. At 0 no subjective score is used: the search looks for
+            the few maps that stand for all maps.
+        across: How the criteria of several data sets are combined, `"mean"` or `"worst"`. Each data set has a logistic
+            of its own.
 
     Raises:
         InputError: An option has a value that it cannot have.
@@ -81,6 +95,11 @@ class SearchOptions:
         default=(), metadata={"help": "maps to begin with; backward search takes maps from these", "maps": True}
     )
     exclude: Iterable[FeatureMap | str] = field(default=(), metadata={"help": "maps that may not join", "maps": True})
+    prior: Prior | None = field(
+        default=None, metadata={"help": "fit a blend of the scores and the mean of all maps, or the scores alone"}
+    )
+    alpha: float = field(default=0.5, metadata={"help": "the share of the scores in that blend", "type": float})
+    across: Across = field(default="mean", metadata={"help": "how the criteria of several data sets are combined"})
 
     def __post_init__(self) -> None:
         self.objective  # noqa: B018  checks the criterion
@@ -91,6 +110,9 @@ class SearchOptions:
         if not is_number(self.tol) or not self.tol >= 0:
             raise InputError(f"tol is a gain of at least 0, got {self.tol!r}")
         check_pool(self.pool)
+        check_prior(self.prior, self.alpha)
+        if not isinstance(self.across, str) or self.across not in get_args(Across):
+            raise InputError(f"across is one of {', '.join(get_args(Across))}, got {self.across!r}")
         object.__setattr__(self, "start", MapIndex(self.start))
         object.__setattr__(self, "exclude", MapIndex(self.exclude))
 
@@ -105,6 +127,10 @@ class SearchOptions:
     def objective(self) -> Objective:
         """The criterion with the options that belong to it."""
         return Objective(self.criterion, self.fit, self.monotone)
+
+    def prior_of(self, values: Tensor) -> Tensor | None:
+        """(N,) the prior of map scores (N, M), or None."""
+        return None if self.prior is None else consensus(values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON. A criterion that fits nothing records no fit."""

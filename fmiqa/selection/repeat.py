@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -14,8 +15,9 @@ from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection.engine import Candidates, climb
-from fmiqa.selection.forward import forward_select, usable
+from fmiqa.selection.forward import forward_select, usable_in_all
 from fmiqa.selection.options import SearchOptions
+from fmiqa.selection.prior import dataset_rows, fitted_targets
 from fmiqa.selection.result import Selection
 from fmiqa.selection.splits import counts_of
 
@@ -126,19 +128,29 @@ def _forward(matrix: ScoreMatrix, parts: Sequence[Part], options: SearchOptions,
     start, excluded = maps.positions(options.start), maps.positions(options.exclude)
     limit = len(maps) if options.max_maps is None else options.max_maps
     recorded = {"search": "forward", **options.to_dict()}
-    images = torch.arange(len(matrix), device="cpu")
-    for first in range(0, len(parts), _BATCH):
-        batch = parts[first : first + _BATCH]
-        shared = all(part.targets is batch[0].targets for part in batch)
-        targets = batch[0].targets if shared else torch.stack([part.targets for part in batch])
-        rows = [slice(None) if part.rows is None else part.rows for part in batch]
-        everything = all(part.rows is None for part in batch)
-        counts = None if everything else counts_of([images[r] for r in rows], len(matrix)).to(targets)
+    prior = options.prior_of(values)
+    for batch, datasets in _batches(matrix, parts):
+        fitted = [
+            fitted_targets(p.targets, prior, options.alpha, rows) for p, rows in zip(batch, datasets, strict=True)
+        ]
+        shared = all(targets is fitted[0] for targets in fitted)
+        targets = fitted[0] if shared else torch.stack(fitted)
+        several = len(datasets[0])
+        everything = several == 1 and all(part.rows is None for part in batch)
+        counts = None if everything else counts_of([r for rows in datasets for r in rows], len(matrix)).to(targets)
         candidates = Candidates(
-            values, targets, maps, objective=options.objective, pool=options.pool, counts=counts, confirm=confirm
+            values,
+            targets if shared else targets.repeat_interleave(several, 0),
+            maps,
+            objective=options.objective,
+            pool=options.pool,
+            counts=counts,
+            confirm=confirm,
+            datasets=several,
+            across=options.across,
         )
         allowed = torch.stack(
-            [usable(values[r], p.targets[r], options.direction) for p, r in zip(batch, rows, strict=True)]
+            [usable_in_all(values, y, options.direction, rows) for y, rows in zip(fitted, datasets, strict=True)]
         )
         allowed[:, [*start, *excluded]] = False
         before = [candidates.value([start[:k]] * len(batch)).cpu() for k in range(1, len(start) + 1)]
@@ -147,6 +159,16 @@ def _forward(matrix: ScoreMatrix, parts: Sequence[Part], options: SearchOptions,
             grown = torch.tensor(path.values, dtype=torch.float64, device="cpu")
             curve = torch.cat([*(value[b : b + 1] for value in before), grown])
             yield Outcome(maps.at(path.chosen), curve, _pooled(candidates, path.chosen), recorded)
+
+
+def _batches(matrix: ScoreMatrix, parts: Sequence[Part]) -> Iterator[tuple[list[Part], list[list[Tensor]]]]:
+    """Parts that have images of equally many data sets, with the positions of the images of each."""
+    rows = [dataset_rows(matrix, part.rows) for part in parts]
+    for _, alike in groupby(zip(parts, rows, strict=True), key=lambda each: len(each[1])):
+        own = list(alike)
+        for first in range(0, len(own), _BATCH):
+            batch = own[first : first + _BATCH]
+            yield [part for part, _ in batch], [datasets for _, datasets in batch]
 
 
 def _pooled(candidates: Candidates, chosen: list[int]) -> Callable[[int], Tensor]:

@@ -24,8 +24,8 @@ __all__ = [
     "mean_and_error",
 ]
 
-Groups = Literal["reference", "distortion"] | Sequence[str]
-"""What is kept together: references, distortion types, or a name for each image."""
+Groups = Literal["reference", "distortion", "dataset"] | Sequence[str]
+"""What is kept together: references, distortion types, data sets, or a name for each image."""
 
 
 class Split(NamedTuple):
@@ -110,11 +110,13 @@ def groups_of(scores: ScoreMatrix | Tensor, groups: Groups, images: int) -> Sequ
     if isinstance(groups, str):
         if not isinstance(scores, ScoreMatrix):
             raise InputError(f"a plain tensor of scores has no {groups} names; pass groups=[a name for each image]")
-        if groups not in ("reference", "distortion"):
-            raise InputError(f"groups is 'reference', 'distortion' or a name for each image, got {groups!r}")
-        found = scores.groups if groups == "reference" else scores.distortions
+        kinds = {"reference": scores.groups, "distortion": scores.distortions, "dataset": scores.datasets}
+        if groups not in kinds:
+            raise InputError(f"groups is 'reference', 'distortion', 'dataset' or a name for each image, got {groups!r}")
+        found = kinds[groups]
         if found is None:
-            raise InputError("this score matrix has no distortion types; group by 'reference'")
+            lacking = {"distortion": "distortion types", "dataset": "several data sets (ScoreMatrix.stack joins them)"}
+            raise InputError(f"this score matrix has no {lacking[groups]}; group by 'reference'")
         return found
     names = group_names(groups)
     if len(names) != images:

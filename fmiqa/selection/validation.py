@@ -15,8 +15,9 @@ from fmiqa.correlation import Form, fit_logistic, plcc, srocc
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix
-from fmiqa.selection.forward import as_matrix, source_of
+from fmiqa.selection.forward import Scores, as_matrix, source_of
 from fmiqa.selection.options import SearchKeywords, SearchOptions, flat_keywords
+from fmiqa.selection.prior import dataset_rows
 from fmiqa.selection.repeat import Outcome, Part, Search, extended, repeat_search, search_to_dict
 from fmiqa.selection.splits import Groups, Split, grouped_folds, groups_of, kind_of_groups, mean_and_error
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Validation", "cross_validate", "held_out"]
 
+_KINDS = {"distortion": "distortion types", "dataset": "data sets"}  # that a table shows one by one if left out alone
 _FIGURES = ("in_sample", "plcc", "srocc", "all_plcc", "all_srocc")
 
 
@@ -97,8 +99,8 @@ class Validation(Result):
     def tables(self) -> dict[str, Rows]:
         """The table, and that by group where each fold held out a single distortion type."""
         kind = self.options.get("groups", "group")
-        by_type = {f"by {kind} left out": self.by_group()} if kind == "distortion" and self.leaves_one_out else {}
-        return {f"held out by {kind}, {len(self.selected)} folds": self.table(), **by_type}
+        one_by_one = {f"by {kind} left out": self.by_group()} if kind in _KINDS and self.leaves_one_out else {}
+        return {f"held out by {kind}, {len(self.selected)} folds": self.table(), **one_by_one}
 
     @property
     def leaves_one_out(self) -> bool:
@@ -125,10 +127,14 @@ class Validation(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Where selected maps fail, if each fold held out a single distortion type."""
-        if self.options.get("groups") != "distortion" or not self.failures:
+        """Where selected maps fail, if each fold held out a single distortion type or data set."""
+        kind = _KINDS.get(self.options.get("groups", ""))
+        if kind is None or not self.failures:
             return ()
-        return (_warning(self.failures, len(self.held_out)),)
+        return (
+            f"on {len(self.failures)} of {len(self.held_out)} {kind} that were left out of the selection, the selected "
+            f"maps have a lower SROCC than all maps: {', '.join(self.failures)}",
+        )
 
     def _curves(self) -> Rows:
         rows: Rows = [("maps", "in sample", "held-out PLCC", "± s.e.", "held-out SROCC")]
@@ -184,13 +190,6 @@ class Validation(Result):
         return f"Validation({len(self.selected)} folds, held-out PLCC {float(self.mean[-1]):.4f})"
 
 
-def _warning(failures: Sequence[str], groups: int) -> str:
-    return (
-        f"on {len(failures)} of {groups} distortion types that were left out of the selection, the selected maps have "
-        f"a lower SROCC than all maps: {', '.join(failures)}"
-    )
-
-
 def _columns(content: dict[str, Any]) -> dict[str, list[Any]]:
     """The figures of a saved validation; those of older files of one figure a fold as a column."""
     found = {name: content.get(name) or [float("nan")] * len(content["plcc"]) for name in _FIGURES}
@@ -201,7 +200,7 @@ def _columns(content: dict[str, Any]) -> dict[str, list[Any]]:
 
 @flat_keywords
 def cross_validate(
-    scores: ScoreMatrix | Tensor,
+    scores: Scores,
     targets: Tensor | None = None,
     *,
     search: Search | None = None,
@@ -217,17 +216,18 @@ def cross_validate(
     """Repeat a whole search in each fold and judge it on the references held out.
 
     Args:
-        scores: A `ScoreMatrix`, or its values (N, M).
+        scores: A `ScoreMatrix`, its values (N, M), or those of several data sets as `forward_select` takes them. Images
+            held out of several data sets are judged on each, with a logistic of its own, and the mean is reported.
         targets: (N,) subjective scores, higher = better; by default those of the `ScoreMatrix`.
         search: The search: a function from a `ScoreMatrix` to a `Selection`, such as `weighted_select` or
             `functools.partial(beam_select, width=8)`. Whatever it tunes, it tunes on the images that it is given. By
             default forward selection, whose folds advance together as one batch.
         options: The options of forward selection; another search has its own.
-        groups: What is kept together: `"reference"`, `"distortion"` (both from the `ScoreMatrix`), or a name for
-            each image.
+        groups: What is kept together: `"reference"`, `"distortion"`, `"dataset"` (all from the `ScoreMatrix`), or a
+            name for each image.
         splits: The splits to use instead of folds, such as `grouped_subsamples(...)`.
-        folds: The number of folds, or `"leave_one_out"`. With `groups="distortion"`, leaving one out shows on which
-            types of distortion a selection fails that it has not seen: see `Validation.by_group`.
+        folds: The number of folds, or `"leave_one_out"`. With `groups="distortion"` or `"dataset"`, leaving one out
+            shows where a selection fails that has not seen such images: see `Validation.by_group`.
         repeats: How often the groups are dealt to folds.
         seed: Seed of the dealing.
         progress: Whether to show a progress bar.
@@ -237,8 +237,8 @@ def cross_validate(
         The in-sample and held-out figures of every fold, and the selected maps.
 
     Warns:
-        UserWarning: Distortion types are left out one by one, and on some of them the selected maps have a lower SROCC
-            than all maps.
+        UserWarning: Distortion types or data sets are left out one by one, and on some of them the selected maps have a
+            lower SROCC than all maps.
 
     Raises:
         InputError: As in `forward_select`; groups are missing or too few; a held-out part is too small for a fit.
@@ -250,29 +250,34 @@ def cross_validate(
         >>> [str(*maps) for maps in found.selected], round(float(found.mean[-1]), 2)
         (['map:1', 'map:1', 'map:1', 'map:1'], 1.0)
     """
-    matrix, chosen = as_matrix(scores, targets), SearchOptions.of(options, keywords)
+    chosen = SearchOptions.of(options, keywords)
+    matrix = as_matrix(scores, targets, chosen)
     y = matrix.targets
-    names = groups_of(scores, groups, len(y)) if splits is None or isinstance(scores, ScoreMatrix) else matrix.names
+    if not y.isfinite().all():
+        raise InputError("a validation judges by subjective scores, which some images lack; leave these images out")
+    known = matrix if not isinstance(scores, Tensor) else scores
+    names = groups_of(known, groups, len(y)) if splits is None or known is matrix else matrix.names
     if splits is None:
         splits = grouped_folds(names, folds=folds, repeats=repeats, seed=seed)
-    smallest = min((len(s.held_out) for s in splits), default=0)
+    judged = [dataset_rows(matrix, split.held_out) for split in splits]
+    smallest = min((len(rows) for parts in judged for rows in parts), default=0)
     if smallest < 5:
         raise InputError(f"a held-out part has {smallest} images, too few for a logistic fit; use fewer folds")
     parts = [Part(y, split.train) for split in splits]
     outcomes = repeat_search(matrix, parts, search, chosen, progress=progress, unit="fold")
     if not all(len(outcome.maps) for outcome in outcomes):
         raise InputError("in some fold no map may join: there are too few usable maps for these data")
-    size = max(len(outcome.curve) for outcome in outcomes)
-    judged = [_judged(outcome, split.held_out, y, size) for outcome, split in zip(outcomes, splits, strict=True)]
     every = matrix.pool(pool=outcomes[0].options.get("pool", "mean"))
-    held = [(every[split.held_out], y[split.held_out]) for split in splits]
+    selected = [_judged(_combined(outcome), y, rows) for outcome, rows in zip(outcomes, judged, strict=True)]
+    all_maps = [_judged(every[None], y, rows) for rows in judged]
+    size = max(len(outcome.curve) for outcome in outcomes)
     found = Validation(
         selected=tuple(outcome.maps for outcome in outcomes),
         in_sample=torch.stack([extended(outcome.curve, size) for outcome in outcomes]),
-        plcc=torch.stack([figures[0] for figures in judged]),
-        srocc=torch.stack([figures[1] for figures in judged]),
-        all_plcc=torch.stack([plcc(*part).cpu() for part in held]),
-        all_srocc=torch.stack([srocc(*part).cpu() for part in held]),
+        plcc=torch.stack([extended(figures[0], size) for figures in selected]),
+        srocc=torch.stack([extended(figures[1], size) for figures in selected]),
+        all_plcc=torch.stack([figures[0, 0] for figures in all_maps]),
+        all_srocc=torch.stack([figures[1, 0] for figures in all_maps]),
         options={
             **search_to_dict(outcomes),
             "groups": kind_of_groups(groups),
@@ -281,11 +286,11 @@ def cross_validate(
             "seed": seed,
             "source": source_of(matrix),
         },
-        predictions=_predictions(outcomes, splits, y),
+        predictions=_predictions(outcomes, splits, matrix),
         held_out=tuple(tuple(sorted({str(names[i]) for i in split.held_out.tolist()})) for split in splits),
     )
-    if groups == "distortion" and found.failures:
-        warnings.warn(_warning(found.failures, len(splits)), stacklevel=2)
+    if found.notes:
+        warnings.warn(found.notes[0], stacklevel=2)
     return found
 
 
@@ -300,15 +305,20 @@ def held_out(scores: ScoreMatrix, select: Search, *, splits: Sequence[Split], pr
     return cross_validate(scores, search=select, splits=splits, progress=progress)
 
 
-def _judged(outcome: Outcome, rows: Tensor, y: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Held-out PLCC and SROCC of the sets of an outcome, each (size,)."""
-    combined = torch.stack([outcome.combined(k)[rows] for k in range(1, len(outcome.curve) + 1)])
-    figures = (plcc(combined, y[rows]), srocc(combined, y[rows]))
-    return extended(figures[0].cpu(), size), extended(figures[1].cpu(), size)
+def _combined(outcome: Outcome) -> Tensor:
+    """(K, N) the combined scores of all images by the sets of an outcome."""
+    return torch.stack([outcome.combined(k) for k in range(1, len(outcome.curve) + 1)])
 
 
-def _predictions(outcomes: Sequence[Outcome], splits: Sequence[Split], y: Tensor) -> Tensor | None:
-    if not _covers(splits, len(y)):
+def _judged(combined: Tensor, y: Tensor, datasets: Sequence[Tensor]) -> Tensor:
+    """(2, K) PLCC and SROCC of combined scores (K, N), the mean over the data sets whose positions are given."""
+    each = [torch.stack([c(combined[:, rows], y[rows]) for c in (plcc, srocc)]) for rows in datasets]
+    return torch.stack(each).mean(0).cpu()
+
+
+def _predictions(outcomes: Sequence[Outcome], splits: Sequence[Split], matrix: ScoreMatrix) -> Tensor | None:
+    y = matrix.targets
+    if not _covers(splits, len(y)) or len(dataset_rows(matrix)) > 1:
         return None
     found = torch.zeros(len(y), dtype=torch.float64, device="cpu")
     for outcome, split in zip(outcomes, splits, strict=True):
