@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fmiqa import FeatureExtractor
+
 
 @pytest.fixture(scope="session")
 def picture() -> Callable[..., Tensor]:
@@ -34,3 +36,12 @@ def noisy() -> Callable[..., Tensor]:
         return (image + strength * noise.to(image)).clamp(0, 1)
 
     return add
+
+
+@pytest.fixture(scope="session")
+def own_weights() -> dict[str, dict[str, Tensor]]:
+    """Random weights for the peers that have any, by what they are of; of networks without their classifiers."""
+    with pytest.warns(UserWarning, match="random weights"):
+        return {
+            name: dict(FeatureExtractor(name, weights=None, seed=3).network.state_dict()) for name in ("squeezenet1_1",)
+        }
