@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
@@ -13,12 +13,12 @@ from fmiqa.cli import options
 from fmiqa.cli.data import add_data_options, check_data_options, data_set
 from fmiqa.cli.output import add_output_options, figure4, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFile
-from fmiqa.cli.results import load_scores, recorded_extractors
+from fmiqa.cli.results import load_scores, networks_of, recorded_extractors
 from fmiqa.correlation import Form
 from fmiqa.datasets import IQADataset
 from fmiqa.evaluation.claims import Coefficients, check_applicable, claim, coefficients, fit_options, quality_of
 from fmiqa.evaluation.compare import compare
-from fmiqa.evaluation.peers import PEERS, check_peers, peer_scores
+from fmiqa.evaluation.peers import PEERS, peer_scores
 from fmiqa.measures import get_measure
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.scoring.matrix import ScoreMatrix, sources_of
@@ -28,6 +28,7 @@ _EXAMPLES = """\
 examples:
   fmiqa evaluate --selection selected.json --matrix csiq.safetensors
   fmiqa evaluate --metric metric.safetensors --csv study.csv --weights alexnet.pth --peers SSIM GMSD
+  fmiqa evaluate --selection selected.json --tid2013 TID2013/ --peers DeepWSD --weights squeezenet1_1=squeezenet.pth
   fmiqa evaluate --selection joined.json --matrix full=alexnet.safetensors half=alexnet-half.safetensors
 
 PLCC and RMSE are computed after a logistic that is fitted to the judged images, separately for each row. Intervals are
@@ -56,7 +57,7 @@ def add(commands: Any) -> None:
         nargs="+",
         choices=PEERS,
         metavar="NAME",
-        help=f"classical metrics to compare with: {', '.join(PEERS)}",
+        help=f"metrics to compare with: {', '.join(PEERS)}",
     )
     parser.add_argument(
         "--resamples",
@@ -83,18 +84,20 @@ def run(args: argparse.Namespace) -> None:
     check_data_options(args)
     if args.matrix and (args.save_matrix or args.peers):
         args.parser.error(f"{'--save-matrix' if args.save_matrix else '--peers'}: only with a data set")
-    check_peers(args.peers or ())
     chosen = Selection.load(args.selection) if args.selection else SelectedFeatureIQM.load(args.metric)
     what = args.selection or args.metric
     # A metric file says what its map scores depend on, not on which images its maps were selected, nor how.
     choice = chosen.options if isinstance(chosen, Selection) else {}
+    weights = options.peer_weights(args, networks_of(chosen.source))
     data = None if args.matrix else data_set(args)
-    scores = load_scores(args.matrix, args) if data is None else _computed(chosen.source, what, data, args)
+    scores = load_scores(args.matrix, args) if data is None else _computed(chosen.source, what, data, weights, args)
     check_applicable(chosen, scores, what)
     qualities = {_CHOSEN: quality_of(chosen, scores), "all maps": scores.pool(pool=chosen.pool)}
     maps = {_CHOSEN: len(chosen.maps), "all maps": len(scores.maps)}
     if data is not None and args.peers:
-        qualities |= peer_scores(data, args.peers, device=options.device_of(args), progress=wants_progress(args))
+        qualities |= peer_scores(
+            data, args.peers, weights=weights, device=options.device_of(args), progress=wants_progress(args)
+        )
     judged = fit_options(choice, args.fit)
     rows = [coefficients(name, x, scores.targets, maps=maps.get(name), **judged) for name, x in qualities.items()]
     verdict = claim(chosen.source, choice.get("images"), scores)
@@ -130,7 +133,9 @@ def coefficients_table(rows: Sequence[Coefficients]) -> str:
     return text_table([head, *body])
 
 
-def _computed(source: Mapping[str, Any], what: str, data: IQADataset, args: argparse.Namespace) -> ScoreMatrix:
+def _computed(
+    source: Mapping[str, Any], what: str, data: IQADataset, others: Iterable[str], args: argparse.Namespace
+) -> ScoreMatrix:
     """The data set's score matrix at the maps of each source of a result."""
     sources = sources_of(source)
     if args.save_matrix and len(sources) > 1:
@@ -139,7 +144,7 @@ def _computed(source: Mapping[str, Any], what: str, data: IQADataset, args: argp
             "compute each with `fmiqa matrix`, and give them as --matrix NAME=FILE NAME=FILE"
         )
     matrices: dict[str, ScoreMatrix] = {}
-    for name, extractor in recorded_extractors(source, what, args).items():
+    for name, extractor in recorded_extractors(source, what, args, others=others).items():
         matrices[name] = options.compute_scores(
             extractor,
             data,

@@ -15,6 +15,7 @@ import torch
 from fmiqa._io import printable
 from fmiqa.datasets import IQADataset
 from fmiqa.errors import InputError
+from fmiqa.evaluation.peers import PEERS, PeerWeights, check_peers
 from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.features.networks import NETWORKS
 from fmiqa.features.tracing import Stage
@@ -34,8 +35,11 @@ __all__ = [
     "kept_parts",
     "named_file",
     "new_command",
+    "peer_weights",
     "weights_given",
 ]
+
+_WITH_WEIGHTS = list(dict.fromkeys((*NETWORKS, *(name for peer in PEERS.values() for name in peer.weights))))
 
 
 def new_command(
@@ -105,6 +109,33 @@ def weights_given(args: argparse.Namespace, network: str) -> str:
     """What `--weights` says of a network: `NETWORK=...` before what counts for all."""
     by_network: dict[str, str] = dict(args.weights)
     return by_network.get(network, by_network.get("", "default"))
+
+
+def peer_weights(args: argparse.Namespace, networks: Iterable[str]) -> PeerWeights:
+    """The weights of the peers asked for, read once to see that they are there.
+
+    `--weights NETWORK=...` counts for peers, and `--weights ...` too where the network is one of the result's.
+
+    Args:
+        args: The parsed command line, with `--peers` and `--weights`.
+        networks: The networks of the result that peers are put beside.
+
+    Raises:
+        InputError: A peer needs a package that is not installed.
+        WeightsError: Weights are missing, misshapen, of another network, or cannot be fetched.
+    """
+    found: dict[str, Any] = {}
+    own = {name for name, _ in args.weights}.union(networks)
+    for name in dict.fromkeys(name for peer in args.peers or () for name in PEERS[peer].weights):
+        given = weights_given(args, name) if name in own else "default"
+        if given == "random" and name in NETWORKS:
+            extractor = extractor_of(args, name, stage="relu", layers=None, viewing=Viewing())
+            found[name] = extractor.network.state_dict()
+        else:
+            found[name] = "DEFAULT" if given == "default" else given
+    with contextlib.redirect_stdout(sys.stderr):  # torchvision announces a download on standard output
+        check_peers(args.peers or (), found)
+    return found
 
 
 def check_weights_options(args: argparse.Namespace, networks: Iterable[str], what: str) -> None:
@@ -220,8 +251,8 @@ def named_file(text: str) -> tuple[str, str]:
 
 def _weights(text: str) -> tuple[str, str]:
     network, weights = named_file(text)
-    if network and network not in NETWORKS:
-        known = ", ".join(NETWORKS)
+    if network and network not in _WITH_WEIGHTS:
+        known = ", ".join(_WITH_WEIGHTS)
         raise argparse.ArgumentTypeError(f"there is no file {text!r}, and no network {network!r} (there are {known})")
     return network, weights
 

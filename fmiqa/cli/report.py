@@ -13,11 +13,11 @@ from fmiqa.cli import options
 from fmiqa.cli.data import add_data_options, check_data_options, data_set
 from fmiqa.cli.output import Written, add_output_options, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFile
-from fmiqa.cli.results import load_scores, recorded_extractors
+from fmiqa.cli.results import load_scores, networks_of, recorded_extractors
 from fmiqa.errors import InputError
 from fmiqa.evaluation.claims import check_applicable
 from fmiqa.evaluation.compare import compare
-from fmiqa.evaluation.peers import PEERS, check_peers, peer_scores
+from fmiqa.evaluation.peers import PEERS, peer_scores
 from fmiqa.selection import Selection, Validation
 
 _EXAMPLES = """\
@@ -55,7 +55,7 @@ def add(commands: Any) -> None:
         nargs="+",
         choices=PEERS,
         metavar="NAME",
-        help=f"classical metrics to compare with: {', '.join(PEERS)}",
+        help=f"metrics to compare with: {', '.join(PEERS)}",
     )
     parser.add_argument("--resamples", type=options.at_least(0), default=500, metavar="N", help="default: 500")
     looks = parser.add_argument_group("cards")
@@ -70,7 +70,6 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     check_data_options(args)
-    check_peers(args.peers or ())
     from fmiqa.report import check_report, write_report
     from fmiqa.visualize import map_cards
 
@@ -82,6 +81,7 @@ def run(args: argparse.Namespace) -> None:
     check_applicable(selection, scores, args.selection)
     validation = Validation.load(args.validation) if args.validation else None
     check_report(selection, scores, validation)
+    weights = options.peer_weights(args, networks_of(selection.source))
     data = data_set(args)
     if data.name != scores.options.get("dataset"):
         raise InputError(
@@ -89,13 +89,13 @@ def run(args: argparse.Namespace) -> None:
             "data set (and its --name)"
         )
     device, progress = options.device_of(args), wants_progress(args)
-    found = recorded_extractors(selection.source, args.selection, args, selection.maps)
+    found = recorded_extractors(selection.source, args.selection, args, selection.maps, others=weights)
     extractors = {name: extractor.to(device) for name, extractor in found.items()}
     qualities = {"selected maps": selection.combine(scores), "all maps": scores.pool(pool=selection.pool)}
     if args.peers:
         if data.names != scores.names:
             raise InputError("--peers: the score matrix is of other images than the data set")
-        qualities |= peer_scores(data, args.peers, device=device, progress=progress)
+        qualities |= peer_scores(data, args.peers, weights=weights, device=device, progress=progress)
     resamples = args.resamples if len(set(scores.groups)) > 1 else 0
     comparison = compare(qualities, scores.targets, scores.groups, baseline="selected maps", resamples=resamples)
     cards = map_cards(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from fmiqa.features.viewing import Viewing
 from fmiqa.maps import MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix, sources_of
 
-__all__ = ["load_scores", "recorded_extractors"]
+__all__ = ["load_scores", "networks_of", "recorded_extractors"]
 
 
 def load_scores(given: Sequence[str], args: argparse.Namespace) -> ScoreMatrix:
@@ -36,8 +36,18 @@ def load_scores(given: Sequence[str], args: argparse.Namespace) -> ScoreMatrix:
     return ScoreMatrix.concat({name: ScoreMatrix.load(path) for name, (_, path) in zip(names, files, strict=True)})
 
 
+def networks_of(source: Mapping[str, Any]) -> list[str]:
+    """The names of the networks that a saved result was computed with, as far as it names them."""
+    return [options["network"] for options in sources_of(source).values() if "network" in options]
+
+
 def recorded_extractors(
-    source: Mapping[str, Any], what: str, args: argparse.Namespace, maps: MapIndex | None = None
+    source: Mapping[str, Any],
+    what: str,
+    args: argparse.Namespace,
+    maps: MapIndex | None = None,
+    *,
+    others: Iterable[str] = (),
 ) -> dict[str, FeatureExtractor]:
     """The networks that a saved result was computed with, by source name, their weights given again.
 
@@ -46,6 +56,7 @@ def recorded_extractors(
         what: The result, for messages.
         args: The parsed command line, with `--weights`.
         maps: Only the sources of these.
+        others: Networks beside it that `--weights` may name too.
 
     Raises:
         InputError: The result does not name its networks; weights for a network that it does not name.
@@ -54,7 +65,7 @@ def recorded_extractors(
     sources = sources_of(source)
     if not all("network" in options for options in sources.values()):
         raise InputError(f"{what} does not name its networks: it was made from plain numbers")
-    check_weights_options(args, [options["network"] for options in sources.values()], what)
+    check_weights_options(args, [*(options["network"] for options in sources.values()), *others], what)
     wanted = set(sources) if maps is None else {m.source for m in maps}
     loaded: dict[tuple[str, ...], FeatureExtractor] = {}
     found = {}

@@ -1,4 +1,4 @@
-"""Metrics judged on a data set, beside each other and beside classical ones."""
+"""Metrics judged on a data set, beside each other and beside others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fmiqa.datasets.base import Sample, SampleSource, check_data, checked_sample
 from fmiqa.errors import InputError
 from fmiqa.evaluation.compare import compare
 from fmiqa.evaluation.comparison import Comparison
-from fmiqa.evaluation.peers import peer_scores
+from fmiqa.evaluation.peers import PeerWeights, check_peers, peer_scores
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.scoring.scorer import PreparedImages
 
@@ -26,6 +26,7 @@ def evaluate(
     data: SampleSource,
     *,
     peers: Iterable[str] = (),
+    peer_weights: PeerWeights | None = None,
     baseline: str | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -39,7 +40,8 @@ def evaluate(
     Args:
         metrics: One metric, or name -> metric.
         data: Any map-style data set of `Sample`s.
-        peers: Classical metrics to put beside them, names of `fmiqa.peers.PEERS` (most need the package piq).
+        peers: Other metrics to put beside them, names of `fmiqa.peers.PEERS` (most need the package piq).
+        peer_weights: Weights of those that have any, see `fmiqa.peers.peer_scores`.
         baseline: Compare all others with this one only; all pairs by default.
         resamples: Number of resamples of the bootstrap over references.
         seed: Seed of the bootstrap.
@@ -50,6 +52,7 @@ def evaluate(
 
     Raises:
         InputError: No metrics, an unknown peer, a name used twice.
+        WeightsError: Weights of a peer are missing, misshapen, or cannot be fetched.
 
     Example:
         >>> import warnings; warnings.simplefilter("ignore")
@@ -70,9 +73,10 @@ def evaluate(
         raise InputError("nothing to evaluate: give a metric, or name -> metric")
     if set(named) & set(peers):
         raise InputError(f"a metric has the name of a peer: {', '.join(sorted(set(named) & set(peers)))}")
+    check_peers(peers, peer_weights)
     scores, targets, groups = _walk(named, data, progress)
     if peers:
-        scores |= peer_scores(data, peers, progress=progress)
+        scores |= peer_scores(data, peers, weights=peer_weights, progress=progress)
     return compare(
         scores,
         targets,

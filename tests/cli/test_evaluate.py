@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.stats import kendalltau, spearmanr
 
-from fmiqa import MapIndex, ScoreMatrix, Selection, cli, compare
+from fmiqa import FeatureExtractor, MapIndex, ScoreMatrix, Selection, cli, compare
 from fmiqa.datasets import CSVDataset
 from fmiqa.evaluation.claims import claim
 from fmiqa.evaluation.peers import PEERS, peer_scores
@@ -198,6 +198,39 @@ def test_evaluate_puts_the_librarys_own_peers_beside(
     assert cli.main(command) == 0
     table = capsys.readouterr().out
     assert all(f"\n{name}  " in table for name in names)
+
+
+def test_evaluate_puts_deep_peers_beside(
+    study: Path,
+    data_options: DataOptions,
+    selection_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.warns(UserWarning, match="random weights"):
+        state = FeatureExtractor("squeezenet1_1", weights=None).network.state_dict()
+    file = tmp_path / "squeezenet.pth"
+    torch.save(state, file)
+    given = [word for word in data_options() if word not in ("--layers", "conv1", "conv2")]
+    command = ["evaluate", "--selection", str(selection_file), *given, "--peers", "DeepWSD", "--resamples", "0"]
+    data = CSVDataset(study / "scores.csv", reference_id="reference_id", image_name="name")
+    expected = spearmanr(peer_scores(data, ["DeepWSD"], weights={"squeezenet1_1": file})["DeepWSD"], data.targets)
+    for weights in (str(file), "random"):
+        assert cli.main([*command, "--weights", f"squeezenet1_1={weights}", "--json"]) == 0
+        row = json.loads(capsys.readouterr().out)["results"][-1]
+        assert row["name"] == "DeepWSD"
+        assert row["srocc"] == pytest.approx(expected.statistic, abs=1e-12)  # scipy's own rounding
+
+
+def test_weights_of_a_peer_are_refused_before_any_work(
+    selection_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "--selection", str(selection_file), "--demo", "--weights", "random"]
+    named = ["--weights", "squeezenet1_1=nowhere.pth"]
+    assert cli.main([*command, "--peers", "DeepWSD", *named]) == 1
+    assert "no weights file nowhere.pth" in capsys.readouterr().err
+    assert cli.main([*command, *named]) == 1
+    assert "is of alexnet, not of squeezenet1_1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["evaluate", "report"])

@@ -97,7 +97,7 @@ stands, else this library's own."""
 
 
 def check_peers(names: Iterable[str], weights: PeerWeights | None = None) -> None:
-    """Say before the work starts what peers lack.
+    """Say before the work starts what peers lack: their weights are read, and fetched where they are not given.
 
     Args:
         names: Names of peers.
@@ -106,8 +106,15 @@ def check_peers(names: Iterable[str], weights: PeerWeights | None = None) -> Non
     Raises:
         InputError: A name is not one of `PEERS`, or needs `piq`, which is not installed; weights are of what none of
             the peers has.
+        WeightsError: Weights are missing, misshapen, of another network, or cannot be fetched.
     """
     names = list(names)
+    _check_names(names, weights or {})
+    for name in names:
+        PEERS[name].ready(weights)
+
+
+def _check_names(names: list[str], weights: PeerWeights) -> None:
     unknown = [name for name in names if name not in PEERS]
     if unknown:
         raise InputError(f"no peer metric {', '.join(unknown)}: there are {', '.join(PEERS)}")
@@ -115,7 +122,7 @@ def check_peers(names: Iterable[str], weights: PeerWeights | None = None) -> Non
     if of_piq and not find_spec("piq"):
         raise InputError(f"peers {', '.join(of_piq)} need the package piq: pip install 'fmiqa[peers]'")
     needed = list(dict.fromkeys(weight for name in names for weight in PEERS[name].weights))
-    other = [weight for weight in weights or {} if weight not in needed]
+    other = [weight for weight in weights if weight not in needed]
     if other:
         raise InputError(
             f"weights of {', '.join(other)}: {', '.join(names) or 'no peer'} takes weights of "
@@ -152,7 +159,7 @@ def peer_scores(
         WeightsError: Weights are missing, misshapen, of another network, or cannot be fetched.
     """
     names = [name for name, peer in PEERS.items() if not peer.weights] if names is None else list(names)
-    check_peers(names, weights)
+    _check_names(names, weights or {})
     peers = {name: PEERS[name].ready(weights, device) for name in names}
     seen = viewing or Viewing()
     found: dict[str, list[float]] = {name: [] for name in names}
