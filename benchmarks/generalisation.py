@@ -88,7 +88,8 @@ def peers(data: fmiqa.datasets.ImageDataset, weights: Path, cache: Path, *, comp
     def score(name: str) -> Tensor:
         return lpips_scores(data, weights) if name == "LPIPS-alex" else peer_scores(data, [name], progress=True)[name]
 
-    return kept_scores(cache, (*PEERS, "LPIPS-alex") if compute else (), score)
+    classical = [name for name, peer in PEERS.items() if not peer.weights]
+    return kept_scores(cache, (*classical, "LPIPS-alex") if compute else (), score)
 
 
 @torch.inference_mode()

@@ -15,6 +15,8 @@ from fmiqa.datasets.base import SampleSource
 from fmiqa.errors import InputError, WeightsError
 from fmiqa.evaluation.peers.deep import DeepJSD, DeepWSD
 from fmiqa.evaluation.peers.delta_e import delta_e_ab
+from fmiqa.evaluation.peers.dists import DISTS
+from fmiqa.evaluation.peers.lpips import LPIPS
 from fmiqa.evaluation.peers.m_svd import m_svd
 from fmiqa.evaluation.peers.vsnr import vsnr
 from fmiqa.features.checkpoints import StateDict
@@ -91,6 +93,8 @@ PEERS: dict[str, Peer] = {
     "dE_ab": Peer(delta_e_ab, higher_is_better=False),
     "DeepWSD": Peer(DeepWSD, higher_is_better=False, weights=("squeezenet1_1",)),
     "DeepJSD": Peer(DeepJSD, higher_is_better=False, weights=("squeezenet1_1",)),
+    "DISTS": Peer(DISTS, higher_is_better=False, weights=("vgg16", "dists")),
+    "LPIPS": Peer(LPIPS, higher_is_better=False, weights=("alexnet", "lpips")),
 }
 """Metrics by the names that `fmiqa evaluate --peers` takes: functions of the package `piq` (an extra) where a string
 stands, else this library's own."""

@@ -42,6 +42,14 @@ def noisy() -> Callable[..., Tensor]:
 def own_weights() -> dict[str, dict[str, Tensor]]:
     """Random weights for the peers that have any, by what they are of; of networks without their classifiers."""
     with pytest.warns(UserWarning, match="random weights"):
-        return {
-            name: dict(FeatureExtractor(name, weights=None, seed=3).network.state_dict()) for name in ("squeezenet1_1",)
+        found = {
+            name: dict(FeatureExtractor(name, weights=None, seed=3).network.state_dict())
+            for name in ("squeezenet1_1", "alexnet", "vgg16")
         }
+    generator = torch.Generator().manual_seed(4)
+    found["dists"] = {name: torch.rand(1, 1475, 1, 1, generator=generator) for name in ("alpha", "beta")}
+    found["lpips"] = {
+        f"lin{i}.model.1.weight": torch.rand(1, channels, 1, 1, generator=generator) / channels
+        for i, channels in enumerate((64, 192, 384, 256, 256))
+    }
+    return found

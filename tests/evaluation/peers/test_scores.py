@@ -51,6 +51,7 @@ def test_equal_images_are_best(name: str, own_weights: dict[str, dict[str, Tenso
     reference = torch.rand(1, 3, 176, 192, generator=generator)  # MS-SSIM and IW-SSIM need 161 rows
     test = (reference + 0.2 * torch.randn(reference.shape, generator=generator)).clamp(0, 1)
     peer = PEERS[name].ready(own_weights)
+    assert peer.weights == ()
     best, worse = float(peer(reference, reference)), float(peer(test, reference))
     assert (best > worse) == peer.higher_is_better
 
