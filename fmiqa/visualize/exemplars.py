@@ -13,6 +13,7 @@ from fmiqa._checks import check_picture
 from fmiqa._progress import progress_bar
 from fmiqa._runtime.precision import strict_float32
 from fmiqa.errors import InputError
+from fmiqa.features.enlarging import enlarged
 from fmiqa.features.extractor import FeatureExtractor, check_extractor
 from fmiqa.features.receptive_field import Reach, reaches
 from fmiqa.features.viewing import Viewing
@@ -20,7 +21,6 @@ from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import SSIM
 from fmiqa.scoring.run import reference_ids
 from fmiqa.scoring.scorer import MapScorer
-from fmiqa.visualize.enlarging import enlarged
 
 __all__ = ["Exemplar", "as_seen", "exemplars", "local_quality", "mean_activations", "native", "ReferenceImages"]
 

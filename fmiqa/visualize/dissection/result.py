@@ -15,10 +15,10 @@ from torch import Tensor
 from fmiqa._result import Result, Rows
 from fmiqa._runtime.precision import strict_float32
 from fmiqa.errors import InputError
+from fmiqa.features.enlarging import enlarged, seen_by
 from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.visualize.dissection.concepts import Concept, ConceptData
-from fmiqa.visualize.enlarging import enlarged, seen_by
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -23,13 +23,13 @@ from fmiqa._progress import progress_bar
 from fmiqa._result import Saved
 from fmiqa._runtime.precision import strict_float32
 from fmiqa.errors import InputError, ResumeError
+from fmiqa.features.enlarging import enlarged, seen_by
 from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.scoring.checkpoint import Checkpoint
 from fmiqa.visualize.dissection.concepts import Concept, ConceptData, ConceptImage
 from fmiqa.visualize.dissection.quantiles import StreamingQuantiles
 from fmiqa.visualize.dissection.result import BestConcept, Dissection, Segment
-from fmiqa.visualize.enlarging import enlarged, seen_by
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -36,7 +36,7 @@ def enlarged(
         size: Height and width wanted.
         seen: By a position; None lays the borders of maps and image on one another.
         image: Height and width of the image as the network sees it.
-        margins: Rows and columns of the map that are missing before the first given.
+        margins: Rows and columns of the map that are missing before the first given, and as many after the last.
 
     Returns:
         (..., *size).
@@ -52,7 +52,7 @@ def enlarged(
 
 def _between(maps: Tensor, count: int, wanted: int, seen: Reach | None, image: int, margin: float) -> Tensor:
     """(wanted, count) weights of a map's rows in those of the result."""
-    step = image / count if seen is None else seen.stride
+    step = image / (count + 2 * margin) if seen is None else seen.stride
     centre = step / 2 - 0.5 if seen is None else (seen.low + seen.high) / 2
     pixels = (torch.arange(wanted, dtype=torch.float64, device="cpu") + 0.5) * (image / wanted) - 0.5
     at = ((pixels - centre) / step - margin).clamp(0, count - 1)
