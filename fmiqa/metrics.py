@@ -11,15 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from fmiqa._io import load_tensors, save_tensors
-from fmiqa._runtime.precision import WideBuffers
+from fmiqa._runtime.precision import WideBuffers, strict_float32
 from fmiqa.correlation.logistic import LogisticFit
 from fmiqa.errors import FileFormatError, InputError
+from fmiqa.features.enlarging import enlarged, seen_by
 from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.features.networks import NETWORKS
 from fmiqa.features.viewing import Viewing
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Custom, Measure
-from fmiqa.pooling import Pool, pool_scores
+from fmiqa.measures.base import local_measure
+from fmiqa.pooling import Pool, pool_scores, pool_shares
 from fmiqa.scoring.scorer import MapScorer, PreparedImages
 
 if TYPE_CHECKING:
@@ -199,6 +201,43 @@ class SelectedFeatureIQM(WideBuffers):
         fit = replace(self.fit, parameters=self.fit.parameters.to(score.device))
         return fit.predict(score)
 
+    def error_map(self, test: Tensor, reference: Tensor) -> Tensor:
+        """Where each test image is judged worse than its reference.
+
+        Each map's local loss, which is 1 less its local SSIM (or gradient similarity), is brought to the size of the
+        images: each value stands at the centre of what its position sees, values between are interpolated linearly,
+        and the outermost are held to the border. The average over maps has the metric's weights (with
+        `pool="layer_geometric"`, each layer weighs the same). `power` and `fit` do not count.
+
+        Args:
+            test: (N, 3, H, W), float in [0, 1] or uint8, on the metric's device.
+            reference: Images of the same size, N of them or one for all.
+
+        Returns:
+            (N, 1, H, W), at least 0, and 0 (up to rounding) where the maps do not differ; differentiable. With
+            `pool="mean"` and `power=1`, the mean of the local losses of a layer before they are enlarged is what the
+            layer takes off the score; of the enlarged map that holds roughly.
+
+        Raises:
+            InputError: As a call; a measure that gives a map one value and no local ones, such as PSNR.
+
+        Example:
+            >>> import torch, torchvision
+            >>> iqm = SelectedFeatureIQM(torchvision.models.alexnet(), ["conv1:27", "conv2:5"])
+            >>> iqm.error_map(torch.rand(2, 3, 96, 80), torch.rand(1, 3, 96, 80)).shape
+            torch.Size([2, 1, 96, 80])
+        """
+        scorers = [_scorer(scorer) for scorer in self.scorers]
+        for scorer in scorers:
+            local_measure(scorer.measure)  # before any of them runs
+        shares = pool_shares(self.maps, pool=self.pool, weights=self.weights)
+        ran = torch.empty_like(shares)
+        ran[slice(None) if self._columns is None else self._columns] = shares
+        found = []
+        for scorer, share in zip(scorers, ran.split([len(scorer.maps) for scorer in scorers]), strict=True):
+            found += _at_size(scorer, scorer.local_losses(test, reference, share), test.shape[-2:])
+        return torch.stack(found).sum(0)[:, None]
+
     def prepare(self, reference: Tensor) -> list[PreparedImages]:
         """The reference side (N or 1, 3, H, W), computed once for many calls; one part a network."""
         return [_scorer(scorer).prepare(reference) for scorer in self.scorers]
@@ -320,6 +359,20 @@ def _cut_scorer(model: Model, maps: list[FeatureMap], measure: MeasureLike) -> M
     index = MapIndex(maps)
     extractor.maps.positions(index)  # names wrong maps before the network is cut
     return MapScorer(extractor.keep(index.layers), index, measure=measure)
+
+
+def _at_size(scorer: MapScorer, losses: dict[str, Tensor], size: tuple[int, ...]) -> list[Tensor]:
+    """What each layer loses (N, h, w), at the size of the images."""
+    extractor, (height, width) = scorer.extractor, size
+    seen, shapes = seen_by(extractor, scorer.asked), extractor.layer_shapes(height, width, scorer.asked)
+    image = extractor.viewing.size(height, width)
+    found = []
+    with strict_float32(extractor.device):
+        for layer, loss in losses.items():
+            _, rows, columns = shapes[layer]
+            margins = (rows - loss.shape[-2]) / 2, (columns - loss.shape[-1]) / 2
+            found.append(enlarged(loss, (height, width), seen[layer], image, margins=margins))
+    return found
 
 
 def _of_source(measure: MeasureLike | Mapping[str, MeasureLike], source: str) -> MeasureLike:

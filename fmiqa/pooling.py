@@ -12,7 +12,7 @@ from fmiqa._checks import check_tensor, is_positive, known_values
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 
-__all__ = ["Pool", "check_pool", "pool_scores", "raised"]
+__all__ = ["Pool", "check_pool", "pool_scores", "pool_shares", "raised"]
 
 Pool = Literal["mean", "layer_geometric"]
 """`mean`: over all maps of the set. `layer_geometric`: the mean over the maps of a layer, then the
@@ -81,6 +81,32 @@ def pool_scores(
     vanishing = _vanishing(means)
     smooth = torch.where(vanishing, 1.0, means).log().mean(-1).exp()
     return torch.where(vanishing.any(-1), means.detach().log().mean(-1).exp(), smooth)
+
+
+def pool_shares(maps: MapIndex, *, pool: Pool = "mean", weights: Tensor | None = None) -> Tensor:
+    """What share of a small loss falls on each map: how `pool_scores` weighs the maps where their scores are near 1.
+
+    Args:
+        maps: The M maps.
+        pool: See `Pool`. Under `layer_geometric` each layer has the same share.
+        weights: (M,) as of `pool_scores`.
+
+    Returns:
+        (M,) float64, of sum 1.
+
+    Raises:
+        InputError: See `pool_scores`.
+
+    Example:
+        >>> pool_shares(MapIndex(["conv1:0", "conv1:1", "conv2:0"]), pool="layer_geometric")
+        tensor([0.2500, 0.2500, 0.5000], dtype=torch.float64)
+    """
+    check_pool(pool)
+    if weights is not None:
+        return _shares(weights, len(maps), pool).double()
+    channels = maps.channels
+    sizes = [len(maps) if pool == "mean" else len(channels) * len(channels[m.place]) for m in maps]
+    return 1 / torch.tensor(sizes, dtype=torch.float64, device="cpu")
 
 
 def raised(values: Tensor, power: float) -> Tensor:

@@ -110,6 +110,8 @@ OF_IMAGES: dict[str, Call] = {
         }.items()
         for side in ("test", "reference")
     },
+    "error map, test": lambda i: IQM.error_map(i, IMAGES),
+    "error map, reference": lambda i: IQM.error_map(IMAGES, i),
     "ssim, local": lambda i: measures.SSIM().local(i, MAPS),
     "gms, local": lambda i: measures.GMS().local(i, MAPS),
 }
@@ -124,6 +126,7 @@ OF_PICTURES: dict[str, Call] = {
     "mean_activations": lambda i: visualize.mean_activations(EXTRACTOR, [i], ["conv1:3"]),
     "local_quality": lambda i: visualize.local_quality(EXTRACTOR, i, IMAGES[0], ["conv1:3"]),
     "overlay_relevance": lambda i: visualize.overlay_relevance(i, MASK.float()),
+    "overlay_error": lambda i: visualize.overlay_error(i, MASK.float()),
     "overlay_loss": lambda i: visualize.overlay_loss(i, MASK.float()),
     "outlined": lambda i: visualize.outlined(i, MASK),
     "picture_grid": lambda i: visualize.picture_grid([i]),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import gmean
 
 from fmiqa import InputError, MapIndex, pool_scores
+from fmiqa.pooling import Pool, pool_shares
 
 
 @given(st.integers(0, 2**31), st.lists(st.sampled_from("abc"), min_size=1, max_size=12))
@@ -19,6 +20,17 @@ def test_against_scipy(seed: int, layers: list[str]) -> None:
     means = [values[..., [m.layer == layer for m in maps]].mean(-1).numpy() for layer in dict.fromkeys(layers)]
     expected = torch.from_numpy(gmean(means, axis=0))
     torch.testing.assert_close(pool_scores(values, maps, pool="layer_geometric"), expected)
+
+
+@pytest.mark.parametrize(
+    ("pool", "weights"), [("mean", None), ("mean", torch.tensor([1.0, 0.0, 3.0, 0.5])), ("layer_geometric", None)]
+)
+def test_shares_are_the_slopes_of_the_score_where_it_is_1(pool: Pool, weights: torch.Tensor | None) -> None:
+    maps = MapIndex(["a:0", "b:4", "a:1", "a:7"])
+    values = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    pool_scores(values, maps, pool=pool, weights=weights).backward()
+    assert values.grad is not None
+    torch.testing.assert_close(pool_shares(maps, pool=pool, weights=weights), values.grad)
 
 
 def test_negative_layer_mean_is_nan_under_layer_geometric() -> None:

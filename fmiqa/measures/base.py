@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from fmiqa.errors import InputError
 
 __all__ = [
     "DataRange",
+    "LocalMeasure",
     "MapMeasure",
     "Measure",
     "Prepared",
@@ -25,6 +27,7 @@ __all__ = [
     "check_pair",
     "check_prepared",
     "limit_of",
+    "local_measure",
 ]
 
 DataRange = float | Literal["reference", "pair", "layer"]
@@ -70,6 +73,13 @@ class Measure(Protocol):
 
     def compare(self, test: Tensor, prepared: Any) -> Tensor:
         """Compare test maps (N, C, H, W) with prepared reference maps of N images or of one: (N, C)."""
+
+
+class LocalMeasure(Measure, Protocol):
+    """A measure that rises to a best value and is the mean of local values."""
+
+    def local(self, test: Tensor, reference: Tensor) -> Tensor:
+        """The values at each window of test maps (N, C, H, W) and reference maps (N or 1, C, H, W): (N, C, H', W')."""
 
 
 class Prepared(NamedTuple):
@@ -235,6 +245,21 @@ def check_prepared(name: str, prepared: object, kind: type) -> None:
             f"{name}: compare() takes what prepare(reference) gave, got {type(prepared).__name__}; call the "
             "measure with (test, reference) to compare two tensors"
         )
+
+
+def local_measure(measure: Measure) -> LocalMeasure:
+    """The measure itself, if its value is the mean of local ones.
+
+    Raises:
+        InputError: It compares whole maps.
+    """
+    # GMSD knows local similarities too, but its value is how unlike they are: where it is lost is not known.
+    if hasattr(measure, "local") and measure.higher_is_better and measure.value_range[1] < math.inf:
+        return measure  # type: ignore[return-value]
+    raise InputError(
+        f"the measure {measure.name} gives a map one value and does not say where it was lost, so that there is no "
+        "error map; take a metric that compares maps by 'ssim' or 'gms'"
+    )
 
 
 def check_data_range(data_range: DataRange) -> None:

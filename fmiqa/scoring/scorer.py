@@ -15,6 +15,7 @@ from fmiqa.errors import InputError
 from fmiqa.features.extractor import FeatureExtractor, check_extractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Measure, get_measure
+from fmiqa.measures.base import local_measure
 
 __all__ = ["MapScorer", "PreparedImages"]
 
@@ -126,6 +127,35 @@ class MapScorer(nn.Module):
                 for (layer, maps), (_, reference_maps) in zip(walk, other, strict=True):
                     parts.append(self.compare(layer, maps, self.prepare_maps(layer, reference_maps)))
             return self.ordered(torch.cat(parts, 1))
+
+    def local_losses(self, test: Tensor, reference: Tensor, shares: Tensor) -> dict[str, Tensor]:
+        """Where the maps of each layer differ: the best value of the measure less the local one.
+
+        Args:
+            test: (N, 3, H, W), float in [0, 1] or uint8.
+            reference: Images of the same size, N of them or one for all.
+            shares: (M,) what each map's loss is multiplied by.
+
+        Returns:
+            Layer -> (N, h, w), the sum of its maps' losses, at least 0; h and w count the full windows of the measure.
+
+        Raises:
+            InputError: As a call; the measure has no local values.
+        """
+        measure, best = local_measure(self.measure), self.measure.value_range[1]
+        self._check_pair(test, reference)
+        asked = torch.zeros(len(self.asked), dtype=torch.float64, device=shares.device)
+        asked[slice(None) if self._columns is None else self._columns] = shares.double()
+        losses = {}
+        with _strict_float32(self.extractor.device):
+            walks = (self.extractor.features(images, self.asked) for images in (test, reference))
+            start = 0
+            for (layer, maps), (_, reference_maps) in zip(*walks, strict=True):
+                local = self._named(layer, measure.local, at_least_float32(maps), at_least_float32(reference_maps))
+                share = asked[start : start + local.shape[1]].to(local)
+                losses[layer] = torch.einsum("nchw,c->nhw", (best - local).clamp(min=0), share)
+                start += local.shape[1]
+        return losses
 
     def compare(self, layer: str, maps: Tensor, prepared: Any) -> Tensor:
         """(N, C) scores of a layer's test maps against its prepared reference maps, turned so that higher = better."""

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmiqa._checks import check_picture, check_tensor
+from fmiqa._checks import check_picture, check_tensor, is_positive
 from fmiqa._plotting import new_figure
 from fmiqa.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["outlined", "overlay_loss", "overlay_relevance", "picture_grid"]
+__all__ = ["outlined", "overlay_error", "overlay_loss", "overlay_relevance", "picture_grid"]
 
 _RED, _BLUE, _ORANGE, _YELLOW = (214, 39, 40), (31, 90, 200), (213, 94, 0), (240, 228, 66)
+_HEAT = ((255, 237, 160), (254, 178, 76), (240, 59, 32), (128, 0, 38))  # ColorBrewer's YlOrRd
+_DENSEST = 0.65  # opacity of heat
 _FAINT = 0.45  # of an image's contrast, beneath colours
 _STRONGEST = 0.995  # share of pixels whose relevance is below full colour
 
@@ -67,6 +69,38 @@ def overlay_loss(image: Tensor, quality: Tensor, *, limit: float | None = None) 
     loss = (1 - quality).clamp(min=0)
     top = float(loss.flatten().quantile(_STRONGEST)) if limit is None else limit
     return _blended(_greyed(image), _colour(_ORANGE), (loss / top if top > 0 else loss).clamp(0, 1))
+
+
+def overlay_error(image: Tensor, error: Tensor, *, limit: float = 1.0) -> Tensor:
+    """An error map as heat over a greyed image: from yellow by orange and red to dark red.
+
+    Where the error is 0 there is no colour. Colours mean the same in all pictures of one `limit`; they stand at the
+    root of the error, so that small errors can be told apart.
+
+    Args:
+        image: (3, H, W) uint8 or float in [0, 1].
+        error: (H, W) at least 0, such as `SelectedFeatureIQM.error_map` gives.
+        limit: The error of full dark red.
+
+    Returns:
+        (3, H, W) uint8.
+
+    Raises:
+        InputError: Arguments that are not tensors, or of shapes that do not go together; a limit that is not positive.
+
+    Example:
+        >>> picture = overlay_error(torch.zeros(3, 1, 3), torch.tensor([[0.0, 4 / 9, 1.0]]))
+        >>> picture[:, 0].T.tolist()
+        [[126, 126, 126], [200, 83, 65], [127, 44, 69]]
+    """
+    _check(image, error)
+    if not is_positive(limit):
+        raise InputError(f"limit is the error of full dark red, a positive number, got {limit!r}")
+    at = (error.detach().cpu().float() / limit).clamp(0, 1).sqrt() * (len(_HEAT) - 1)
+    colour = torch.zeros(3, 1, 1, device="cpu")
+    for place, stop in enumerate(_HEAT):
+        colour = colour + _colour(stop) * (1 - (at - place).abs()).clamp(min=0)
+    return _blended(_greyed(image), colour, _DENSEST * at.clamp(max=1))
 
 
 def outlined(image: Tensor, mask: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fmiqa import InputError
-from fmiqa.visualize import outlined, overlay_loss, overlay_relevance, picture_grid
+from fmiqa.visualize import outlined, overlay_error, overlay_loss, overlay_relevance, picture_grid
 
 
 def test_red_raises_blue_lowers_and_nothing_is_grey() -> None:
@@ -34,6 +34,21 @@ def test_loss_is_orange_where_quality_falls() -> None:
     drawn = overlay_loss(torch.zeros(3, 10, 10, dtype=torch.uint8), quality).int()
     assert drawn[:, 2, 2].tolist() == [213, 94, 0]
     assert len(set(drawn[:, 8, 8].tolist())) == 1
+
+
+def test_errors_are_heat_that_means_the_same_in_every_picture() -> None:
+    errors = torch.linspace(0, 1, 30).expand(4, 30)
+    image = torch.rand(3, 4, 30)
+    drawn = overlay_error(image, errors).int()
+    assert (drawn[0, :, 0] == drawn[2, :, 0]).all()  # grey, where there is none
+    assert (drawn[0, :, 1:] > drawn[2, :, 1:]).all()
+    green = drawn[1, :, 3:].float().mean(0)
+    assert green[0] > green[13] > green[-1]
+    assert torch.equal(overlay_error(image, errors / 2, limit=0.5).int(), drawn)
+    assert torch.equal(overlay_error(image, 2 * errors)[..., -1], overlay_error(image, errors)[..., -1])
+    assert torch.equal(overlay_error(image, 0 * errors)[..., 0].int(), drawn[..., 0])
+    with pytest.raises(InputError, match="limit"):
+        overlay_error(image, errors, limit=0)
 
 
 def test_a_segment_keeps_its_pixels_and_gets_a_border() -> None:
