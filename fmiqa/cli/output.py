@@ -44,6 +44,11 @@ class Written:
         self.files: dict[str, str] = {}
         self._failures: list[str] = []
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing has failed so far."""
+        return not self._failures
+
     def write(self, kind: str, path: str, save: Callable[[str], None]) -> None:
         """Write one of them."""
         try:

@@ -35,7 +35,8 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the work has begun")
 
     for name in ("select.load_scores", "validate.load_scores", "transfer.ScoreMatrix", "report.Selection",
-                 "matrix.data_set", "evaluate.Selection", "visualize._networks", "demo.Demo"):  # fmt: skip
+                 "matrix.data_set", "evaluate.Selection", "visualize._networks", "demo.Demo",
+                 "score.SelectedFeatureIQM", "score.read_image"):  # fmt: skip
         monkeypatch.setattr(f"fmiqa.cli.{name}", working)
     monkeypatch.setattr("fmiqa.cli.reproduce._reproduced", working)
 
@@ -52,10 +53,12 @@ FILES = {
     "evaluate --save-matrix": ["evaluate", "--selection", "s", "--demo", "--save-matrix", "PLACE"],
     "report --out": ["report", "s", "--matrix", "m", "--demo", "--out", "PLACE"],
     "visualize --out": ["visualize", "maximize", "--maps", "conv1:1", "--out", "PLACE"],
+    "score --csv": ["score", "--metric", "m", "--reference", "r", "t", "--csv", "PLACE"],
 }
 FOLDERS = {
     "demo --out": ["demo", "--out", "PLACE"],
     "reproduce --out": ["reproduce", "table1", "--csiq", "c", "--out", "PLACE"],
+    "score --maps": ["score", "--metric", "m", "--reference", "r", "t", "--maps", "PLACE"],
     "visualize --save": ["visualize", "maximize", "--maps", "conv1:1", "--out", "o.png", "--save", "PLACE"],
 }
 
@@ -167,6 +170,14 @@ def test_other_files_of_a_run_are_tried_before_it_too(
         (
             ["visualize", "pda", "--maps", "conv1:1", "--images", "here.png", "--out", "here.png"],
             "--out: here.png is what the command reads",
+        ),
+        (["score", "--metric", "there", "--reference", "r", "t", "--csv", "there"], "there is what the command reads"),
+        (["score", "--metric", "m", "--reference", "here.png", "t", "--csv", "here.png"], "--csv: here.png is what"),
+        (["score", "--metric", "m", "--reference", "r", "here.png", "--maps", "."], "--maps: here.png is an image"),
+        (["score", "--metric", "m", "--reference", "here.png", "here", "--maps", "."], "--maps: here.png is an image"),
+        (
+            ["score", "--metric", "m", "--reference", "r", "x/t.bmp", "--maps", ".", "--csv", "t.png"],
+            "--csv: t.png is an image that the command reads or writes",
         ),
     ],
 )
@@ -343,11 +354,12 @@ def test_every_option_that_names_a_file_to_write_says_so() -> None:
     """A new option cannot forget the check: what is described as written is of a type that is checked."""
     written = {"--out", "--plot", "--save", "--save-matrix"}
     seen = set()
-    for command in ["select", "validate", "transfer", "matrix", "evaluate", "report", "demo", "reproduce"]:
+    for command in ["select", "validate", "transfer", "matrix", "evaluate", "report", "demo", "reproduce", "score"]:
         parser = cli._parser()._subparsers._group_actions[0].choices[command]  # type: ignore[union-attr,index]
         for action in parser._actions:
             flags = written.intersection(action.option_strings)
-            if flags or (command == "select" and "--metric" in action.option_strings):
+            own = {"select": {"--metric"}, "score": {"--csv", "--maps"}}.get(command, set())
+            if flags or own.intersection(action.option_strings):
                 assert action.type.__name__.startswith("Output"), (command, action.option_strings)
                 seen |= flags
     assert seen == written - {"--save"}
