@@ -24,8 +24,10 @@ from fmiqa.evaluation import compare as compare
 from fmiqa.evaluation import cross_dataset as cross_dataset
 from fmiqa.evaluation import evaluate as evaluate
 from fmiqa.evaluation import peers as peers
+from fmiqa.features import Costs as Costs
 from fmiqa.features import FeatureExtractor as FeatureExtractor
 from fmiqa.features import Viewing as Viewing
+from fmiqa.features import layer_costs as layer_costs
 from fmiqa.features import pixels_per_degree as pixels_per_degree
 from fmiqa.maps import FeatureMap as FeatureMap
 from fmiqa.maps import MapIndex as MapIndex

@@ -13,6 +13,8 @@ from fmiqa.selection.lasso import Rule
 
 __all__ = ["add_search_options", "asked_search"]
 
+_COMMAND_LINE = [option for option in fields(SearchOptions) if "only_python" not in option.metadata]
+
 _OF_ONE_SEARCH: dict[str, dict[str, Any]] = {
     "min_maps": {"type": int, "metavar": "N", "help": "backward search: stop at this number of maps (default: 1)"},
     "width": {"type": int, "metavar": "N", "help": "beam search: the number of sets to follow (default: 5)"},
@@ -34,7 +36,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("search")
     group.add_argument("--search", choices=SEARCHES, default="forward", help="the kind of search (default: forward)")
     hints = get_type_hints(SearchOptions)
-    for option in fields(SearchOptions):
+    for option in _COMMAND_LINE:
         default = "" if not isinstance(option.default, str | int | float) else f" (default: {option.default})"
         how: dict[str, Any] = {"help": option.metadata["help"] + default * (option.default is not False)}
         choices = _choices(hints[option.name])
@@ -60,7 +62,7 @@ def asked_search(args: argparse.Namespace, **more: Any) -> partial[Selection]:
     """
     search = SEARCHES[args.search]
     accepted = inspect.signature(search).parameters
-    names = [*(option.name for option in fields(SearchOptions)), *_OF_ONE_SEARCH]
+    names = [*(option.name for option in _COMMAND_LINE), *_OF_ONE_SEARCH]
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     wrong = [_option(name) for name in given if name not in accepted]
     if wrong:

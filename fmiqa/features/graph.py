@@ -15,7 +15,16 @@ from fmiqa.errors import FmiqaError, InputError
 from fmiqa.features.tracing import Layer, layer_nodes
 from fmiqa.maps import MapIndex
 
-__all__ = ["Operation", "layer_shapes", "layers_of", "operations_for", "operations_text", "walk"]
+__all__ = [
+    "Operation",
+    "layer_shapes",
+    "layers_of",
+    "operations_for",
+    "operations_text",
+    "run_operation",
+    "walk",
+    "without_values",
+]
 
 T = TypeVar("T")
 
@@ -144,7 +153,7 @@ def layers_of(network: nn.Module, operations: Iterable[Operation], images: Tenso
     Raises:
         InputError: The network cannot run on these images.
     """
-    for operation, value in walk(operations, partial(_run, network, images)):
+    for operation, value in walk(operations, partial(run_operation, network, images)):
         for layer, channels in operation.outputs:
             maps = value if channels is None else value[:, channels]
             yield layer.name, torch.relu(maps) if layer.rectify else maps
@@ -163,7 +172,7 @@ def layer_shapes(
         InputError: The network cannot run on images of this size.
     """
     images = torch.empty(1, 3, *size, dtype=dtype, device="meta")
-    layers = layers_of(_without_values(network), operations, images)
+    layers = layers_of(without_values(network), operations, images)
     return {layer: (maps.shape[1], maps.shape[2], maps.shape[3]) for layer, maps in layers}
 
 
@@ -196,7 +205,12 @@ def _is_last(layer: Layer, conv: fx.Node, output: fx.Node, needed: set[fx.Node])
     return users <= {output} and (output is conv or relu_follows)
 
 
-def _run(network: nn.Module, images: Tensor, operation: Operation, values: Mapping[str, Any]) -> Any:
+def run_operation(network: nn.Module, images: Tensor, operation: Operation, values: Mapping[str, Any]) -> Any:
+    """The value of an operation, from the images (N, 3, H, W) and the values of its inputs.
+
+    Raises:
+        InputError: The network cannot run on these images.
+    """
     try:
         return operation.run(network, images, values)
     except (RuntimeError, TypeError, ValueError, AssertionError, IndexError) as error:
@@ -252,7 +266,7 @@ def _filled(part: Any, values: Mapping[str, Any]) -> Any:
     return part
 
 
-def _without_values(module: nn.Module) -> nn.Module:
+def without_values(module: nn.Module) -> nn.Module:
     """A module like this one on the meta device, made of its parts, of which none is copied or changed."""
 
     def shapes(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,5 +275,5 @@ def _without_values(module: nn.Module) -> nn.Module:
     twin: nn.Module = nn.Module.__new__(type(module))
     twin.__dict__ = shapes(module.__dict__)  # pruned modules and replicas hold tensors as plain attributes
     twin.__dict__ |= {"_parameters": shapes(module._parameters), "_buffers": shapes(module._buffers)}
-    twin.__dict__["_modules"] = {name: child and _without_values(child) for name, child in module._modules.items()}
+    twin.__dict__["_modules"] = {name: child and without_values(child) for name, child in module._modules.items()}
     return twin

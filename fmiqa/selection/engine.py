@@ -21,6 +21,7 @@ from fmiqa._runtime.distributed import largest, share
 from fmiqa.correlation.portions import by_portions
 from fmiqa.maps import MapIndex
 from fmiqa.pooling import Pool, pool_scores
+from fmiqa.selection.budget import Budget
 from fmiqa.selection.criteria import Objective
 
 __all__ = ["Across", "Best", "Candidates", "Path", "climb", "ranked"]
@@ -64,6 +65,7 @@ class Candidates:
         confirm: Whether the best candidates of a step get a global fit before one is taken.
         datasets: How many problems in a row are the data sets of one search, which share a set of maps.
         across: How the criteria of these are combined.
+        budget: What a set may cost, see `affordable`.
     """
 
     def __init__(
@@ -78,12 +80,14 @@ class Candidates:
         confirm: bool = True,
         datasets: int = 1,
         across: Across = "mean",
+        budget: Budget | None = None,
     ) -> None:
         self._by_map = values.T.contiguous() if values.numel() <= _COPIED else values.T
         self.maps = maps
         self.objective = objective
         self.pool = pool
         self.confirm = confirm and not objective.quick_is_exact
+        self.budget = budget
         targets = targets.reshape(-1, values.shape[0])
         self.problems = max(len(targets), 1 if counts is None else len(counts))
         self.datasets = datasets
@@ -130,6 +134,10 @@ class Candidates:
         own = values.unflatten(0, (-1, self.datasets))
         combined: Tensor = own.mean(1) if self.across == "mean" else own.amin(1)
         return combined
+
+    def affordable(self, sets: Sequence[Sequence[int]], allowed: Tensor) -> Tensor:
+        """(S, M) which of the maps that are allowed beside each set it can afford: all, where there is no budget."""
+        return allowed if self.budget is None else allowed & self.budget.affordable(sets)
 
     def best(self, sets: Sequence[Sequence[int]], allowed: Tensor, *, leaving: bool = False) -> list[Best]:
         """For each search, the map among `allowed` (S, M) with which (`leaving`: without which) its set does best.
@@ -275,6 +283,7 @@ def climb(
         for b, s in enumerate(chosen):
             growing[b] = growing[b] and len(s) < max_maps
         open_to = allowed & torch.tensor(growing, device=allowed.device)[:, None]
+        open_to = candidates.affordable(chosen, open_to)
         if not bool(open_to.any()):
             break
         for b, best in enumerate(candidates.best(chosen, open_to)):
@@ -284,7 +293,7 @@ def climb(
                 growing[b] = False
                 continue
             if on_step is not None:
-                on_step(b, best, value[b], int(allowed[b].sum()))
+                on_step(b, best, value[b], int(open_to[b].sum()))
             value[b] = best.value
             chosen[b].append(best.position)
             curves[b].append(best.value)

@@ -16,7 +16,8 @@ from fmiqa.correlation.problems import weighted_pearson
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix
-from fmiqa.selection.engine import Best, Candidates, climb
+from fmiqa.selection.budget import Budget, with_costs
+from fmiqa.selection.engine import Best, Candidates, Path, climb
 from fmiqa.selection.options import Direction, SearchKeywords, SearchOptions, flat_keywords
 from fmiqa.selection.prior import dataset_rows, fitted_targets
 from fmiqa.selection.result import Selection, Step
@@ -134,6 +135,7 @@ class SearchTask(NamedTuple):
             InputError: As in `forward_select`.
         """
         matrix = as_matrix(scores, targets, options)
+        options = with_costs(options, matrix)
         values, maps, datasets = matrix.values, matrix.maps, dataset_rows(matrix)
         y = fitted_targets(matrix.targets, options.prior_of(values), options.alpha, datasets)
         start = maps.positions(options.start)
@@ -157,6 +159,7 @@ class SearchTask(NamedTuple):
                 counts=counts_of(datasets, len(y)).to(y) if several else None,
                 datasets=len(datasets),
                 across=options.across,
+                budget=Budget.of(matrix, options),
             ),
             targets=matrix.targets,
             datasets=datasets,
@@ -170,14 +173,29 @@ class SearchTask(NamedTuple):
     def climb(self, on_step: Callable[[Step], object], *, tol: float | None = None) -> list[int]:
         """The positions that forward selection selects; `on_step` is called with each step."""
 
+        tol = self.options.tol if tol is None else tol
+        if len(self.choices) == 1:
+            return self._climb(on_step, tol).chosen
+        kept: list[list[Step]] = [[] for _ in self.choices]
+        paths = [choice._climb(steps.append, tol) for choice, steps in zip(self.choices, kept, strict=True)]
+        best = max(range(len(paths)), key=lambda k: paths[k].values[-1:])
+        for step in kept[best]:
+            on_step(step)
+        return paths[best].chosen
+
+    @property
+    def choices(self) -> list[SearchTask]:
+        """The searches of which the best counts: this one, or under a budget, as its `choices` have it."""
+        if self.candidates.budget is None:
+            return [self]
+        return [self._replace(allowed=self.allowed & maps) for maps in self.candidates.budget.choices]
+
+    def _climb(self, on_step: Callable[[Step], object], tol: float) -> Path:
         def report(_: int, best: Best, before: float, tried: int) -> None:
             on_step(self.step(best, before, tried))
 
-        tol = self.options.tol if tol is None else tol
-        ((selected, _),) = climb(
-            self.candidates, [self.start], self.allowed[None], max_maps=self.limit, tol=tol, on_step=report
-        )
-        return selected
+        (path,) = climb(self.candidates, [self.start], self.allowed[None], max_maps=self.limit, tol=tol, on_step=report)
+        return path
 
     def step(self, best: Best, before: float, tried: int, *, removed: bool = False) -> Step:
         """The step that takes the best of the maps tried."""
@@ -206,10 +224,13 @@ class SearchTask(NamedTuple):
         """
         if not selected:
             raise InputError("no map agrees with the targets at all: every candidate's criterion is undefined")
+        costs, maps = self.options.costs, self.candidates.maps.at(selected)
+        if costs is not None:
+            more["cost_share"] = costs.share(maps)
         pooled = self.candidates.pooled(selected)
         counts = {"images": len(self.targets), "maps": len(self.candidates.maps)}
         return Selection(
-            maps=self.candidates.maps.at(selected),
+            maps=maps,
             steps=tuple(steps),
             value=float(self.candidates.value([selected])),
             options={"search": search, **self.options.to_dict(), **more, **counts},

@@ -12,6 +12,7 @@ from torch import Tensor
 from fmiqa._checks import is_count, is_number
 from fmiqa.correlation import Form
 from fmiqa.errors import InputError
+from fmiqa.features.cost import Costs
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.pooling import Pool, check_pool
 from fmiqa.selection.criteria import Criterion, Objective
@@ -44,6 +45,8 @@ class SearchKeywords(TypedDict, total=False):
     prior: Prior | None
     alpha: float
     across: Across
+    budget: float | None
+    costs: Costs | None
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,13 @@ class SearchOptions:
             the few maps that stand for all maps.
         across: How the criteria of several data sets are combined, `"mean"` or `"worst"`. Each data set has a logistic
             of its own.
+        budget: The share of what all candidates cost that a set may cost, above 0 and at most 1: maps that would exceed
+            it may not join. Layers are paid once: a second map of a layer, or of one that runs before it, is free.
+            None sets no limit. Where several sets of layers are the largest that it pays for, up to 16, the search is
+            run within each of them and the best is kept, which takes as many times as long; where they are more, it is
+            run once, and a layer that is best at first can leave too little for others.
+        costs: What maps cost; by default the multiplications that the networks of the score matrix take for an image
+            of 384x512, `Costs.of_matrix(scores)`. With costs, a result also records the share that its set takes.
 
     Raises:
         InputError: An option has a value that it cannot have.
@@ -100,6 +110,15 @@ class SearchOptions:
     )
     alpha: float = field(default=0.5, metadata={"help": "the share of the scores in that blend", "type": float})
     across: Across = field(default="mean", metadata={"help": "how the criteria of several data sets are combined"})
+    budget: float | None = field(
+        default=None,
+        metadata={
+            "help": "share of the multiplications of all candidates, above 0 and at most 1: maps that would exceed it "
+            "may not join; layers are paid once",
+            "type": float,
+        },
+    )
+    costs: Costs | None = field(default=None, metadata={"help": "what maps cost", "only_python": True})
 
     def __post_init__(self) -> None:
         self.objective  # noqa: B018  checks the criterion
@@ -113,6 +132,10 @@ class SearchOptions:
         check_prior(self.prior, self.alpha)
         if not isinstance(self.across, str) or self.across not in get_args(Across):
             raise InputError(f"across is one of {', '.join(get_args(Across))}, got {self.across!r}")
+        if self.budget is not None and not (is_number(self.budget) and 0 < self.budget <= 1):
+            raise InputError(f"budget is a share of what all maps cost, above 0 and at most 1, got {self.budget!r}")
+        if self.costs is not None and not isinstance(self.costs, Costs):
+            raise InputError(f"costs are fmiqa.Costs, such as Costs.of_network(extractor), got {self.costs!r}")
         object.__setattr__(self, "start", MapIndex(self.start))
         object.__setattr__(self, "exclude", MapIndex(self.exclude))
 
@@ -134,7 +157,8 @@ class SearchOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON. A criterion that fits nothing records no fit."""
-        plain = asdict(replace(self, start=(), exclude=()))
+        plain = asdict(replace(self, start=(), exclude=(), costs=None))
+        plain["costs"] = None if self.costs is None else self.costs.to_dict()
         plain["fit"] = self.fit if self.criterion == "plcc" else None
         return {**plain, "start": [str(m) for m in self.start], "exclude": [str(m) for m in self.exclude]}
 

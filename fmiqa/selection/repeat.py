@@ -14,6 +14,7 @@ from fmiqa._progress import progress_bar
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix
+from fmiqa.selection.budget import Budget, with_costs
 from fmiqa.selection.engine import Candidates, climb
 from fmiqa.selection.forward import forward_select, usable_in_all
 from fmiqa.selection.options import SearchOptions
@@ -105,7 +106,7 @@ def search_to_dict(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The options that all searches have in common, for the options of the result."""
     first = outcomes[0].options
     shared = {k: v for k, v in first.items() if all(o.options.get(k) == v for o in outcomes)}
-    return {k: v for k, v in shared.items() if k not in ("images", "maps", "inner")}
+    return {k: v for k, v in shared.items() if k not in ("images", "maps", "inner", "cost_share")}
 
 
 def extended(curve: Tensor, size: int) -> Tensor:
@@ -124,12 +125,16 @@ def _any(matrix: ScoreMatrix, part: Part, search: Search) -> Outcome:
 
 def _forward(matrix: ScoreMatrix, parts: Sequence[Part], options: SearchOptions, confirm: bool) -> Iterator[Outcome]:
     """Forward selection on all parts, a batch of them at a time."""
-    values, maps = matrix.values, matrix.maps
+    options = with_costs(options, matrix)
+    values, maps, budget = matrix.values, matrix.maps, Budget.of(matrix, options)
     start, excluded = maps.positions(options.start), maps.positions(options.exclude)
     limit = len(maps) if options.max_maps is None else options.max_maps
     recorded = {"search": "forward", **options.to_dict()}
     prior = options.prior_of(values)
-    for batch, datasets in _batches(matrix, parts):
+    choices = torch.ones(1, len(maps), dtype=torch.bool, device=values.device) if budget is None else budget.choices
+    for own, rows_of in _batches(matrix, parts, max(1, _BATCH // len(choices))):
+        batch = [part for part in own for _ in choices]
+        datasets = [rows for rows in rows_of for _ in choices]
         fitted = [
             fitted_targets(p.targets, prior, options.alpha, rows) for p, rows in zip(batch, datasets, strict=True)
         ]
@@ -148,26 +153,30 @@ def _forward(matrix: ScoreMatrix, parts: Sequence[Part], options: SearchOptions,
             confirm=confirm,
             datasets=several,
             across=options.across,
+            budget=budget,
         )
         allowed = torch.stack(
             [usable_in_all(values, y, options.direction, rows) for y, rows in zip(fitted, datasets, strict=True)]
         )
         allowed[:, [*start, *excluded]] = False
+        allowed &= choices.repeat(len(batch) // len(choices), 1)
         before = [candidates.value([start[:k]] * len(batch)).cpu() for k in range(1, len(start) + 1)]
         paths = climb(candidates, [start] * len(batch), allowed, max_maps=limit, tol=options.tol)
-        for b, path in enumerate(paths):
+        for part in range(0, len(batch), len(choices)):
+            b = max(range(part, part + len(choices)), key=lambda k: paths[k].values[-1:])
+            path = paths[b]
             grown = torch.tensor(path.values, dtype=torch.float64, device="cpu")
             curve = torch.cat([*(value[b : b + 1] for value in before), grown])
             yield Outcome(maps.at(path.chosen), curve, _pooled(candidates, path.chosen), recorded)
 
 
-def _batches(matrix: ScoreMatrix, parts: Sequence[Part]) -> Iterator[tuple[list[Part], list[list[Tensor]]]]:
-    """Parts that have images of equally many data sets, with the positions of the images of each."""
+def _batches(matrix: ScoreMatrix, parts: Sequence[Part], size: int) -> Iterator[tuple[list[Part], list[list[Tensor]]]]:
+    """Up to `size` parts that have images of equally many data sets, with the positions of the images of each."""
     rows = [dataset_rows(matrix, part.rows) for part in parts]
     for _, alike in groupby(zip(parts, rows, strict=True), key=lambda each: len(each[1])):
         own = list(alike)
-        for first in range(0, len(own), _BATCH):
-            batch = own[first : first + _BATCH]
+        for first in range(0, len(own), size):
+            batch = own[first : first + size]
             yield [part for part, _ in batch], [datasets for _, datasets in batch]
 
 

@@ -30,7 +30,7 @@ class Step:
         map: The map that joined, or left.
         value: The criterion after the step.
         gain: How much the step raised the criterion (the first map: from 0).
-        candidates: How many maps were tried.
+        candidates: How many maps were tried, under a budget those that could be afforded.
         runner_up: The best of the other candidates, if there was one.
         runner_up_value: The criterion with that one instead.
         removed: Whether the map left the set.

@@ -69,7 +69,7 @@ def floating_select(
     """
     task = SearchTask.of(scores, targets, SearchOptions.of(options, keywords))
     with step_bar(progress, task.limit) as bar:
-        found = _float(task, bar)
+        found = max((_float(choice, bar) for choice in task.choices), key=lambda kept: kept.value)
     return _not_worse_than_forward(task, found, search="floating")
 
 
@@ -170,7 +170,7 @@ def beam_select(
         raise InputError(f"width is a whole number from 1, got {width!r}")
     task = SearchTask.of(scores, targets, SearchOptions.of(options, keywords))
     with step_bar(progress, task.limit) as bar:
-        found = _beam(task, width, bar)
+        found = max((_beam(choice, width, bar) for choice in task.choices), key=lambda kept: kept.value)
     return _not_worse_than_forward(task, found, search="beam", width=width)
 
 
@@ -200,10 +200,11 @@ def _float(task: SearchTask, bar: Any) -> _Visited:
     seen = {frozenset(chosen)}  # no map leaves for a set that was seen, whatever rounding says: the search must end
 
     while len(chosen) < task.limit:
-        (best,) = c.best([chosen], allowed[None])
+        tried = c.affordable([chosen], allowed[None])
+        (best,) = c.best([chosen], tried)
         if best.position < 0 or not best.value > value + tol:
             break
-        steps.append(task.step(best, value, int(allowed.sum())))
+        steps.append(task.step(best, value, int(tried.sum())))
         chosen.append(best.position)
         allowed[best.position] = False
         value = best.value
@@ -257,6 +258,7 @@ def _beam(task: SearchTask, width: int, bar: Any) -> _Visited:
     beam, size = [found], len(task.start)
     while beam and size < task.limit:
         allowed = torch.stack([task.allowed & ~_members(task, kept.chosen) for kept in beam])
+        allowed = c.affordable([kept.chosen for kept in beam], allowed)
         value = c.tried([kept.chosen for kept in beam], allowed)
         before = value.new_tensor([kept.value for kept in beam])
         gaining = torch.where(value > before[:, None] + tol, value, -math.inf).flatten()

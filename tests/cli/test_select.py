@@ -132,6 +132,24 @@ def test_every_search_over_joined_matrices_is_the_library_s(
         assert picture.width > 600
 
 
+def test_a_budget_keeps_to_the_layers_that_it_pays_for(
+    scores_file: Path, numbers_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "s.json"
+    asked = ["--budget", "0.25", "--max-maps", "2", "--out", str(out)]
+    assert cli.main(["select", str(scores_file), *asked]) == 0
+    saved = Selection.load(out)
+    expected = forward_select(ScoreMatrix.load(scores_file), budget=0.25, max_maps=2)
+    assert (saved.maps, saved.options) == (expected.maps, expected.options)
+    assert {m.layer for m in saved.maps} == {"conv1"}
+    assert saved.options["cost_share"] < 0.25
+    assert cli.main(["select", str(numbers_file), *asked]) == 1
+    assert "record no network" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["select", str(scores_file), *asked, "--search", "weighted"])
+    assert "--budget: not with --search weighted" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_path_that_exists_is_no_name(numbers_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "a=b.safetensors"
     path.write_bytes(numbers_file.read_bytes())
