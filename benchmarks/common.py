@@ -21,11 +21,12 @@ from fmiqa.selection import splits
 
 RESULTS = Path(__file__).parent / "results"
 
+# Pictures of every data set are seen at one size. Those of TID2013 have a shorter side of 384 pixels as they are.
 SOURCES = {
-    "alexnet": ("alexnet", Viewing()),
-    "alexnet-half": ("alexnet", Viewing(factor=0.5)),
-    "squeezenet": ("squeezenet1_1", Viewing()),
-    "squeezenet-half": ("squeezenet1_1", Viewing(factor=0.5)),
+    "alexnet": ("alexnet", Viewing(short_side=384)),
+    "alexnet-half": ("alexnet", Viewing(short_side=192)),
+    "squeezenet": ("squeezenet1_1", Viewing(short_side=384)),
+    "squeezenet-half": ("squeezenet1_1", Viewing(short_side=192)),
 }
 
 
@@ -100,6 +101,14 @@ def jpegtid(args: argparse.Namespace) -> fmiqa.datasets.CSVDataset:
     return fmiqa.datasets.CSVDataset(
         args.jpegtid / "scores.csv", reference="ref", distorted="dist", score="mos", name="jpegtid",
         reference_root=args.references, distorted_root=args.jpegtid / "distorted_images",
+    )  # fmt: skip
+
+
+def live_r19(folder: Path) -> fmiqa.datasets.CSVDataset:
+    """LIVE-R19: images and scores.csv, with the DMOS of LIVE Release 2 (lower = better)."""
+    return fmiqa.datasets.CSVDataset(
+        folder / "scores.csv", reference="ref", distorted="dist", score="dmos", higher_is_better=False,
+        distortion="type", name="LIVE-R19",
     )  # fmt: skip
 
 

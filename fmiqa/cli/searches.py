@@ -20,13 +20,13 @@ _OF_ONE_SEARCH: dict[str, dict[str, Any]] = {
     "width": {"type": int, "metavar": "N", "help": "beam search: the number of sets to follow (default: 5)"},
     "rule": {
         "choices": get_args(Rule),
-        "help": "weighted search: fewest maps within one standard error (default), or best",
+        "help": "weighted search: best (default), or fewest maps within one standard error",
     },
     "powers": {
         "type": float,
         "nargs": "+",
         "metavar": "P",
-        "help": "weighted search: exponents of map scores to try (default: 1)",
+        "help": "weighted search: exponents of map scores to try (default: 2)",
     },
 }
 
