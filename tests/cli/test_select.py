@@ -145,9 +145,20 @@ def test_a_budget_keeps_to_the_layers_that_it_pays_for(
     assert saved.options["cost_share"] < 0.25
     assert cli.main(["select", str(numbers_file), *asked]) == 1
     assert "record no network" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        cli.main(["select", str(scores_file), *asked, "--search", "weighted"])
-    assert "--budget: not with --search weighted" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_weighted_search_keeps_to_a_budget_and_takes_a_prior(scores_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "s.json"
+    asked = ["--search", "weighted", "--budget", "0.25", "--alpha", "0.5", "--across", "worst"]
+    assert cli.main(["select", str(scores_file), *asked, "--out", str(out)]) == 0
+    saved = Selection.load(out)
+    expected = fmiqa.weighted_select(ScoreMatrix.load(scores_file), budget=0.25, alpha=0.5, across="worst")
+    assert (saved.maps, saved.options) == (expected.maps, expected.options)
+    assert {m.layer for m in saved.maps} == {"conv1"}
+    assert saved.options["cost_share"] <= 0.25
+    assert (saved.options["prior"], saved.options["alpha"]) == ("consensus", 0.5)
+    assert cli.main(["select", str(scores_file), "--search", "weighted", "--prior", "none", "--out", str(out)]) == 0
+    assert Selection.load(out).options["prior"] is None
 
 
 def test_a_path_that_exists_is_no_name(numbers_file: Path, tmp_path: Path) -> None:

@@ -35,10 +35,10 @@ def test_finds_planted_maps_and_reports_what_it_tried() -> None:
 
 def test_the_strength_is_the_best_or_the_strongest_within_one_standard_error() -> None:
     values, y, groups = planted()
-    best = weighted_select(values, y, groups=groups, powers=(1.0, 2.0), rule="best")
+    best = weighted_select(values, y, prior=None, groups=groups, powers=(1.0, 2.0), rule="best")
     top = max(best.options["inner"], key=lambda e: e["held_out_plcc"])
     assert (top["power"], top["strength"]) == (best.power, best.options["strength"])
-    strict = weighted_select(values, y, groups=groups, powers=(1.0, 2.0))
+    strict = weighted_select(values, y, prior=None, groups=groups, powers=(1.0, 2.0), rule="one_standard_error")
     assert strict.power == best.power
     assert strict.options["strength"] >= best.options["strength"]
     assert len(strict) <= len(best)
