@@ -129,10 +129,11 @@ class ScoreMatrix(Saved):
 
         Args:
             matrices: Parts of one data set, or the name of each data set -> its matrix. The result then records the
-                data set of each image, and searches fit a logistic of its own to each (`SearchOptions.datasets`).
+                data set of each image, and searches fit a logistic of its own to each (`SearchOptions.across`).
 
         Raises:
-            InputError: There are no matrices, their maps differ, or data sets were scored in different ways.
+            InputError: There are no matrices, or other things than matrices; their maps differ; a name is no text; or
+                data sets were scored in different ways.
 
         Example:
             >>> one = ScoreMatrix(torch.rand(2, 1), MapIndex(["a:0"]), torch.arange(2.0), ["r", "r"], ["r1", "r2"])
@@ -141,6 +142,12 @@ class ScoreMatrix(Saved):
         """
         named = matrices if isinstance(matrices, Mapping) else None
         parts = list(matrices.values() if isinstance(matrices, Mapping) else matrices)
+        for m in parts:
+            if not isinstance(m, ScoreMatrix):
+                raise InputError(f"several data sets are given as ScoreMatrix objects, got {type(m).__name__}")
+        for name in named or ():
+            if not isinstance(name, str):
+                raise InputError(f"the name of a data set is a text, got {name!r}")
         if not parts or any(m.maps != parts[0].maps for m in parts):
             raise InputError(f"score matrices of the same maps are needed, got {parts}")
         lists: dict[str, Any] = {}
@@ -152,7 +159,7 @@ class ScoreMatrix(Saved):
             first = next(iter(named))
             for name, matrix in named.items():
                 check_same_computation(options, matrix.options, name=first, other_name=name)
-            lists["datasets"] = [str(name) for name, m in named.items() for _ in m.names]
+            lists["datasets"] = [name for name, m in named.items() for _ in m.names]
             options = {**options, "dataset": " + ".join(named), "datasets": {n: len(m) for n, m in named.items()}}
         return replace(
             parts[0],
