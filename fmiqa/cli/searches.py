@@ -67,8 +67,9 @@ def asked_search(args: argparse.Namespace, **more: Any) -> partial[Selection]:
     wrong = [_option(name) for name in given if name not in accepted]
     if wrong:
         args.parser.error(f"{', '.join(wrong)}: not with --search {args.search}")
-    if given.get("fit") == "none":
-        given["fit"] = None
+    for name in ("fit", "prior"):
+        if given.get(name) == "none":
+            given[name] = None
     return partial(search, **given, **{name: value for name, value in more.items() if name in accepted})
 
 
