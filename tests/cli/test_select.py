@@ -148,16 +148,20 @@ def test_a_budget_keeps_to_the_layers_that_it_pays_for(
 
 
 def test_the_weighted_search_keeps_to_a_budget_and_takes_a_prior(scores_file: Path, tmp_path: Path) -> None:
-    out = tmp_path / "s.json"
+    out, path = tmp_path / "s.json", tmp_path / "m.safetensors"
+    scores = ScoreMatrix.load(scores_file)
+    scores = replace(scores, groups=[f"r{i // 2}" for i in range(len(scores))])  # enough groups for inner folds
+    scores = ScoreMatrix.stack([scores] * 3)  # each of which has six images
+    scores.save(path)
     asked = ["--search", "weighted", "--budget", "0.25", "--alpha", "0.5", "--across", "worst"]
-    assert cli.main(["select", str(scores_file), *asked, "--out", str(out)]) == 0
+    assert cli.main(["select", str(path), *asked, "--out", str(out)]) == 0
     saved = Selection.load(out)
-    expected = fmiqa.weighted_select(ScoreMatrix.load(scores_file), budget=0.25, alpha=0.5, across="worst")
+    expected = fmiqa.weighted_select(scores, budget=0.25, alpha=0.5, across="worst")
     assert (saved.maps, saved.options) == (expected.maps, expected.options)
     assert {m.layer for m in saved.maps} == {"conv1"}
     assert saved.options["cost_share"] <= 0.25
     assert (saved.options["prior"], saved.options["alpha"]) == ("consensus", 0.5)
-    assert cli.main(["select", str(scores_file), "--search", "weighted", "--prior", "none", "--out", str(out)]) == 0
+    assert cli.main(["select", str(path), "--search", "weighted", "--prior", "none", "--out", str(out)]) == 0
     assert Selection.load(out).options["prior"] is None
 
 
