@@ -179,6 +179,7 @@ def _pearson(x_unit: Tensor, y_unit: Tensor) -> Tensor:
 
 def _ranks(rows: Tensor) -> Tensor:
     """Average ranks from 0."""
+    rows = rows.contiguous()  # torch warns of others
     ordered = rows.sort(dim=-1).values
     first = torch.searchsorted(ordered, rows)
     last = torch.searchsorted(ordered, rows, right=True) - 1

@@ -164,3 +164,15 @@ def test_bad_shapes_are_named(coefficient):
 def test_one_point_is_too_few(coefficient):
     with pytest.raises(InputError, match="at least 2"):
         coefficient(torch.rand(4, 1), torch.rand(1))
+
+
+def test_a_column_of_a_matrix_is_ranked_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    values = torch.rand(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # torch tells of scattered numbers once in a process
+    try:
+        found = srocc(values[:, 1], values[:, 2])
+    finally:
+        torch.set_warn_always(always)
+    assert not recwarn.list
+    assert float(found) == float(srocc(values[:, 1].clone(), values[:, 2].clone()))
