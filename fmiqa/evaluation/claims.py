@@ -76,8 +76,10 @@ def claim(source: Mapping[str, Any], images: int | None, scores: ScoreMatrix) ->
         text = "UNKNOWN whether the maps were selected on these images: one of the files does not name its images"
         return Claim("unknown", text)
     judged = set(scores.groups)
-    shared = judged & set(source.get("references", judged if theirs == ours else ()))
-    if theirs != ours:
+    seen = source.get("datasets") or {theirs: images}  # several data sets: how many images of each
+    here = {ours} if scores.datasets is None else set(scores.datasets)
+    shared = judged & set(source.get("references", judged if here <= set(seen) else ()))
+    if not here & set(seen):
         text = f"TRANSFER: the maps were selected on {theirs} and are judged on {ours}, which are other images"
         if shared:
             text += (
@@ -87,7 +89,8 @@ def claim(source: Mapping[str, Any], images: int | None, scores: ScoreMatrix) ->
         return Claim("transfer", text)
     if not shared:
         return Claim("held out", "HELD OUT: neither these images nor their references were used for the selection")
-    if shared == judged and images in (None, len(scores)):
+    counts = [seen[name] for name in here & set(seen)]
+    if shared == judged and here <= set(seen) and (None in counts or sum(counts) == len(scores)):
         return Claim("in sample", "IN SAMPLE: on the images that the maps were selected on")
     text = f"PARTLY IN SAMPLE: the selection has seen {len(shared)} of these {len(judged)} references"
     return Claim("partly in sample", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -306,7 +307,13 @@ def _named(matrices: Sequence[ScoreMatrix]) -> dict[str, ScoreMatrix]:
 
 def source_of(matrix: ScoreMatrix) -> dict[str, Any]:
     """What a result records of the score matrix that it was made from; nothing of plain numbers."""
-    return {**matrix.options, "references": sorted(set(matrix.groups))} if matrix.options else {}
+    if not matrix.options:
+        return {}
+    found = {**matrix.options, "references": sorted(set(matrix.groups))}
+    if matrix.datasets is not None:  # those of the images that are there
+        counts = Counter(matrix.datasets)
+        found |= {"dataset": " + ".join(counts), "datasets": dict(counts)}
+    return found
 
 
 def usable(values: Tensor, targets: Tensor, direction: Direction = "rising") -> Tensor:
