@@ -69,7 +69,9 @@ def weighted_select(
             error of it (Breiman et al. 1984), which selects fewer maps.
         folds: Number of inner folds.
         seed: Seed of the dealing of groups to inner folds.
-        budget: The share of what all candidates cost that the set may cost, see `SearchOptions`.
+        budget: The share of what all candidates cost that the set may cost, see `SearchOptions`. Where the largest sets
+            of layers that it pays for are more than 16, there is one: layers are paid in the order of what their maps
+            contribute without a budget.
         costs: What maps cost, see `SearchOptions`.
         across: How the inner figures of several data sets are combined, `"mean"` or `"worst"`.
         exclude: Maps that may not be selected; they count for the consensus all the same.
@@ -103,8 +105,10 @@ def weighted_select(
     known = scores if isinstance(scores, Tensor) else matrix
     splits = grouped_folds(groups_of(known, groups, len(matrix)), folds=folds, seed=seed)
     limits = Budget.of(matrix, options)
-    choices = live[None] if limits is None else live & limits.choices
     task = _Task(matrix, options, splits, [float(power) for power in powers], order, rule)
+    choices = live[None] if limits is None else live & _paid(matrix, limits, options, task, live)
+    if not choices.any():
+        raise InputError(f"budget={budget:g} pays for no usable map; give a larger budget")
     found = max((task.within(maps.nonzero()[:, 0]) for maps in choices if maps.any()), key=lambda found: found.inner)
     if not len(found.maps):
         raise InputError("the weakest strength still chooses no map; give smaller strengths")
@@ -143,6 +147,24 @@ def weighted_select(
         fit=fit_of(combined, matrix.targets, datasets, options),
         weights=found.weights.cpu(),
     )
+
+
+def _paid(matrix: ScoreMatrix, limits: Budget, options: SearchOptions, task: _Task, live: Tensor) -> Tensor:
+    """(K, M) the maps of each set of layers that the budget pays for, of which the best counts."""
+    maps, choices = matrix.maps, limits.choices
+    every = maps.at(choices[0].nonzero()[:, 0].tolist())
+    if len(choices) > 1 or not options.costs or options.costs.share(every) <= (options.budget or 1):
+        return choices
+    free = live.nonzero()[:, 0]
+    leading: dict[str, int] = {}  # the map of each layer that contributes most
+    for m in [*task.within(free).maps.tolist(), *free.tolist()]:
+        leading.setdefault(maps[m].place, m)
+    chosen: list[int] = []
+    for m in leading.values():
+        if limits.affordable([chosen])[0, m]:
+            chosen.append(m)
+    places = {maps[m].place for m in chosen}
+    return torch.tensor([[m.place in places for m in maps]], device=live.device)
 
 
 class _Found(NamedTuple):
