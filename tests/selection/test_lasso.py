@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fmiqa
-from fmiqa import FeatureExtractor, ScoreMatrix, SelectedFeatureIQM, Selection, Viewing, weighted_select
+from fmiqa import (
+    Costs,
+    FeatureExtractor,
+    MapIndex,
+    ScoreMatrix,
+    SelectedFeatureIQM,
+    Selection,
+    Viewing,
+    weighted_select,
+)
 from fmiqa.datasets import Sample
 from fmiqa.features.checkpoints import seeded_state
 from fmiqa.features.networks import blank_network
@@ -55,6 +67,155 @@ def test_the_strength_is_the_best_or_the_strongest_within_one_standard_error() -
     k = int(means.argmax())
     expected = next(s for s, mean in zip(STRENGTHS, means, strict=True) if mean >= means[k] - errors[k])
     assert strict.options["strength"] == expected
+
+
+def observed(seed: int = 0, images: int = 72, channels: int = 3, layers: int = 4) -> ScoreMatrix:
+    """Noisy maps of several layers, less noisy the later the layer."""
+    generator = torch.Generator().manual_seed(seed)
+    maps = MapIndex.of_layers({f"c{i}": channels for i in range(layers)})
+    y = torch.rand(images, generator=generator, dtype=torch.float64)
+    noise = torch.linspace(2.0, 0.5, len(maps)) * torch.rand(images, len(maps), generator=generator)
+    groups, names = [f"r{i // 6}" for i in range(images)], [str(i) for i in range(images)]
+    return ScoreMatrix(y[:, None] + noise, maps, 3 + 5 * y, groups, names)
+
+
+def apart(layers: int) -> Costs:
+    """Layers of one cost that share nothing."""
+    return Costs({f"c{i}": 1 for i in range(layers)}, {f"c{i}": [f"c{i}"] for i in range(layers)})
+
+
+def weights_of(selection: Selection, scores: ScoreMatrix) -> torch.Tensor:
+    """(M,) the weights of all maps, 0 for those that were not selected."""
+    assert selection.weights is not None
+    found = torch.zeros(len(scores.maps), dtype=torch.float64)
+    found[scores.maps.positions(selection.maps)] = selection.weights
+    return found
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.75, 1.0])
+def test_the_defaults_by_hand(alpha: float) -> None:
+    """The blend of each fold's own images is fitted; the strength is the best by what the observers say."""
+    scores = observed()
+    found = weighted_select(scores, alpha=alpha)
+    x, y, c = scores.values.double().square(), scores.targets, scores.values.double().mean(1)
+
+    def blend(rows: torch.Tensor) -> torch.Tensor:
+        human = (y[rows] - y[rows].mean()) / y[rows].std() * c[rows].std() + c[rows].mean()
+        return alpha * human + (1 - alpha) * c[rows]
+
+    folds = []
+    for split in fmiqa.grouped_folds(scores.groups, folds=5, seed=0):
+        ones = torch.ones(1, len(split.train), dtype=torch.float64)
+        weights = nonnegative_path(x[split.train], blend(split.train), ones, STRENGTHS).weights[0]
+        judge = y[split.held_out] if alpha else c[split.held_out]  # without observers, the consensus
+        folds.append([float(fmiqa.plcc(x[split.held_out] @ w, judge)) for w in weights])
+    means = torch.tensor(folds, dtype=torch.float64).mean(0)
+    # The paths are computed fold by fold here and together there, where a fold waits for the slowest: the descent
+    # stops at moves of 1e-4 in standardised weights.
+    assert [e["held_out_plcc"] for e in found.options["inner"]] == pytest.approx(means.tolist(), abs=1e-3)
+    assert found.options["strength"] == STRENGTHS[int(means.argmax())]
+    upto = STRENGTHS[: int(means.argmax()) + 1]
+    every = torch.arange(len(y))
+    expected = nonnegative_path(x, blend(every), torch.ones(1, len(y), dtype=torch.float64), upto).weights[0, -1]
+    # The same descent on the same numbers but for their last digits.
+    torch.testing.assert_close(weights_of(found, scores), expected, atol=1e-8, rtol=0)
+    judge = y if alpha else c
+    assert found.value == pytest.approx(float(fmiqa.plcc(x @ expected, judge)), abs=1e-7)  # a fit of these numbers
+    recorded = {key: found.options[key] for key in ("prior", "alpha", "power", "rule")}
+    assert recorded == {"prior": "consensus", "alpha": alpha, "power": 2.0, "rule": "best"}
+
+
+def test_alpha_0_needs_no_observers_and_never_looks_at_them() -> None:
+    scores = observed()
+    flipped = replace(scores, targets=scores.targets.flip(0))
+    missing = replace(scores, targets=torch.full_like(scores.targets, torch.nan))
+    found = [weighted_select(m, alpha=0) for m in (scores, flipped, missing)]
+    found.append(weighted_select(scores.values, alpha=0, groups=scores.groups))
+    for other in found[1:]:
+        assert torch.equal(other.weights, found[0].weights)  # type: ignore[arg-type]
+        assert other.value == found[0].value
+    assert found[1].maps == found[2].maps == found[0].maps
+    assert found[2].fit is None
+    with pytest.raises(fmiqa.InputError, match="finite scores"):
+        weighted_select(missing, prior=None)
+
+
+def test_alpha_says_whom_the_weights_follow() -> None:
+    """map:7 and map:21 of the planted maps say what observers say; the consensus is mostly that of the others."""
+    values, y, groups = planted()
+    agreement = {}
+    for alpha in (0.0, 0.5, 1.0):
+        found = weighted_select(values, y, alpha=alpha, groups=groups, strengths=[0.03])
+        combined = found.combine(values_as_matrix(values, y))
+        agreement[alpha] = [float(fmiqa.plcc(combined, other, fit=None)) for other in (y, values.mean(1))]
+    assert agreement[0.0][0] < agreement[0.5][0] < agreement[1.0][0]
+    assert agreement[0.0][1] > agreement[0.5][1] > agreement[1.0][1]
+
+
+def values_as_matrix(values: torch.Tensor, y: torch.Tensor) -> ScoreMatrix:
+    names = [str(i) for i in range(len(y))]
+    return ScoreMatrix(values, MapIndex.of_layers({"map": values.shape[1]}), y, names, names)
+
+
+def test_excluded_maps_count_for_the_consensus_only() -> None:
+    scores = observed()
+    free = weighted_select(scores)
+    found = weighted_select(scores, exclude=free.maps[:2])
+    assert not set(free.maps[:2]) & set(found.maps)
+    kept = [m for m in scores.maps if m not in free.maps[:2]]
+    alone = weighted_select(scores.columns(kept))  # whose consensus is another
+    assert found.weights is not None
+    assert not torch.equal(weights_of(found, scores), weights_of(alone, scores))
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.26, 0.5, 0.76, 1.0]))
+@settings(max_examples=8, deadline=None)
+def test_a_budget_is_kept(seed: int, share: float) -> None:
+    scores, costs = observed(seed, images=48), apart(4)
+    found = weighted_select(scores, budget=share, costs=costs)
+    assert costs.share(found.maps) <= share
+    assert found.options["cost_share"] == costs.share(found.maps)
+    assert found.options["budget"] == share
+
+
+def test_the_best_affordable_set_of_layers_is_taken() -> None:
+    scores, costs = observed(layers=3), apart(3)
+    found = weighted_select(scores, budget=0.7, costs=costs)
+    pairs = []
+    for left_out in range(3):
+        # Layers that may not be selected still count for the consensus.
+        other = weighted_select(scores, exclude=[m for m in scores.maps if m.layer == f"c{left_out}"])
+        pairs.append((max(e["held_out_plcc"] for e in other.options["inner"]), other))
+    best = max(pairs, key=lambda pair: pair[0])[1]
+    assert found.maps == best.maps
+    assert torch.equal(found.weights, best.weights)  # type: ignore[arg-type]
+
+
+def test_a_budget_of_all_changes_nothing() -> None:
+    scores = observed()
+    plain, found = weighted_select(scores), weighted_select(scores, budget=1, costs=apart(4))
+    assert found.maps == plain.maps
+    assert torch.equal(found.weights, plain.weights)  # type: ignore[arg-type]
+
+
+def test_where_affordable_sets_of_layers_are_many_the_budget_is_kept_too() -> None:
+    """Of twelve layers, six are affordable: 924 sets. Layers are paid in the order of what they contribute."""
+    scores, costs = observed(layers=12, channels=2), apart(12)
+    free = weighted_select(scores, costs=costs)
+    assert costs.share(free.maps) > 0.25
+    found = weighted_select(scores, budget=0.25, costs=costs)
+    first = list(dict.fromkeys(m.layer for m in free.maps))[:3]
+    assert {m.layer for m in found.maps} <= set(first)
+    assert found.options["cost_share"] == costs.share(found.maps) <= 0.25
+    excluded = weighted_select(scores, exclude=[m for m in scores.maps if m.layer not in first])
+    assert found.maps == excluded.maps
+
+
+def test_a_budget_that_pays_for_no_usable_map_is_named() -> None:
+    scores, costs = observed(layers=2), Costs({"c0": 1, "c1": 9}, {"c0": ["c0"], "c1": ["c0", "c1"]})
+    scores.values[:, :3] = 0.5
+    with pytest.raises(fmiqa.InputError, match=r"budget=0.1 pays for no usable map; give a larger budget"):
+        weighted_select(scores, budget=0.1, costs=costs)
 
 
 def test_weighted_options_are_checked() -> None:

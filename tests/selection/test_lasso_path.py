@@ -44,3 +44,24 @@ def test_optimality_conditions_hold_under_penalty() -> None:
     torch.testing.assert_close(pull[chosen], torch.full_like(pull[chosen], strength), atol=1e-8, rtol=0)
     assert bool((pull[~chosen] <= strength + 1e-8).all())
     assert not chosen[11]
+
+
+def test_problems_with_targets_of_their_own_are_those_solved_alone() -> None:
+    x, y, counts = problem()
+    targets = torch.stack([y, y.square() + x[:, 3]])
+    strengths = [0.2, 0.05]
+    found = nonnegative_path(x, targets, counts, strengths, sweeps=5000, tolerance=1e-10)
+    for b in range(2):
+        alone = nonnegative_path(x, targets[b], counts[b : b + 1], strengths, sweeps=5000, tolerance=1e-10)
+        # Each stops within 1e-10 of a minimum in standardised weights; two nearly equal columns make it flat.
+        torch.testing.assert_close(found.weights[b], alone.weights[0], atol=1e-7, rtol=0)
+        torch.testing.assert_close(found.intercepts[b], alone.intercepts[0], atol=1e-7, rtol=0)
+    shared = nonnegative_path(x, y.expand(2, -1), counts, strengths)
+    assert torch.equal(shared.weights, nonnegative_path(x, y, counts, strengths).weights)
+
+
+def test_how_much_images_count_in_all_does_not_matter() -> None:
+    x, y, counts = problem()
+    found = nonnegative_path(x, y, counts / 7, [0.1])
+    # Counts are divided by their sum, in float64.
+    torch.testing.assert_close(found.weights, nonnegative_path(x, y, counts, [0.1]).weights, atol=1e-9, rtol=0)
