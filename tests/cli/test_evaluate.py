@@ -16,6 +16,7 @@ from fmiqa.datasets import CSVDataset
 from fmiqa.evaluation.claims import claim
 from fmiqa.evaluation.peers import PEERS, peer_scores
 from fmiqa.evaluation.peers import scores as peers_by_name
+from fmiqa.selection.forward import source_of
 
 DataOptions = Callable[..., list[str]]
 
@@ -114,6 +115,48 @@ def test_other_images_of_the_same_references_are_partly_in_sample() -> None:
         torch.rand(2, 1), MapIndex(["conv1:0"]), torch.arange(2.0), ["r1", "r2"], ["a", "b"], options={"dataset": "A"}
     )
     assert claim({"dataset": "A", "references": ["r1", "r2"]}, 80, scores).kind == "partly in sample"
+
+
+def part(name: str, *references: str) -> ScoreMatrix:
+    """Images of these references, two of each."""
+    groups = [reference for reference in references for _ in range(2)]
+    names = [f"{name}{i}" for i in range(len(groups))]
+    targets = torch.arange(float(len(groups)))
+    return ScoreMatrix(
+        torch.rand(len(groups), 1), MapIndex(["conv1:0"]), targets, groups, names, None, {"dataset": name}
+    )
+
+
+@pytest.mark.parametrize(
+    ("seen", "judged", "kind"),
+    [
+        ("AB", "A", "in sample"),
+        ("AB", "AB", "in sample"),
+        ("ABC", "AC", "in sample"),
+        ("AB", "AC", "partly in sample"),
+        ("A", "AB", "partly in sample"),
+        ("AB", "C", "transfer"),
+        ("AB", "CD", "transfer"),
+    ],
+)
+def test_what_is_claimed_where_there_are_several_data_sets(seen: str, judged: str, kind: str) -> None:
+    def joined(names: str) -> ScoreMatrix:
+        parts = {name: part(name, f"{name}1", f"{name}2", f"{name}3") for name in names}
+        return ScoreMatrix.stack(parts) if len(parts) > 1 else parts[names]
+
+    selected_on = joined(seen)
+    assert claim(source_of(selected_on), len(selected_on), joined(judged)).kind == kind
+
+
+def test_what_is_claimed_of_a_data_set_that_was_left_out() -> None:
+    both = ScoreMatrix.stack({"A": part("A", "r1", "r2"), "B": part("B", "r3", "r4")})
+    only = both.rows(range(4))
+    assert source_of(only) == {"dataset": "A", "datasets": {"A": 4}, "references": ["r1", "r2"]}
+    assert claim(source_of(only), 4, both.rows(range(4, 8))).kind == "transfer"
+    assert claim(source_of(only), 4, only).kind == "in sample"
+    some = both.rows([0, 1, 4, 5])
+    assert claim(source_of(some), 4, part("A", "r1", "r2")).kind == "partly in sample"
+    assert claim(source_of(some), 4, part("A", "r2")).kind == "held out"
 
 
 def test_a_transfer_between_sets_that_share_reference_names_says_so() -> None:

@@ -437,8 +437,7 @@ def test_the_weighted_search_gives_data_sets_of_all_sizes_equal_weight(across: A
     assert found.options["inner"]
 
 
-def test_every_image_twice_changes_no_weight() -> None:
-    """Doubling one data set, whose data sets weigh the same, changes nothing; without names it would."""
+def test_every_image_of_a_data_set_twice_changes_no_weight() -> None:
     parts = three()
     double = {**parts, "c": ScoreMatrix.stack([parts["c"], parts["c"]])}
     how: dict[str, Any] = {"strengths": [0.1], "folds": 3, "prior": None}
