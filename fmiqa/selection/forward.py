@@ -301,7 +301,10 @@ def _named(matrices: Sequence[ScoreMatrix]) -> dict[str, ScoreMatrix]:
         if not isinstance(matrix, ScoreMatrix):
             raise InputError(f"several data sets are given as ScoreMatrix objects, got {type(matrix).__name__}")
         name = str(matrix.options.get("dataset") or "data set")
-        found[f"{name} {number}" if name in found or name == "data set" else name] = matrix
+        own = f"{name} {number}" if name in found or name == "data set" else name
+        while own in found:
+            own += " again"
+        found[own] = matrix
     return found
 
 
