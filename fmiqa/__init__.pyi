@@ -57,3 +57,8 @@ from fmiqa.selection import observer_study as observer_study
 from fmiqa.selection import permutation_null as permutation_null
 from fmiqa.selection import stability_selection as stability_selection
 from fmiqa.selection import weighted_select as weighted_select
+from fmiqa.zoo import Card as Card
+from fmiqa.zoo import Rating as Rating
+from fmiqa.zoo import ReadyMetric as ReadyMetric
+from fmiqa.zoo import list_metrics as list_metrics
+from fmiqa.zoo import load_metric as load_metric

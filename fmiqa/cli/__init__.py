@@ -18,6 +18,7 @@ from fmiqa.cli import (
     demo,
     evaluate,
     matrix,
+    metrics,
     report,
     reproduce,
     score,
@@ -35,13 +36,13 @@ __all__ = ["main"]
 _DESCRIPTION = """\
 Image quality from the few CNN feature maps that matter.
 
+  fmiqa score    --reference reference.png test.png
   fmiqa demo     --out demo/
   fmiqa datasets check csiq CSIQ/
   fmiqa matrix   --csv study.csv --out study.safetensors
   fmiqa select   study.safetensors --out selected.json --metric metric.safetensors
   fmiqa validate study.safetensors
   fmiqa evaluate --selection selected.json --matrix study.safetensors
-  fmiqa score    --metric metric.safetensors --reference reference.png test.png
   fmiqa visualize maximize --selection selected.json --out pictures.png
   fmiqa report   selected.json --matrix study.safetensors --csv study.csv --out report.html
   fmiqa transfer tid2013.safetensors csiq.safetensors --plot transfer.png
@@ -112,7 +113,7 @@ def _run_together(args: argparse.Namespace) -> None:
         args.quiet = True
         warnings.simplefilter("ignore", UserWarning)
     from_first(lambda: check_outputs(args))
-    if args.run not in (datasets.run, demo.run, score.run, visualize.run, report.run):
+    if args.run not in (datasets.run, demo.run, metrics.run, score.run, visualize.run, report.run):
         args.run(args)
     elif is_first():
         with alone():
@@ -131,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fmiqa {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", required=True)
-    shown = (demo, datasets, matrix, select, validate, evaluate, score, visualize, report, transfer, reproduce)
+    shown = (demo, datasets, metrics, score, matrix, select, validate, evaluate, visualize, report, transfer, reproduce)
     for command in shown:
         command.add(commands)
     return parser

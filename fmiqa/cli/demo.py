@@ -7,13 +7,17 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from fmiqa._io import check_output
 from fmiqa._plotting import load_matplotlib, save_figure
+from fmiqa._tables import text_table
 from fmiqa.cli import options
 from fmiqa.cli.evaluate import coefficients_table
 from fmiqa.cli.output import Written, add_output_options, print_result, say, wants_progress
@@ -28,6 +32,7 @@ from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.scoring.run import score_matrix
 from fmiqa.selection import Selection, forward_select
 from fmiqa.visualize.plots import selection_figure
+from fmiqa.zoo import load_metric
 
 _EXAMPLE = """\
 example:
@@ -35,7 +40,10 @@ example:
 
 The pictures are procedural, the distortions real, the observer simulated: it looks at a few planted feature
 maps of AlexNet with seeded random weights. Nothing needs to be downloaded, and it is known which maps matter. The
-figures say nothing about how good a metric is."""
+figures say nothing about how good a metric is.
+
+The same distortions of the first picture are then rated by the ready-made metric that `fmiqa score` uses, which was
+selected on real observers' scores; the pictures are written beside the other files."""
 
 _SMALLEST_GAIN = 1e-4  # what the maps after the planted ones gain is the noise of the simulated scores
 
@@ -82,6 +90,9 @@ def run(args: argparse.Namespace) -> None:
     saves: dict[str, Callable[[str], None]] = {"selection.json": selection.save, "metric.safetensors": metric.save}
     if drawn:
         saves["selection.png"] = lambda path: save_figure(selection_figure(selection, scores), path)
+    rated, pictures = _rated(data)
+    saves |= {f"pictures/{name}.png": partial(_save_picture, picture) for name, picture in pictures.items()}
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
     written = Written()
     for name, save in saves.items():
         written.write(name, str(folder / name), save)
@@ -93,6 +104,7 @@ def run(args: argparse.Namespace) -> None:
     missed = [str(m) for m in data.planted if m not in selection.maps]
     listed = ", ".join(found or ["none"]) + (f"; not {', '.join(missed)}" if missed else "")
     seen, unseen = len(set(one.groups)), len(set(other.groups))
+    pair = f"pictures/{rated['reference']}.png", f"pictures/{rated['images'][0]['name']}.png"
     seconds = time.perf_counter() - start
     print_result(
         args,
@@ -105,6 +117,7 @@ def run(args: argparse.Namespace) -> None:
             "planted": {"found": found, "missed": missed},
             "in_sample": [asdict(row) for row in in_sample],
             "held_out": [asdict(row) for row in held_out],
+            "ready_made": rated,
             "files": [str(folder / name) for name in files],
             "seconds": round(seconds, 1),
         },
@@ -123,9 +136,38 @@ IN SAMPLE: selected and judged on the same {len(scores)} images
 HELD OUT: selected on the images of {seen} references, judged on those of the other {unseen}
 {coefficients_table(held_out)}
 
-written to {folder}: {", ".join(files)} ({seconds:.0f} s)""",
+{_ratings_table(rated)}
+
+written to {folder}: {", ".join(name for name in files if "/" not in name)}, pictures/ ({seconds:.0f} s)
+try: fmiqa score --reference {folder / pair[0]} {folder / pair[1]}""",
         written,
     )
+
+
+def _rated(data: Demo) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Ratings of the distortions of the first picture by the ready-made metric, and the pictures by name."""
+    metric = load_metric()
+    samples = [data[i] for i, reference in enumerate(data.reference_ids) if reference == data.reference_ids[0]]
+    rating = metric.rate(torch.stack([s.distorted for s in samples]), samples[0].reference[None])
+    images = [
+        {"name": s.name, "distortion": s.distortion, "level": s.level, "rating": round(score, 1), "words": words}
+        for s, score, words in zip(samples, rating.score.tolist(), rating.words, strict=True)
+    ]
+    pictures = {samples[0].reference_id: samples[0].reference, **{s.name: s.distorted for s in samples}}
+    return {"metric": metric.signature, "reference": samples[0].reference_id, "images": images}, pictures
+
+
+def _ratings_table(rated: dict[str, Any]) -> str:
+    rows: dict[str, list[str]] = {}
+    for image in rated["images"]:
+        rows.setdefault(image["distortion"], []).append(f"{image['rating']:.0f}")
+    levels = [str(level + 1) for level in range(max(map(len, rows.values())))]
+    table = text_table([("distortion, level", *levels), *((name, *cells) for name, cells in rows.items())])
+    return f"READY-MADE: ratings from 0 to 100 of distortions of a picture by\n{rated['metric']}\n{table}"
+
+
+def _save_picture(picture: Tensor, path: str) -> None:
+    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(path)
 
 
 def _can_draw() -> bool:

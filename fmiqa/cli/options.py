@@ -37,6 +37,7 @@ __all__ = [
     "new_command",
     "peer_weights",
     "weights_given",
+    "weights_of",
 ]
 
 _WITH_WEIGHTS = list(dict.fromkeys((*NETWORKS, *(name for peer in PEERS.values() for name in peer.weights))))
@@ -98,11 +99,16 @@ def extractor_of(
     args: argparse.Namespace, network: str, *, stage: Stage, layers: Iterable[str] | None, viewing: Viewing
 ) -> FeatureExtractor:
     """A network with the weights that the options name."""
-    words: dict[str, str | None] = {"default": "DEFAULT", "random": None}
-    given = weights_given(args, network)
-    weights = words.get(given, given)
+    weights = weights_of(args, network)
     with contextlib.redirect_stdout(sys.stderr):  # torchvision announces a download on standard output
         return FeatureExtractor(network, weights=weights, stage=stage, layers=layers, viewing=viewing, seed=args.seed)
+
+
+def weights_of(args: argparse.Namespace, network: str) -> str | None:
+    """What `--weights` says of a network, as `FeatureExtractor` takes it."""
+    words: dict[str, str | None] = {"default": "DEFAULT", "random": None}
+    given = weights_given(args, network)
+    return words.get(given, given)
 
 
 def weights_given(args: argparse.Namespace, network: str) -> str:

@@ -29,14 +29,20 @@ from fmiqa.datasets.table import Row, read_rows
 from fmiqa.errors import DatasetError, InputError
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.selection import Selection
+from fmiqa.zoo import Card, ReadyMetric, list_metrics, load_metric
 
 _EXAMPLES = """\
 examples:
+  fmiqa score --reference reference.png test1.png test2.png
+  fmiqa score references/ tests/ --csv scores.csv --maps maps/
+  fmiqa score --metric accurate --weights alexnet=alexnet.pth --weights squeezenet1_1=s.pth --pairs pairs.csv
   fmiqa score --metric metric.safetensors --reference reference.png test1.png test2.png
-  fmiqa score --metric metric.safetensors references/ tests/ --csv scores.csv --maps maps/
   fmiqa score --metric metric.safetensors --pairs pairs.csv --json
   fmiqa score --selection selected.json --weights alexnet.pth --reference reference.png test.png
   fmiqa score --selection joined.json --weights alexnet=a.pth --weights vgg16=v.pth --reference ref.png test.png
+
+The metric is a ready-made one (`fmiqa metrics` lists them), "fast" by default, or your own. A ready-made metric also
+rates each image from 0 to 100, with the interval that holds nine of ten mean opinions, and in words.
 
 Two folders, without --reference or --pairs, are the references and the test images, sub-folders included. A test
 image belongs to the reference of the same name in the same sub-folder, letter case and ending aside; where there is
@@ -44,9 +50,11 @@ none, to the one reference whose name its own begins with, before "_" or "-" (la
 image must have a partner.
 
 A table of pairs is a CSV table as `fmiqa matrix --csv` takes it, with the columns reference and distorted. Its paths
-start at its folder. One line is printed per image: name, tab, quality. Higher is better; with SSIM it is at most 1.
+start at its folder. One line is printed per image: name, quality and, of a ready-made metric, rating, interval and
+words, with tabs between them. Higher is better; with SSIM the quality is at most 1.
 
---csv has a row an image: reference, test, quality and, with --maps, map: the error map's file. An error map shows the
+--csv has a row an image: reference, test, quality; of a ready-made metric, rating, low, high and words; with --maps,
+map: the error map's file. An error map shows the
 test image in grey, and in colours where it is judged worse: from yellow, a small loss, to dark red, a loss of 1. It
 bears the test image's name, with a number where several images have one."""
 
@@ -64,8 +72,13 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     summary = "Judge test images against their references"
     parser = options.new_command(commands, "score", summary, _EXAMPLES, run, _kept)
-    metric = parser.add_argument_group("metric (one of)").add_mutually_exclusive_group(required=True)
-    metric.add_argument("--metric", metavar="FILE", help="as `fmiqa select --metric` writes it (.safetensors)")
+    metric = parser.add_argument_group("metric (one of)").add_mutually_exclusive_group()
+    metric.add_argument(
+        "--metric",
+        metavar="NAME",
+        default="fast",
+        help="a ready-made metric (default: fast), or a file that `fmiqa select --metric` wrote (.safetensors)",
+    )
     metric.add_argument("--selection", metavar="FILE", help="as `fmiqa select --out` writes it, with --weights (.json)")
     images = parser.add_argument_group("images (test images and --reference, two folders, or --pairs)")
     images.add_argument(
@@ -93,20 +106,22 @@ def run(args: argparse.Namespace) -> None:
     bar = progress_bar(show=wants_progress(args) and args.json, total=len(pairs), desc="scoring", unit="image")
     written, rows = Written(), []
     for found, place in zip(_judged(metric, pairs, pictures=bool(args.maps)), places, strict=True):
-        row: dict[str, Any] = {"reference": found.reference, "test": found.test, "quality": found.quality}
+        rated = _rated(metric, found.quality)
+        row: dict[str, Any] = {"reference": found.reference, "test": found.test, "quality": found.quality, **rated}
         if place is not None and found.picture is not None:
             if written.complete:  # a full disk is tried once
                 written.write(place, place, partial(_save_picture, found.picture))
             row["map"] = written.files.get(place)
         if not args.json:
-            show(f"{found.test}\t{found.quality:.6f}")
+            show("\t".join([found.test, f"{found.quality:.6f}", *_rating_in_words(rated)]))
         rows.append(row)
         bar.update()
     bar.close()
     if args.csv:
         written.write("csv", args.csv, lambda path: write_whole(path, _table(rows)))
     if args.json:
-        print_result(args, {"images": rows, "files": list(written.files.values())}, "", written)
+        signed = {"metric": metric.signature} if isinstance(metric, ReadyMetric) else {}
+        print_result(args, {**signed, "images": rows, "files": list(written.files.values())}, "", written)
     else:
         written.raise_failures()
 
@@ -142,7 +157,29 @@ def _metric(args: argparse.Namespace) -> SelectedFeatureIQM:
         selection = Selection.load(args.selection)
         extractors = recorded_extractors(selection.source, args.selection, args, selection.maps)
         return SelectedFeatureIQM.from_selection(extractors, selection)
-    return SelectedFeatureIQM.load(args.metric)
+    if args.metric not in list_metrics():
+        if not os.path.exists(args.metric):
+            raise InputError(
+                f"--metric {args.metric} is no file and no ready-made metric: there are {', '.join(list_metrics())}"
+            )
+        return SelectedFeatureIQM.load(args.metric)
+    networks = Card.load(args.metric).networks
+    options.check_weights_options(args, networks, f"the metric {args.metric}")
+    given = {network: options.weights_of(args, network) for network in networks} if args.weights else None
+    return load_metric(args.metric, weights=given)
+
+
+def _rated(metric: SelectedFeatureIQM, quality: float) -> dict[str, Any]:
+    """The rating of an image by a ready-made metric."""
+    if not isinstance(metric, ReadyMetric):
+        return {}
+    rating = metric.rating(torch.tensor([quality], dtype=torch.float64, device="cpu"))
+    ends = {"rating": rating.score, "low": rating.low, "high": rating.high}
+    return {**{name: round(float(end), 1) for name, end in ends.items()}, "words": rating.words[0]}
+
+
+def _rating_in_words(rated: Mapping[str, Any]) -> list[str]:
+    return [f"{rated['rating']:.0f}", f"{rated['low']:.0f} to {rated['high']:.0f}", rated["words"]] if rated else []
 
 
 @torch.inference_mode()

@@ -22,7 +22,7 @@ from fmiqa.cli import options, output, searches
 DataOptions = Callable[..., list[str]]
 
 
-COMMANDS = ("demo", "datasets", "matrix", "select", "validate", "evaluate", "score", "transfer", "reproduce")
+COMMANDS = ("demo", "datasets", "metrics", "matrix", "select", "validate", "evaluate", "score", "transfer", "reproduce")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,6 @@ COMMANDS = ("demo", "datasets", "matrix", "select", "validate", "evaluate", "sco
         (["score", "--metric", "m", "a"], "two folders (the references first)"),
         (["score", "--metric", "m", "a", "b", "c"], "two folders (the references first)"),
         (["score", "--metric", "m", "--reference", "r", "--pairs", "p"], "not allowed with argument --reference"),
-        (["score", "a", "b"], "--metric"),
         (["demo", "--references", "1"], "at least 2"),
         (["reproduce", "table3", "--out", "o"], "table1"),
         (["reproduce", "table1", "--out", "o"], "give --cidiq100"),

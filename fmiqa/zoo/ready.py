@@ -1,0 +1,226 @@
+"""Ready-made metrics as modules: a selection with its networks, and a rating from 0 to 100."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fmiqa._io import load_tensors
+from fmiqa._version import __version__
+from fmiqa.errors import InputError, WeightsError
+from fmiqa.features.extractor import FeatureExtractor
+from fmiqa.features.viewing import Viewing
+from fmiqa.metrics import SelectedFeatureIQM
+from fmiqa.scoring.scorer import MapScorer, PreparedImages
+from fmiqa.zoo.card import FOLDER, Card
+
+__all__ = ["WEIGHTS_KIND", "WORDS", "Rating", "ReadyMetric", "load_metric"]
+
+WEIGHTS_KIND = "fmiqa weights 1"
+
+WORDS = ("very annoying", "annoying", "slightly annoying", "perceptible, but not annoying", "imperceptible")
+"""The impairment scale of Recommendation ITU-R BT.500, for ratings from 0, 20, 40, 60 and 80. The observers of the data
+sets were not asked in these words: they help to read a rating."""
+
+Weights = str | os.PathLike[str] | Mapping[str, Tensor] | None
+
+
+@dataclass(frozen=True)
+class Rating:
+    """Ratings of N test images, from 0 (the worst of the data that the metric was fitted to) to 100 (no difference).
+
+    Args:
+        score: (N,).
+        low: (N,) lower end of the interval that holds nine of ten mean opinions, measured on held-out references.
+        high: (N,) upper end.
+        words: The impairment of each image in words, see `WORDS`.
+    """
+
+    score: Tensor
+    low: Tensor
+    high: Tensor
+    words: tuple[str, ...]
+
+
+class ReadyMetric(SelectedFeatureIQM):
+    """A metric that ships with the package; `load_metric` makes it.
+
+    It is a `SelectedFeatureIQM`: differentiable, batched, higher = better; at most 1, which an image and itself have.
+
+    Attributes:
+        card: What is known about the metric.
+    """
+
+    def __init__(self, card: Card, models: Mapping[str, FeatureExtractor]) -> None:
+        selection = card.selection
+        super().__init__(
+            dict(models),
+            selection.maps,
+            measure={source: options["measure"] for source, options in selection.sources.items()},
+            pool=selection.pool,
+            weights=selection.weights,
+            power=selection.power,
+        )
+        self.card = card
+
+    @property
+    def signature(self) -> str:
+        """The metric in a line, for a footnote: name, version, viewing, networks.
+
+        Example:
+            >>> load_metric("fast").signature.split(",")[0]
+            'fmiqa fast 1.0'
+        """
+        seen = {source: scorer.extractor.viewing.options() for source, scorer in self._by_source().items()}
+        views = "; ".join(f"{source}: {_in_words(options)}" for source, options in seen.items())
+        return (
+            f"fmiqa {self.card.name} {self.card.version}, {len(self.maps)} maps of {' and '.join(self.card.networks)}, "
+            f"{views} (fmiqa {__version__})"
+        )
+
+    @torch.no_grad()
+    def rate(self, test: Tensor, reference: Tensor | Sequence[PreparedImages]) -> Rating:
+        """Rate test images from 0 to 100, in words, and with an interval.
+
+        The logistic of the card takes the score to the scale of the mean opinion scores of its data set, whose lowest
+        becomes 0; the value of an image without any difference becomes 100. The interval comes from the residuals of
+        images of held-out references.
+
+        Args:
+            test: (N, 3, H, W), float in [0, 1] or uint8.
+            reference: As in a call.
+
+        Example:
+            >>> image = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+            >>> rating = load_metric("fast").rate(image, image)
+            >>> round(float(rating.score)), rating.words
+            (100, ('imperceptible',))
+        """
+        return self.rating(self(test, reference))
+
+    def rating(self, quality: Tensor) -> Rating:
+        """The rating of values that the metric gave, (N,)."""
+        scale = self.card.scale
+        fit = self.card.fit
+        fit = replace(fit, parameters=fit.parameters.to(quality.device))
+        opinion = fit.predict(quality.double())
+        span = scale["high"] - scale["low"]
+        ends = [opinion + residual for residual in (0.0, *scale["residuals"])]
+        score, low, high = ((100 * (end - scale["low"]) / span).clamp(0, 100) for end in ends)
+        words = tuple(WORDS[min(int(value // 20), 4)] for value in score.flatten().tolist())
+        return Rating(score, low, high, words)
+
+    def _by_source(self) -> dict[str, MapScorer]:
+        return {
+            s: scorer for s, scorer in zip(self.sources, self.scorers, strict=True) if isinstance(scorer, MapScorer)
+        }
+
+
+def load_metric(
+    name: str = "fast",
+    *,
+    weights: Weights | Mapping[str, Weights] = None,
+    viewing: Viewing | None = None,
+    device: torch.device | str = "cpu",
+) -> ReadyMetric:
+    """A ready-made metric.
+
+    Args:
+        name: One of `list_metrics()`. `"fast"` brings its weights and works offline.
+        weights: For other metrics: network -> weights, as `FeatureExtractor` takes them, or those of the only network;
+            by default torchvision's, which are downloaded once. They must be those that the maps were selected with.
+        viewing: How pictures are seen, instead of the metric's own way (a shorter side of 384 pixels), such as
+            `Viewing(pixels_per_degree=..., native_pixels_per_degree=...)`. Networks that see pictures at a smaller
+            scale than others keep that proportion.
+        device: Where the metric is put.
+
+    Raises:
+        InputError: There is no such metric; weights are given for one that brings them.
+        WeightsError: Weights are missing, are not those of the card, or cannot be fetched.
+
+    Example:
+        >>> iqm = load_metric()
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> reference = torch.rand(1, 3, 96, 128, generator=generator)
+        >>> noisy = (reference + 0.1 * torch.randn(2, 3, 96, 128, generator=generator)).clamp(0, 1)
+        >>> iqm(noisy, reference).shape
+        torch.Size([2])
+    """
+    card = Card.load(name)
+    if card.bundled:
+        if weights is not None:
+            raise InputError(f"the metric {name!r} brings its weights; leave out weights=")
+        given: dict[str, Any] = _bundled(name)
+    elif weights is None or (isinstance(weights, Mapping) and set(weights) <= set(card.networks)):
+        given = dict(weights or {})
+    elif len(card.networks) == 1:
+        given = {card.networks[0]: weights}
+    else:
+        raise InputError(f"the metric {name!r} needs weights of {' and '.join(card.networks)}: give network -> weights")
+    used = {m.source for m in card.selection.maps}
+    sources = {source: options for source, options in card.selection.sources.items() if source in used}
+    models = {source: _extractor(card, source, options, given, viewing) for source, options in sources.items()}
+    return ReadyMetric(card, models).to(device)
+
+
+def _bundled(name: str) -> dict[str, dict[str, Tensor]]:
+    """The weights in the package by network; filters that the metric does not run are 0."""
+    tensors, header = load_tensors(FOLDER / f"{name}.safetensors", WEIGHTS_KIND)
+    states: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key in header["parts"]:
+            part = header["parts"][key]
+            rows, tensor = tensor, tensor.new_zeros(part["of"], *tensor.shape[1:])
+            tensor[part["rows"]] = rows
+        network, _, parameter = key.partition("/")
+        states.setdefault(network, {})[parameter] = tensor
+    return states
+
+
+def _extractor(
+    card: Card, source: str, options: Mapping[str, Any], given: Mapping[str, Any], viewing: Viewing | None
+) -> FeatureExtractor:
+    """The network of a source with the weights of the card."""
+    network = options["network"]
+    own = Viewing(**options["viewing"])
+    seen = own if viewing is None else _in_proportion(own, Viewing(**card.viewing), viewing)
+    layers = dict.fromkeys(m.layer for m in card.selection.maps if m.source == source)
+    extractor = FeatureExtractor(
+        network,
+        weights=given.get(network, "DEFAULT"),
+        stage=options["stage"],
+        layers=list(layers) if card.bundled else None,
+        viewing=seen,
+    )
+    if card.bundled:  # a part of the weights, which has another fingerprint than the whole
+        extractor.recorded(options["weights_sha256"], normalization=None, constants={})
+    elif extractor.weights_sha256 != options["weights_sha256"]:
+        raise WeightsError(
+            f"the maps of {card.name!r} were selected with other weights of {network} than those given: their "
+            f"fingerprint is {options['weights_sha256'][:12]}, that of those given {extractor.weights_sha256[:12]}; "
+            "give torchvision's ImageNet weights"
+        )
+    return extractor
+
+
+def _in_proportion(own: Viewing, base: Viewing, asked: Viewing) -> Viewing:
+    """What a source sees whose own viewing is smaller than the metric's by some factor, when another is asked for."""
+    if own.short_side is None or base.short_side is None:
+        return asked
+    factor = own.short_side / base.short_side
+    if factor == 1:
+        return asked
+    if asked.short_side is not None:
+        return Viewing(short_side=max(1, round(asked.short_side * factor)))
+    if asked.pixels_per_degree is not None:
+        return replace(asked, pixels_per_degree=asked.pixels_per_degree * factor)
+    return Viewing(factor=(asked.factor or 1.0) * factor)
+
+
+def _in_words(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in options.items()) or "native size"
