@@ -25,7 +25,7 @@ from fmiqa._plotting import new_figure, save_figure
 from fmiqa._tables import text_table
 from fmiqa.selection.splits import mean_and_error
 
-BUDGETS = (0.03, 0.06, 0.12, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
+BUDGETS = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
 SIZES = (4, 8, 16, 32)
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "cost_curve.png"
 

@@ -58,6 +58,12 @@ def main() -> None:
     parts = {name: score_all(own, args.weights, args.cache / FOLDERS[name]) for name, own in data.items()}
     joined = {name: ScoreMatrix.concat(own) for name, own in parts.items()}
     alexnet = {name: ScoreMatrix.concat({"alexnet": own["alexnet"]}) for name, own in parts.items()}
+    two = {
+        network: {
+            name: ScoreMatrix.concat({s: m for s, m in own.items() if network in s}) for name, own in parts.items()
+        }
+        for network in ("alexnet", "squeezenet")
+    }
     home = joined[HOME]
     splits = {
         "reference": fmiqa.grouped_folds(home.groups, folds=5),
@@ -65,14 +71,25 @@ def main() -> None:
     }
     types = [(home.distortions or [])[int(split.held_out[0])] for split in splits["type"]]
 
-    before = partial(fmiqa.weighted_select, prior=None, powers=(1.0,), rule="one_standard_error")
+    before = partial(
+        fmiqa.weighted_select,
+        prior=None,
+        powers=(1.0,),
+        rule="one_standard_error",
+        strengths=(0.3, 0.2, 0.12, 0.08, 0.05, 0.03),
+    )
     procedures: dict[str, tuple[dict[str, ScoreMatrix], Search]] = {
         "weighted_select (the default)": (joined, fmiqa.weighted_select),
         "weighted, no prior": (joined, partial(fmiqa.weighted_select, prior=None)),
         "weighted as before (no prior, power 1, fewest maps)": (joined, before),
         "weighted, AlexNet": (alexnet, fmiqa.weighted_select),
+        "weighted, AlexNet at two scales": (two["alexnet"], fmiqa.weighted_select),
+        "weighted, SqueezeNet at two scales": (two["squeezenet"], fmiqa.weighted_select),
         "forward_select (the paper's), AlexNet": (alexnet, fmiqa.forward_select),
-        "forward_select, prior, AlexNet": (alexnet, partial(fmiqa.forward_select, prior="consensus", alpha=0.75)),
+        "forward_select, prior with alpha .75, AlexNet": (
+            alexnet,
+            partial(fmiqa.forward_select, prior="consensus", alpha=0.75),
+        ),
         "all maps, AlexNet": (alexnet, all_maps),
         "all maps, both networks and scales (consensus)": (joined, all_maps),
     }

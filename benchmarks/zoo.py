@@ -54,7 +54,7 @@ class Recipe:
 def early_layers(scores: ScoreMatrix) -> Selection:
     """The weighted search among the first layers of both networks, towards the consensus of all maps.
 
-    With alpha at its default of .75, these layers fall below all maps on LIVE-R19.
+    With alpha at .75, these layers fall below all maps on LIVE-R19.
     """
     first = {"alexnet": ("conv1", "conv2"), "squeezenet-half": ("features.0", "features.3")}
     exclude = [m for m in scores.maps if not m.layer.startswith(first.get(m.source, "none"))]
@@ -78,7 +78,7 @@ RECIPES = {
         "the best on held-out images: AlexNet and SqueezeNet at two scales",
         fmiqa.weighted_select,
         False,
-        "weighted_select (prior consensus, alpha .75) among all maps of AlexNet and SqueezeNet 1.1 at full and half "
+        "weighted_select (prior consensus, alpha .8) among all maps of AlexNet and SqueezeNet 1.1 at full and half "
         "scale",
     ),
     "paper": Recipe(

@@ -242,7 +242,7 @@ class SearchTask(NamedTuple):
 
 def fit_of(pooled: Tensor, targets: Tensor, datasets: Sequence[Tensor], options: SearchOptions) -> LogisticFit | None:
     """The logistic from combined to subjective scores; None for several data sets, whose scales differ, or for none."""
-    if len(datasets) > 1 or not targets.isfinite().all():
+    if len(datasets) > 1 or not targets.isfinite().all() or targets.min() == targets.max():
         return None
     return fit_logistic(pooled, targets, form=options.objective.fit or "logistic5", monotone=options.monotone)
 
@@ -287,7 +287,8 @@ def as_matrix(scores: Scores, targets: Tensor | None, options: SearchOptions | N
     matrix = replace(matrix, values=matrix.values.detach(), targets=targets.detach().double())
     for rows in dataset_rows(matrix):
         own = matrix.targets[rows]
-        if (without and own.isnan().all()) or (own.isfinite().all() and len(own) > 4 and own.min() < own.max()):
+        unused = without and (own.isnan().all() or options is None or not options.alpha)
+        if unused or (own.isfinite().all() and len(own) > 4 and own.min() < own.max()):
             continue
         named = "" if matrix.datasets is None else f" of {matrix.datasets[int(rows[0])]}"
         raise InputError(f"targets{named} must be at least 5 finite scores that are not all equal, got {own}")

@@ -26,7 +26,7 @@ __all__ = ["NonNegativeFit", "Rule", "nonnegative_path", "weighted_select"]
 
 Rule = Literal["one_standard_error", "best"]
 
-STRENGTHS = (0.3, 0.2, 0.12, 0.08, 0.05, 0.03)
+STRENGTHS = (0.3, 0.2, 0.12, 0.08, 0.05, 0.03, 0.015)
 _ADDED = 40  # maps that may enter the working set at once, a problem
 
 
@@ -35,7 +35,7 @@ def weighted_select(
     targets: Tensor | None = None,
     *,
     prior: Prior | None = "consensus",
-    alpha: float = 0.75,
+    alpha: float = 0.8,
     groups: Groups = "reference",
     strengths: Sequence[float] = STRENGTHS,
     powers: Sequence[float] = (2.0,),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fmiqa
-from fmiqa import InputError, MapIndex, ScoreMatrix, Selection, forward_select
+from fmiqa import InputError, MapIndex, ScoreMatrix, Selection, forward_select, weighted_select
 from fmiqa.selection.prior import check_prior, consensus, dataset_rows, fitted_targets
 
 SEARCHES = pytest.mark.parametrize(
@@ -304,3 +304,21 @@ def test_scores_that_cannot_be_blended_are_named() -> None:
         forward_select(scores.values, alpha=0)
     with pytest.raises(InputError, match="judges by subjective scores, which some images lack"):
         fmiqa.cross_validate(replace(scores, targets=missing), prior="consensus", alpha=0)
+
+
+def test_distilling_does_not_look_at_the_scores_whatever_they_are() -> None:
+    """A table of a study without observers has some number in its column of scores."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(40, 12, generator=generator)
+    scores = torch.rand(40, generator=generator)
+    found = [
+        search(values, given, prior="consensus", alpha=0, **options)
+        for search, options in (
+            (forward_select, {"max_maps": 3}),
+            (weighted_select, {"groups": [str(i // 4) for i in range(40)]}),
+        )
+        for given in (scores, torch.zeros(40), torch.full((40,), torch.nan))
+    ]
+    assert found[0].maps == found[1].maps == found[2].maps
+    assert found[3].maps == found[4].maps == found[5].maps
+    assert [selection.fit is None for selection in found] == [False, True, True] * 2
