@@ -78,7 +78,7 @@ RECIPES = {
         "the best on held-out images: AlexNet and SqueezeNet at two scales",
         fmiqa.weighted_select,
         False,
-        "weighted_select (prior consensus, alpha .8) among all maps of AlexNet and SqueezeNet 1.1 at full and half "
+        "weighted_select (prior consensus, alpha .7) among all maps of AlexNet and SqueezeNet 1.1 at full and half "
         "scale",
     ),
     "paper": Recipe(

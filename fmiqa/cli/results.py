@@ -22,9 +22,12 @@ __all__ = ["load_scores", "networks_of", "recorded_extractors"]
 def load_scores(given: Sequence[str], args: argparse.Namespace) -> ScoreMatrix:
     """The score matrix of a FILE, or those of several joined, each FILE or NAME=FILE; its name is else the file's stem.
 
+    Matrices of the same images are candidates side by side; those of other images, at the same maps, are several data
+    sets.
+
     Raises:
         FileFormatError: A file is missing, damaged, or holds something else.
-        InputError: Matrices that cannot be joined, see `ScoreMatrix.concat`.
+        InputError: Matrices that cannot be joined, see `ScoreMatrix.concat` and `ScoreMatrix.stack`.
     """
     files = [named_file(text) for text in given]
     if len(files) == 1 and not files[0][0]:
@@ -33,7 +36,11 @@ def load_scores(given: Sequence[str], args: argparse.Namespace) -> ScoreMatrix:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         args.parser.error(f"two score matrices go by the name {twice!r}; give names: NAME={files[0][1]} NAME=...")
-    return ScoreMatrix.concat({name: ScoreMatrix.load(path) for name, (_, path) in zip(names, files, strict=True)})
+    matrices = {name: ScoreMatrix.load(path) for name, (_, path) in zip(names, files, strict=True)}
+    first, *others = matrices.values()
+    if all(m.maps == first.maps and not set(m.names) & set(first.names) for m in others):
+        return ScoreMatrix.stack(matrices)
+    return ScoreMatrix.concat(matrices)
 
 
 def networks_of(source: Mapping[str, Any]) -> list[str]:

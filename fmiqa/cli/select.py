@@ -22,10 +22,14 @@ examples:
   fmiqa select tid2013.safetensors --out selected.json --plot selected.png
   fmiqa select tid2013.safetensors --out selected.json --metric metric.safetensors --weights alexnet.pth
   fmiqa select full=alexnet.safetensors half=alexnet-half.safetensors --search weighted --out selected.json
+  fmiqa select tid2013.safetensors csiq.safetensors --across worst --out selected.json
 
 Several score matrices of the same images are joined; a map is then called NAME/LAYER:CHANNEL, NAME being the file's
-stem unless given as NAME=FILE. The figures are in sample: measured on the images that the maps were selected on;
-`fmiqa validate` tells what they are worth on others."""
+stem unless given as NAME=FILE. Matrices of other images at the same maps are several data sets: each has a logistic of
+its own, and the mean or the lowest of their criteria is maximised.
+
+The figures are in sample: measured on the images that the maps were selected on; `fmiqa validate` tells what they are
+worth on others."""
 
 
 def add(commands: Any) -> None:

@@ -23,11 +23,13 @@ examples:
   fmiqa validate tid2013.safetensors --out validation.json --plot validation.png
   fmiqa validate tid2013.safetensors --folds leave_one_out --null 199 --stability 100
   fmiqa validate tid2013.safetensors --groups distortion --folds leave_one_out
+  fmiqa validate tid2013.safetensors csiq.safetensors --groups dataset --folds leave_one_out
   fmiqa validate full=alexnet.safetensors half=alexnet-half.safetensors --search weighted
 
 The whole search is repeated in each fold, on the images of the other references. For forward search, figures are given
 for every number of maps. --null asks whether the selection is better than chance, --stability which maps return.
-Leaving distortion types out one by one shows on which types that a selection has not seen it is worse than all maps."""
+Leaving distortion types or data sets out one by one shows on which that a selection has not seen it is worse than all
+maps."""
 
 _MOST_FREQUENT = 10
 

@@ -35,7 +35,7 @@ def weighted_select(
     targets: Tensor | None = None,
     *,
     prior: Prior | None = "consensus",
-    alpha: float = 0.8,
+    alpha: float = 0.7,
     groups: Groups = "reference",
     strengths: Sequence[float] = STRENGTHS,
     powers: Sequence[float] = (2.0,),

@@ -12,11 +12,14 @@ import torch
 from PIL import Image
 
 from fmiqa import (
+    MapIndex,
     ScoreMatrix,
+    Selection,
     Validation,
     beam_select,
     cli,
     cross_validate,
+    forward_select,
     grouped_folds,
     held_out,
     permutation_null,
@@ -171,3 +174,23 @@ def test_distortions_that_are_not_there_are_missed(
     replace(scores, distortions=None).save(tmp_path / "s.safetensors")
     assert cli.main(["validate", str(tmp_path / "s.safetensors"), "--groups", "distortion"]) == 1
     assert "no distortion types" in capsys.readouterr().err
+
+
+def test_matrices_of_other_images_are_several_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for name in ("one", "other"):
+        values = torch.rand(40, 4, generator=generator)
+        values[:, 2] += torch.arange(40) % 8
+        groups, names = [f"{name}{i // 8}" for i in range(40)], [f"{name}-{i}" for i in range(40)]
+        maps = MapIndex.of_layers({"map": 4})
+        matrix = ScoreMatrix(values, maps, values[:, 2].double() + torch.rand(40), groups, names)
+        matrix.save(tmp_path / f"{name}.safetensors")
+    files = [str(tmp_path / f"{name}.safetensors") for name in ("one", "other")]
+    assert cli.main(["validate", *files, "--groups", "dataset", "--folds", "leave_one_out", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["by_dataset"]) == {"one", "other"}
+    assert cli.main(["select", *files, "--across", "worst", "--out", str(tmp_path / "selected.json")]) == 0
+    selection = Selection.load(tmp_path / "selected.json")
+    stacked = {name: ScoreMatrix.load(file) for name, file in zip(("one", "other"), files, strict=True)}
+    assert selection.maps == forward_select(stacked, across="worst").maps
+    assert str(selection.maps[0]) == "map:2"
