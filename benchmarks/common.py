@@ -34,7 +34,7 @@ def machine(device: torch.device | None = None) -> dict[str, Any]:
     """Device, versions and date; by default the device is a GPU where there is one."""
     cuda = torch.cuda.is_available() if device is None else device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if cuda else f"CPU, threads: {torch.get_num_threads()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "fmiqa": fmiqa.__version__,

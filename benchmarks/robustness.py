@@ -8,7 +8,8 @@ the JPEG experiment; and the selection made on LIVE-R19 judged on TID2013-R. Eve
 chooses on the images that it is given; the logistic of the PLCC is fitted where it is judged, as for any metric. The
 networks see pictures with a shorter side of 384 pixels. Peers see them as they are, and, with `@384`, at that size.
 Prints the table and writes results/robustness.json. Figures that were computed are kept in CACHE/robustness.json and
-taken up again, as are score matrices and peers' scores: remove that file after a change.
+taken up again, as are score matrices and peers' scores: remove that file after any change of the library or of the
+procedures below.
 """
 
 from __future__ import annotations
@@ -94,11 +95,12 @@ def main() -> None:
         "all maps, both networks and scales (consensus)": (joined, all_maps),
     }
     kept = args.cache / "robustness.json"
-    figures: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    known: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    figures = {name: known[name] for name in procedures if name in known}
     for name, (matrices, search) in procedures.items():
         if name not in figures:
             figures[name] = judged(matrices, search, splits, name)
-            write_whole(kept, json.dumps(figures).encode())
+            write_whole(kept, json.dumps({**known, **figures}).encode())
     for name, scores in peers(data, args).items():
         figures[name] = judged_peer(scores, {n: m.targets for n, m in joined.items()}, splits)
     every = figures["all maps, AlexNet"]["by type"]
@@ -111,7 +113,11 @@ def main() -> None:
     for name in list(procedures)[:1]:
         below = [t for t, own, other in zip(types, figures[name]["by type"], every, strict=True) if own[0] < other[0]]
         print(f"{name}: types below all maps: {', '.join(below) or 'none'}")
-    together = several(joined, args)
+    if "several data sets" not in known:
+        write_whole(kept, json.dumps({**figures, "several data sets": several(joined)}).encode())
+        known = json.loads(kept.read_text())
+    together = known["several data sets"]
+    show_several(together)
     print(f"written to {store('robustness', {'types': types, 'figures': figures, 'several data sets': together})}")
 
 
@@ -192,7 +198,7 @@ def row(name: str, figure: dict[str, Any], every: list[list[float]]) -> tuple[st
     return (name, "" if sizes is None else f"{min(sizes)} to {max(sizes)}", *cells)
 
 
-def several(joined: dict[str, ScoreMatrix], args: argparse.Namespace) -> dict[str, Any]:
+def several(joined: dict[str, ScoreMatrix]) -> dict[str, Any]:
     """Selections on TID2013-R, on LIVE-R19 and on both, judged on left-out references of each.
 
     LIVE-R19 shows the scenes of some of TID2013's references. The references of a fold are left out of both by scene.
@@ -207,11 +213,16 @@ def several(joined: dict[str, ScoreMatrix], args: argparse.Namespace) -> dict[st
         figures: dict[str, list[list[float]]] = {HOME: [], "LIVE-R19": []}
         for split in tqdm(splits, desc=name):
             train = split.train[mask[split.train]]
-            combined = fmiqa.weighted_select(stacked.rows(train)).combine(stacked)
+            seen = stacked.rows(train)
+            combined = fmiqa.weighted_select(seen, groups=scenes_of(seen.groups)).combine(stacked)
             for judged_on, where in ((HOME, own), ("LIVE-R19", ~own)):
                 rows = split.held_out[where[split.held_out]]
                 figures[judged_on].append(both(combined[rows], stacked.targets[rows]))
         found[name] = figures
+    return found
+
+
+def show_several(found: dict[str, Any]) -> None:
     rows = [("selected", "TID2013-R PLCC", "SROCC", "LIVE-R19 PLCC", "SROCC")]
     for name, figures in found.items():
         means = [f"{float(v):.3f}" for judged_on in figures.values() for v in torch.tensor(judged_on).mean(0)]
@@ -219,7 +230,6 @@ def several(joined: dict[str, ScoreMatrix], args: argparse.Namespace) -> dict[st
     print(
         f"\nSeveral data sets, judged on references left out of both, mean over 5 folds of scenes\n{text_table(rows)}"
     )
-    return found
 
 
 # The references of TID2013 that show the scenes of LIVE's.

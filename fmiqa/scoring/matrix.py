@@ -158,6 +158,8 @@ class ScoreMatrix(Saved):
         if named is not None:
             first = next(iter(named))
             for name, matrix in named.items():
+                if matrix.datasets is not None:
+                    raise InputError(f"{name!r} is a stack of data sets already; stack them all at once")
                 check_same_computation(options, matrix.options, name=first, other_name=name)
             lists["datasets"] = [name for name, m in named.items() for _ in m.names]
             options = {**options, "dataset": " + ".join(named), "datasets": {n: len(m) for n, m in named.items()}}

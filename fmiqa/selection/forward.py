@@ -242,7 +242,8 @@ class SearchTask(NamedTuple):
 
 def fit_of(pooled: Tensor, targets: Tensor, datasets: Sequence[Tensor], options: SearchOptions) -> LogisticFit | None:
     """The logistic from combined to subjective scores; None for several data sets, whose scales differ, or for none."""
-    if len(datasets) > 1 or not targets.isfinite().all() or targets.min() == targets.max():
+    distilled = options.prior is not None and not options.alpha
+    if distilled or len(datasets) > 1 or not targets.isfinite().all() or targets.min() == targets.max():
         return None
     return fit_logistic(pooled, targets, form=options.objective.fit or "logistic5", monotone=options.monotone)
 

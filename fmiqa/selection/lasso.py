@@ -35,7 +35,7 @@ def weighted_select(
     targets: Tensor | None = None,
     *,
     prior: Prior | None = "consensus",
-    alpha: float = 0.7,
+    alpha: float = 0.75,
     groups: Groups = "reference",
     strengths: Sequence[float] = STRENGTHS,
     powers: Sequence[float] = (2.0,),
@@ -53,7 +53,7 @@ def weighted_select(
     weights from 0; the penalty leaves most weights at 0. Each strength is judged by its mean fitted PLCC with the
     subjective scores over folds of whole references inside the data given. The weights are then fitted to all of the
     data. The defaults were decided on distortion types and data sets that were left out of the selection
-    (`benchmarks/robustness.py`): without the prior, the selection falls below all maps on some of them.
+    (`benchmarks/robustness.py`): without the prior, it falls below all maps on more of them.
 
     Args:
         scores: A `ScoreMatrix`, joined ones too (`ScoreMatrix.concat`); its values (N, M); or several data sets, as
@@ -61,7 +61,7 @@ def weighted_select(
         targets: (N,) subjective scores; a `ScoreMatrix` brings its own.
         prior: What the selection shrinks towards; None stands for the subjective scores alone, and towards zero.
         alpha: The share of the subjective scores in the blend with the prior.
-        groups: What the inner folds keep together: `"reference"`, `"distortion"`, or a name an image.
+        groups: What the inner folds keep together: `"reference"`, `"distortion"`, or one name per image.
         strengths: Penalties to try, see `nonnegative_path`; fewer maps are selected at higher ones.
         powers: What map scores are raised to before they are combined, see `pool_scores`; of several, the one
             with the best strength.
@@ -104,6 +104,11 @@ def weighted_select(
         raise InputError("there is no usable map, or no strength or power to try")
     known = scores if isinstance(scores, Tensor) else matrix
     splits = grouped_folds(groups_of(known, groups, len(matrix)), folds=folds, seed=seed)
+    smallest = min(len(rows) for split in splits for rows in dataset_rows(matrix, split.held_out))
+    if smallest < 5:
+        raise InputError(
+            f"an inner fold has {smallest} images of a data set, too few for a logistic fit; use fewer folds"
+        )
     limits = Budget.of(matrix, options)
     task = _Task(matrix, options, splits, [float(power) for power in powers], order, rule)
     choices = live[None] if limits is None else live & _paid(matrix, limits, options, task, live)

@@ -142,6 +142,8 @@ def permutation_null(
     names = groups_of(scores, groups, len(y))
     if not is_count(permutations):
         raise InputError(f"permutations is a whole number from 1, got {permutations!r}")
+    if chosen.prior is not None:
+        raise InputError("a prior is the same for all permutations; leave it out to ask what chance reaches")
     if len(set(names)) == len(names):
         raise InputError("every group has a single image, so nothing can be permuted within groups")
     parts = [Part(y), *(Part(targets) for targets in _permuted(y, names, permutations, seed))]

@@ -108,7 +108,7 @@ class SearchOptions:
     prior: Prior | None = field(
         default=None, metadata={"help": "fit a blend of the scores and the mean of all maps, or the scores alone"}
     )
-    alpha: float = field(default=0.7, metadata={"help": "the share of the scores in that blend", "type": float})
+    alpha: float = field(default=0.75, metadata={"help": "the share of the scores in that blend", "type": float})
     across: Across = field(default="mean", metadata={"help": "how the criteria of several data sets are combined"})
     budget: float | None = field(
         default=None,

@@ -162,7 +162,10 @@ class Selection(Result):
     def criterion(self) -> str:
         """The criterion in words, such as `"PLCC (logistic5)"`."""
         name = str(self.options.get("criterion", "criterion")).upper()
-        return f"{name} ({self.options['fit']})" if self.options.get("fit") else name
+        name = f"{name} ({self.options['fit']})" if self.options.get("fit") else name
+        if self.options.get("prior") and self.options.get("search") != "weighted":
+            return f"{name} with the blend (alpha {self.options['alpha']:g})"
+        return name
 
     def _summary(self) -> str:
         return f"{len(self.maps)} maps, {self.criterion} {self.value:.4f} in sample"

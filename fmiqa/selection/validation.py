@@ -137,7 +137,7 @@ class Validation(Result):
         )
 
     def _curves(self) -> Rows:
-        rows: Rows = [("maps", "in sample", "held-out PLCC", "± s.e.", "held-out SROCC")]
+        rows: Rows = [("maps", f"in sample{_blend(self.options)}", "held-out PLCC", "± s.e.", "held-out SROCC")]
         for k in range(self.plcc.shape[1]):
             figures = (self.in_sample[:, k].mean(), self.mean[k], self.standard_error[k], self.srocc[:, k].mean())
             rows.append((str(k + 1), *(f"{figure:.4f}" for figure in figures)))
@@ -145,7 +145,7 @@ class Validation(Result):
 
     def _whole_sets(self) -> Rows:
         sizes = [len(maps) for maps in self.selected]
-        criterion = str(self.options.get("criterion", "criterion")).upper()
+        criterion = str(self.options.get("criterion", "criterion")).upper() + _blend(self.options)
         figures = {
             f"in-sample {criterion}": self.in_sample[:, -1],
             "held-out PLCC": self.plcc[:, -1],
@@ -188,6 +188,11 @@ class Validation(Result):
 
     def __repr__(self) -> str:
         return f"Validation({len(self.selected)} folds, held-out PLCC {float(self.mean[-1]):.4f})"
+
+
+def _blend(options: dict[str, Any]) -> str:
+    """What the criterion in sample is measured with, unless it is the subjective scores."""
+    return " with the blend" if options.get("prior") and options.get("search") != "weighted" else ""
 
 
 def _columns(content: dict[str, Any]) -> dict[str, list[Any]]:

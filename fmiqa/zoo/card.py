@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +13,17 @@ from fmiqa.correlation import LogisticFit
 from fmiqa.errors import InputError
 from fmiqa.selection.result import Selection
 
-__all__ = ["FOLDER", "Card", "list_metrics"]
+__all__ = ["FOLDER", "Card", "in_words", "list_metrics"]
 
 FOLDER = Path(__file__).parent
+
+_READING = (
+    "The figures by reference and by type are held out: everything that the search chooses, it chooses on the other",
+    "images. What it has to choose from (networks, layers, scales, the power of map scores and the share of the",
+    "subjective scores) was decided with the figures of this table in view, so that only other data can confirm them",
+    "in full. The two experiments of the transfer have other observers, laboratories and distorted images than",
+    "TID2013-R, but show scenes that are among its references.",
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ class Card:
         ]
         cost = "\n".join(f"- {name}: {value}" for name, value in self.cost.items())
         data = "\n".join(f"- {name}: {value}" for name, value in self.data.items())
-        seen = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in self.viewing.items())
+        views = {source: in_words(options["viewing"]) for source, options in self.selection.sources.items()}
         return "\n".join(
             [
                 f"# {self.name} {self.version}",
@@ -102,6 +111,8 @@ class Card:
                 "| protocol | images | PLCC | SROCC | PLCC of all AlexNet maps |",
                 "| --- | --- | --- | --- | --- |",
                 *rows,
+                "",
+                *_READING,
                 "",
                 "## Selected on",
                 "",
@@ -113,14 +124,20 @@ class Card:
                 "",
                 "## Definition",
                 "",
-                f"- networks: {', '.join(self.networks)}; weights {'in the package' if self.bundled else 'not in it'}",
-                f"- pictures are seen at: {seen or 'their own size'}",
+                f"- networks: {', '.join(self.networks)}",
+                f"- weights: {'in the package' if self.bundled else 'not in the package'}",
+                *(f"- {source or 'pictures'}: sees pictures at {seen}" for source, seen in views.items()),
                 f"- {len(self.selection)} maps, most important first: {maps}",
                 f"- licence of the weights: {self.licence}",
                 f"- made by: `{self.made_with}`",
                 "",
             ]
         )
+
+
+def in_words(viewing: Mapping[str, Any]) -> str:
+    """The options of a `Viewing` as text."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in viewing.items()) or "native size"
 
 
 def _figure(value: float | None, error: float | None = None) -> str:

@@ -17,7 +17,7 @@ from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.features.viewing import Viewing
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.scoring.scorer import MapScorer, PreparedImages
-from fmiqa.zoo.card import FOLDER, Card
+from fmiqa.zoo.card import FOLDER, Card, in_words
 
 __all__ = ["WEIGHTS_KIND", "WORDS", "Rating", "ReadyMetric", "load_metric"]
 
@@ -36,7 +36,7 @@ class Rating:
 
     Args:
         score: (N,).
-        low: (N,) lower end of the interval that holds nine of ten mean opinions, measured on held-out references.
+        low: (N,) lower end of the interval that held nine of ten mean opinions on held-out references of TID2013-R.
         high: (N,) upper end.
         words: The impairment of each image in words, see `WORDS`.
     """
@@ -77,7 +77,7 @@ class ReadyMetric(SelectedFeatureIQM):
             'fmiqa fast 1.0'
         """
         seen = {source: scorer.extractor.viewing.options() for source, scorer in self._by_source().items()}
-        views = "; ".join(f"{source}: {_in_words(options)}" for source, options in seen.items())
+        views = "; ".join(f"{source}: {in_words(options)}" for source, options in seen.items())
         return (
             f"fmiqa {self.card.name} {self.card.version}, {len(self.maps)} maps of {' and '.join(self.card.networks)}, "
             f"{views} (fmiqa {__version__})"
@@ -104,15 +104,13 @@ class ReadyMetric(SelectedFeatureIQM):
         return self.rating(self(test, reference))
 
     def rating(self, quality: Tensor) -> Rating:
-        """The rating of values that the metric gave, (N,)."""
+        """The rating, on the CPU, of values that the metric gave, (N,)."""
         scale = self.card.scale
-        fit = self.card.fit
-        fit = replace(fit, parameters=fit.parameters.to(quality.device))
-        opinion = fit.predict(quality.double())
+        opinion = self.card.fit.predict(quality.detach().reshape(-1).cpu().double())
         span = scale["high"] - scale["low"]
         ends = [opinion + residual for residual in (0.0, *scale["residuals"])]
         score, low, high = ((100 * (end - scale["low"]) / span).clamp(0, 100) for end in ends)
-        words = tuple(WORDS[min(int(value // 20), 4)] for value in score.flatten().tolist())
+        words = tuple(WORDS[min(int(value // 20), 4)] for value in score.tolist())
         return Rating(score, low, high, words)
 
     def _by_source(self) -> dict[str, MapScorer]:
@@ -169,13 +167,13 @@ def load_metric(
 
 
 def _bundled(name: str) -> dict[str, dict[str, Tensor]]:
-    """The weights in the package by network; filters that the metric does not run are 0."""
+    """The weights in the package by network; filters that the metric does not run are NaN."""
     tensors, header = load_tensors(FOLDER / f"{name}.safetensors", WEIGHTS_KIND)
     states: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if key in header["parts"]:
             part = header["parts"][key]
-            rows, tensor = tensor, tensor.new_zeros(part["of"], *tensor.shape[1:])
+            rows, tensor = tensor, tensor.new_full((part["of"], *tensor.shape[1:]), torch.nan)
             tensor[part["rows"]] = rows
         network, _, parameter = key.partition("/")
         states.setdefault(network, {})[parameter] = tensor
@@ -220,7 +218,3 @@ def _in_proportion(own: Viewing, base: Viewing, asked: Viewing) -> Viewing:
     if asked.pixels_per_degree is not None:
         return replace(asked, pixels_per_degree=asked.pixels_per_degree * factor)
     return Viewing(factor=(asked.factor or 1.0) * factor)
-
-
-def _in_words(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in options.items()) or "native size"

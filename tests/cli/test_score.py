@@ -212,8 +212,8 @@ def test_folders_that_cannot_be_paired_are_explained(
         ("ref", "test"): "1 test image without a reference in ref: SCENE02_JPEG_2.bmp",
         ("ref", "./test"): "1 reference without a test image in test: scene03.png",
         ("ref", "empty"): "no images in empty",
-        ("ref", "missing"): "missing is no folder; without --reference or --pairs, give two folders",
-        ("ref/scene01.png", "test"): "ref/scene01.png is no folder",
+        ("ref", "missing"): "missing is not a folder; without --reference or --pairs, give two folders",
+        ("ref/scene01.png", "test"): "ref/scene01.png is not a folder",
     }.items():
         assert cli.main(["score", "--metric", str(metric_file), *given, "--csv", "out.csv"]) == 1
         printed = capsys.readouterr()
