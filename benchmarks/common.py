@@ -112,6 +112,24 @@ def live_r19(folder: Path) -> fmiqa.datasets.CSVDataset:
     )  # fmt: skip
 
 
+EXPERIMENTS = {"TID2013-R": "tid2013r", "LIVE-R19": "live19", "jpegtid": "jpegtid"}  # name -> its folder in the cache
+
+
+def add_experiments_options(parser: argparse.ArgumentParser) -> None:
+    """Where the experiments, the weights and what is kept of them are."""
+    parser.add_argument("--tid2013r", type=Path, required=True, help="folder in TID2013's layout")
+    parser.add_argument("--live19", type=Path, required=True, help="folder of LIVE-R19's images and scores.csv")
+    add_jpegtid_options(parser, required=True)
+    parser.add_argument("--weights", type=Path, required=True, help="folder of alexnet_ and squeezenet1_1_features.pth")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for score matrices and peers' scores")
+
+
+def experiments(args: argparse.Namespace) -> dict[str, fmiqa.datasets.ImageDataset]:
+    """The data sets that these options name."""
+    tid = fmiqa.datasets.TID2013(args.tid2013r, partial=True, name="TID2013-R")
+    return {"TID2013-R": tid, "LIVE-R19": live_r19(args.live19), "jpegtid": jpegtid(args)}
+
+
 def lpips_alex(weights: Path) -> torch.nn.Module:
     """LPIPS of its own package on AlexNet, whose convolutions come from a file instead of a download."""
     import lpips

@@ -4,7 +4,7 @@
 
 The pictures are procedural. The loss is 1 - quality against the reference, nothing else; PSNR, which the descent does
 not see, tells whether pixels come back too. Prints a table, writes results/restoration.json and
-docs/images/restoration.png.
+docs/images/restoration.jpg.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fmiqa._tables import text_table
 from fmiqa.datasets.distortions import DISTORTIONS
 from fmiqa.datasets.scenes import scene
 
-PICTURE = Path(__file__).parent.parent / "docs" / "images" / "restoration.png"
+PICTURE = Path(__file__).parent.parent / "docs" / "images" / "restoration.jpg"
 
 
 def main() -> None:

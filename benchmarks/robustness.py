@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import add_jpegtid_options, all_maps, jpegtid, kept_scores, live_r19, score_all, store
+from common import EXPERIMENTS, add_experiments_options, all_maps, experiments, kept_scores, score_all, store
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,7 +35,6 @@ from fmiqa.selection import Split
 from fmiqa.selection.splits import mean_and_error
 
 HOME = "TID2013-R"
-FOLDERS = {HOME: "tid2013r", "LIVE-R19": "live19", "jpegtid": "jpegtid"}
 HEAD = ("", "maps", "by reference", "", "by type", "", "worst type", "LIVE-R19", "", "JPEG", "", "LIVE -> TID", "")
 
 Search = Callable[[ScoreMatrix], Selection]
@@ -43,20 +42,12 @@ Search = Callable[[ScoreMatrix], Selection]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tid2013r", type=Path, required=True, help="folder in TID2013's layout")
-    parser.add_argument("--live19", type=Path, required=True, help="folder of LIVE-R19's images and scores.csv")
-    add_jpegtid_options(parser, required=True)
-    parser.add_argument("--weights", type=Path, required=True, help="folder of alexnet_ and squeezenet1_1_features.pth")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for score matrices and peers' scores")
+    add_experiments_options(parser)
     parser.add_argument("--peers", action="store_true", help="compute peers that CACHE lacks")
     args = parser.parse_args()
 
-    data = {
-        HOME: fmiqa.datasets.TID2013(args.tid2013r, partial=True, name=HOME),
-        "LIVE-R19": live_r19(args.live19),
-        "jpegtid": jpegtid(args),
-    }
-    parts = {name: score_all(own, args.weights, args.cache / FOLDERS[name]) for name, own in data.items()}
+    data = experiments(args)
+    parts = {name: score_all(own, args.weights, args.cache / EXPERIMENTS[name]) for name, own in data.items()}
     joined = {name: ScoreMatrix.concat(own) for name, own in parts.items()}
     alexnet = {name: ScoreMatrix.concat({"alexnet": own["alexnet"]}) for name, own in parts.items()}
     two = {
@@ -110,9 +101,9 @@ def main() -> None:
         "PLCC and SROCC; by reference: mean and standard error over 5 folds; by type: mean over types left out; "
         "(!n): on n of them below all maps of AlexNet"
     )
-    for name in list(procedures)[:1]:
-        below = [t for t, own, other in zip(types, figures[name]["by type"], every, strict=True) if own[0] < other[0]]
-        print(f"{name}: types below all maps: {', '.join(below) or 'none'}")
+    default = next(iter(procedures))
+    below = [t for t, own, other in zip(types, figures[default]["by type"], every, strict=True) if own[0] < other[0]]
+    print(f"{default}: types below all maps: {', '.join(below) or 'none'}")
     if "several data sets" not in known:
         write_whole(kept, json.dumps({**figures, "several data sets": several(joined)}).encode())
         known = json.loads(kept.read_text())
@@ -170,7 +161,7 @@ def peers(data: dict[str, fmiqa.datasets.ImageDataset], args: argparse.Namespace
 
     kept = {}
     for name, own in data.items():
-        path = args.cache / f"peers-{FOLDERS[name]}.json"
+        path = args.cache / f"peers-{EXPERIMENTS[name]}.json"
         kept[name] = kept_scores(path, names if args.peers else (), partial(compute, own, None))
     seen = args.cache / "peers-live19-384.json"
     resized = kept_scores(

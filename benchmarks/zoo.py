@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import SOURCES, add_jpegtid_options, jpegtid, live_r19, machine, score_all
+from common import EXPERIMENTS, add_experiments_options, experiments, machine, score_all
 from measuring import MIB, PeakMemory, alternate, in_fresh_process, start
 from torch import Tensor
 
@@ -27,11 +27,10 @@ from fmiqa import FeatureExtractor, ScoreMatrix, Selection
 from fmiqa._io import save_tensors, write_whole
 from fmiqa.selection.splits import mean_and_error
 from fmiqa.zoo.card import FOLDER, Card
-from fmiqa.zoo.ready import WEIGHTS_KIND, ReadyMetric
+from fmiqa.zoo.ready import WEIGHTS_KIND, ReadyMetric, metric_of
 
 LICENCE = "BSD-3-Clause (torchvision's ImageNet weights, see NOTICE)"
 SIZE = (384, 512)
-CAN_DO = "python benchmarks/zoo.py"
 
 
 @dataclass(frozen=True)
@@ -92,11 +91,7 @@ RECIPES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tid2013r", type=Path, required=True, help="folder in TID2013's layout")
-    parser.add_argument("--live19", type=Path, required=True, help="folder of LIVE-R19's images and scores.csv")
-    add_jpegtid_options(parser, required=True)
-    parser.add_argument("--weights", type=Path, required=True, help="folder of alexnet_ and squeezenet1_1_features.pth")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for score matrices")
+    add_experiments_options(parser)
     parser.add_argument("--only", nargs="+", choices=tuple(RECIPES), default=tuple(RECIPES))
     parser.add_argument("--cost", action="store_true", help="measure only the cost again, of the metrics that ship")
     parser.add_argument("--check", action="store_true", help="compare with what ships, and write nothing")
@@ -106,14 +101,9 @@ def main() -> None:
             measure_again(Card.load(name), args.weights)
         return
 
-    data = {
-        "TID2013-R": fmiqa.datasets.TID2013(args.tid2013r, partial=True, name="TID2013-R"),
-        "LIVE-R19": live_r19(args.live19),
-        "jpegtid": jpegtid(args),
-    }
-    folders = {"TID2013-R": "tid2013r", "LIVE-R19": "live19", "jpegtid": "jpegtid"}
     joined = {
-        name: ScoreMatrix.concat(score_all(own, args.weights, args.cache / folders[name])) for name, own in data.items()
+        name: ScoreMatrix.concat(score_all(own, args.weights, args.cache / EXPERIMENTS[name]))
+        for name, own in experiments(args).items()
     }
     for name in args.only:
         selection = RECIPES[name].select(joined["TID2013-R"])
@@ -186,7 +176,7 @@ def write(name: str, selection: Selection, joined: dict[str, ScoreMatrix], weigh
         cost={},
         scale=scale(selection, by_reference, home),
         licence=LICENCE,
-        made_with=f"{CAN_DO} --only {name} (fmiqa {fmiqa.__version__})",
+        made_with=f"python benchmarks/zoo.py --only {name} (fmiqa {fmiqa.__version__})",
         content=chosen.to_dict(),
     )
     metric = measure_again(card, weights)
@@ -196,25 +186,13 @@ def write(name: str, selection: Selection, joined: dict[str, ScoreMatrix], weigh
 
 def measure_again(card: Card, weights: Path) -> ReadyMetric:
     """Measure what the metric of a card costs, and write the card."""
-    states = {
-        network: FeatureExtractor(network, weights=weights / f"{network}_features.pth") for network in card.networks
-    }
-    metric = metric_of(card, states)
-    card = replace(card, cost=cost(metric, states))
+    files = {network: weights / f"{network}_features.pth" for network in ("alexnet", *card.networks)}
+    metric = metric_of(replace(card, bundled=False), files)  # the files of the package may not be there yet
+    card = replace(card, cost=cost(metric, FeatureExtractor("alexnet", weights=files["alexnet"])))
     write_whole(FOLDER / f"{card.name}.json", (json.dumps(card.to_dict(), indent=1) + "\n").encode())
     write_whole(FOLDER / f"{card.name}.md", card.markdown().encode())
     print(card.markdown())
     return metric
-
-
-def metric_of(card: Card, whole: dict[str, FeatureExtractor]) -> ReadyMetric:
-    """The metric of a card, of whole networks."""
-    models = {}
-    for source in dict.fromkeys(m.source for m in card.selection.maps):
-        network, viewing = SOURCES[source]
-        models[source] = whole[network].keep(whole[network].layers)
-        models[source].viewing = viewing
-    return ReadyMetric(card, models)
 
 
 def save_weights(path: Path, metric: ReadyMetric) -> None:
@@ -290,9 +268,8 @@ def scale(selection: Selection, found: fmiqa.Validation, scores: ScoreMatrix) ->
     }
 
 
-def cost(metric: ReadyMetric, whole: dict[str, FeatureExtractor]) -> dict[str, object]:
+def cost(metric: ReadyMetric, alexnet: FeatureExtractor) -> dict[str, object]:
     """Multiplications, time and memory, beside those of all maps of AlexNet."""
-    alexnet = whole.get("alexnet") or FeatureExtractor("alexnet", weights=None)
     every = fmiqa.AllFeatureIQM(alexnet)
     everything = fmiqa.Costs.of_network(alexnet, SIZE).all
     own = sum(fmiqa.Costs.of_network(scorer.extractor, SIZE).all for scorer in metric.scorers)

@@ -33,6 +33,11 @@ def pictures(*sigmas: float, size: tuple[int, int] = (96, 128)) -> tuple[torch.T
     return torch.cat([(reference + sigma * noise).clamp(0, 1) for sigma in sigmas]), reference
 
 
+def viewings(iqm: fmiqa.ReadyMetric) -> dict[str, dict[str, float]]:
+    """How each source of a metric sees pictures."""
+    return {source: options["viewing"] for source, options in iqm.source["sources"].items()}
+
+
 @pytest.mark.parametrize("name", fmiqa.list_metrics())
 def test_every_card_is_whole(name: str) -> None:
     card = fmiqa.Card.load(name)
@@ -93,14 +98,12 @@ def test_pictures_of_any_size_are_seen_at_one_size() -> None:
 def test_another_viewing_keeps_the_proportion_of_scales() -> None:
     own = fmiqa.load_metric("fast").signature
     asked = fmiqa.load_metric("fast", viewing=Viewing(short_side=256))
-    sides = {source: scorer.extractor.viewing.short_side for source, scorer in asked._by_source().items()}
-    base = {
-        source: scorer.extractor.viewing.short_side for source, scorer in fmiqa.load_metric("fast")._by_source().items()
-    }
-    assert {source: round(256 * side / 384) for source, side in base.items() if side} == sides
+    sides = {source: view["short_side"] for source, view in viewings(asked).items()}
+    base = {source: view["short_side"] for source, view in viewings(fmiqa.load_metric("fast")).items()}
+    assert {source: round(256 * side / 384) for source, side in base.items()} == sides
     angular = fmiqa.load_metric("fast", viewing=Viewing(pixels_per_degree=20, native_pixels_per_degree=40))
-    for source, scorer in angular._by_source().items():
-        assert scorer.extractor.viewing.pixels_per_degree == pytest.approx(20 * (base[source] or 384) / 384)
+    for source, view in viewings(angular).items():
+        assert view["pixels_per_degree"] == pytest.approx(20 * base[source] / 384)
     assert asked.signature != own
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fmiqa._io import check_output
@@ -21,7 +20,7 @@ from fmiqa._tables import text_table
 from fmiqa.cli import options
 from fmiqa.cli.evaluate import coefficients_table
 from fmiqa.cli.output import Written, add_output_options, print_result, say, wants_progress
-from fmiqa.cli.outputs import OutputFolder
+from fmiqa.cli.outputs import OutputFolder, save_picture
 from fmiqa.datasets import Demo
 from fmiqa.errors import InputError
 from fmiqa.evaluation.claims import Coefficients, coefficients, fit_options
@@ -91,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
     if drawn:
         saves["selection.png"] = lambda path: save_figure(selection_figure(selection, scores), path)
     rated, pictures = _rated(data)
-    saves |= {f"pictures/{name}.png": partial(_save_picture, picture) for name, picture in pictures.items()}
+    saves |= {f"pictures/{name}.png": partial(save_picture, picture) for name, picture in pictures.items()}
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     written = Written()
     for name, save in saves.items():
@@ -164,10 +163,6 @@ def _ratings_table(rated: dict[str, Any]) -> str:
     levels = [str(level + 1) for level in range(max(map(len, rows.values())))]
     table = text_table([("distortion, level", *levels), *((name, *cells) for name, cells in rows.items())])
     return f"READY-MADE: ratings from 0 to 100 of distortions of a picture by\n{rated['metric']}\n{table}"
-
-
-def _save_picture(picture: Tensor, path: str) -> None:
-    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(path)
 
 
 def _can_draw() -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from fmiqa._tables import text_table
 from fmiqa.cli import options
 from fmiqa.cli.output import add_output_options, print_result
-from fmiqa.zoo import Card, list_metrics
+from fmiqa.zoo import Card, metric_names
 
 _EXAMPLES = """\
 examples:
@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     parser = options.new_command(
         commands, "metrics", "List the ready-made metrics, or print the card of one", _EXAMPLES, run, lambda _: ""
     )
-    parser.add_argument("name", nargs="?", choices=tuple(list_metrics()), help="the metric (default: list them)")
+    parser.add_argument("name", nargs="?", choices=metric_names(), help="the metric (default: list them)")
     add_output_options(parser)
 
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
         card = Card.load(args.name)
         print_result(args, card.to_dict(), card.markdown())
         return
-    cards = {name: Card.load(name) for name in list_metrics()}
+    cards = {name: Card.load(name) for name in metric_names()}
     rows = [("metric", "version", "maps", "offline", "what it is for")]
     for name, card in cards.items():
         rows.append((name, card.version, str(len(card.selection)), "yes" if card.bundled else "no", card.summary))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fmiqa._io import check_output, check_output_folder, is_special
+from PIL import Image
+from torch import Tensor
+
+from fmiqa._io import check_output, check_output_folder, is_special, write_whole
 from fmiqa._plotting import check_picture
 from fmiqa.errors import InputError
 
-__all__ = ["OutputFile", "OutputFolder", "OutputPicture", "check_outputs"]
+__all__ = ["OutputFile", "OutputFolder", "OutputPicture", "check_outputs", "save_picture"]
 
 
 class OutputFile(str):
@@ -25,6 +29,13 @@ class OutputPicture(OutputFile):
 
 class OutputFolder(str):
     """The same for a folder of files."""
+
+
+def save_picture(picture: Tensor, path: str) -> None:
+    """Write (3, H, W) uint8 as PNG, whole or not at all."""
+    content = io.BytesIO()
+    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(content, "PNG")
+    write_whole(path, content.getvalue())
 
 
 def check_outputs(args: argparse.Namespace) -> None:

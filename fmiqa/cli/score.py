@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fmiqa._io import printable, write_whole
 from fmiqa._progress import progress_bar
 from fmiqa.cli import options
 from fmiqa.cli.output import Written, add_output_options, print_result, show, wants_progress
-from fmiqa.cli.outputs import OutputFile, OutputFolder
+from fmiqa.cli.outputs import OutputFile, OutputFolder, save_picture
 from fmiqa.cli.results import recorded_extractors
 from fmiqa.datasets import read_image
 from fmiqa.datasets.folders import file_key
@@ -31,7 +30,7 @@ from fmiqa.datasets.table import Row, read_rows
 from fmiqa.errors import DatasetError, InputError
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.selection import Selection
-from fmiqa.zoo import Card, ReadyMetric, list_metrics, load_metric
+from fmiqa.zoo import Card, ReadyMetric, load_metric, metric_names
 
 _EXAMPLES = """\
 examples:
@@ -115,7 +114,7 @@ def run(args: argparse.Namespace) -> None:
         row: dict[str, Any] = {"reference": found.reference, "test": found.test, "quality": found.quality, **rated}
         if place is not None and found.picture is not None:
             if written.complete:  # a full disk is tried once
-                written.write(place, place, partial(_save_picture, found.picture))
+                written.write(place, place, partial(save_picture, found.picture))
             row["map"] = written.files.get(place)
         if not args.json:
             show("\t".join([found.test, f"{found.quality:.6f}", *_rating_in_words(rated)]))
@@ -162,11 +161,11 @@ def _metric(args: argparse.Namespace) -> SelectedFeatureIQM:
         selection = Selection.load(args.selection)
         extractors = recorded_extractors(selection.source, args.selection, args, selection.maps)
         return SelectedFeatureIQM.from_selection(extractors, selection)
-    if args.metric not in list_metrics():
+    if args.metric not in metric_names():
         if not os.path.exists(args.metric):
             raise InputError(
                 f"--metric {args.metric} is neither a file nor a ready-made metric: there are "
-                f"{', '.join(list_metrics())}"
+                f"{', '.join(metric_names())}"
             )
         return SelectedFeatureIQM.load(args.metric)
     networks = Card.load(args.metric).networks
@@ -210,12 +209,6 @@ def _picture(metric: SelectedFeatureIQM, image: Tensor, reference: Tensor) -> Te
     from fmiqa.visualize import overlay_error
 
     return overlay_error(image, metric.error_map(image[None].to(metric.device), reference)[0, 0])
-
-
-def _save_picture(picture: Tensor, path: str) -> None:
-    content = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(content, "PNG")
-    write_whole(path, content.getvalue())
 
 
 def _places(folder: str, tests: Sequence[str]) -> list[str | None]:

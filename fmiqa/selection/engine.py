@@ -24,7 +24,7 @@ from fmiqa.pooling import Pool, pool_scores
 from fmiqa.selection.budget import Budget
 from fmiqa.selection.criteria import Objective
 
-__all__ = ["Across", "Best", "Candidates", "Path", "climb", "ranked"]
+__all__ = ["Across", "Best", "Candidates", "Path", "climb", "combined_across", "ranked"]
 
 Across = Literal["mean", "worst"]
 """How the criteria of several data sets are combined: their mean, or the lowest."""
@@ -33,6 +33,11 @@ _CONFIRMED = 8  # candidates of a step whose fit is searched globally
 _POINTS = {"eager": 2**18, "compiled": 2**19, "gpu": 2**24}  # of a portion of rows, which processes are dealt
 _COPIED = 2**28  # map scores up to which they are laid out again, a map together
 _COMPILING_PAYS = 1e9  # points of a step: at some 50 ns saved a point, compiling (40 s) takes less than the one step
+
+
+def combined_across(values: Tensor, across: Across, *, dim: int) -> Tensor:
+    """Criteria of several data sets, which stand along `dim`, as one."""
+    return values.mean(dim) if across == "mean" else values.amin(dim)
 
 
 class Best(NamedTuple):
@@ -131,9 +136,7 @@ class Candidates:
 
     def _combined(self, values: Tensor) -> Tensor:
         """(S, ...) criteria of searches, of (S x datasets, ...) criteria on their data sets."""
-        own = values.unflatten(0, (-1, self.datasets))
-        combined: Tensor = own.mean(1) if self.across == "mean" else own.amin(1)
-        return combined
+        return combined_across(values.unflatten(0, (-1, self.datasets)), self.across, dim=1)
 
     def affordable(self, sets: Sequence[Sequence[int]], allowed: Tensor) -> Tensor:
         """(S, M) which of the maps that are allowed beside each set it can afford: all, where there is no budget."""

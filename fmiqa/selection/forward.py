@@ -260,7 +260,8 @@ def as_matrix(scores: Scores, targets: Tensor | None, options: SearchOptions | N
     Raises:
         InputError: As in `forward_select`.
     """
-    without = options is not None and options.prior is not None
+    prior = options is not None and options.prior is not None
+    distilled = prior and options is not None and not options.alpha
     if isinstance(scores, ScoreMatrix):
         matrix, targets = scores, scores.targets if targets is None else targets
     elif isinstance(scores, Tensor):
@@ -271,7 +272,7 @@ def as_matrix(scores: Scores, targets: Tensor | None, options: SearchOptions | N
         names = [str(i) for i in range(len(scores))]
         maps = MapIndex.of_layers({"map": scores.shape[1]})
         matrix = ScoreMatrix(scores, maps, torch.zeros(len(scores), device=scores.device), names, names)
-        if targets is None and without and options is not None and not options.alpha:
+        if targets is None and distilled:
             targets = torch.full_like(matrix.targets, torch.nan)
     elif isinstance(scores, Mapping | list | tuple):
         matrix = ScoreMatrix.stack(scores if isinstance(scores, Mapping) else _named(scores))
@@ -288,7 +289,7 @@ def as_matrix(scores: Scores, targets: Tensor | None, options: SearchOptions | N
     matrix = replace(matrix, values=matrix.values.detach(), targets=targets.detach().double())
     for rows in dataset_rows(matrix):
         own = matrix.targets[rows]
-        unused = without and (own.isnan().all() or options is None or not options.alpha)
+        unused = distilled or (prior and own.isnan().all())
         if unused or (own.isfinite().all() and len(own) > 4 and own.min() < own.max()):
             continue
         named = "" if matrix.datasets is None else f" of {matrix.datasets[int(rows[0])]}"

@@ -15,10 +15,10 @@ from fmiqa.maps import FeatureMap
 from fmiqa.pooling import pool_scores, raised
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection.budget import Budget, with_costs
-from fmiqa.selection.engine import Across
+from fmiqa.selection.engine import Across, combined_across
 from fmiqa.selection.forward import Scores, as_matrix, fit_of, source_of, usable_in_all
 from fmiqa.selection.options import SearchOptions
-from fmiqa.selection.prior import Prior, dataset_rows, fitted_targets
+from fmiqa.selection.prior import Prior, dataset_rows, fitted_targets, held_out_rows
 from fmiqa.selection.result import Selection
 from fmiqa.selection.splits import Groups, Split, grouped_folds, groups_of, kind_of_groups, mean_and_error
 
@@ -104,11 +104,6 @@ def weighted_select(
         raise InputError("there is no usable map, or no strength or power to try")
     known = scores if isinstance(scores, Tensor) else matrix
     splits = grouped_folds(groups_of(known, groups, len(matrix)), folds=folds, seed=seed)
-    smallest = min(len(rows) for split in splits for rows in dataset_rows(matrix, split.held_out))
-    if smallest < 5:
-        raise InputError(
-            f"an inner fold has {smallest} images of a data set, too few for a logistic fit; use fewer folds"
-        )
     limits = Budget.of(matrix, options)
     task = _Task(matrix, options, splits, [float(power) for power in powers], order, rule)
     choices = live[None] if limits is None else live & _paid(matrix, limits, options, task, live)
@@ -209,12 +204,10 @@ class _Task:
         self._powers, self._strengths, self._rule = powers, strengths, rule
         self._across = options.across
         # Where there is no subjective score, the prior is all there is to agree with.
-        self._judged = (
-            y if prior is None else fitted_targets(y, prior, 1.0, dataset_rows(matrix)) if options.alpha else prior
-        )
+        self._judged = fitted_targets(y, prior, float(options.alpha > 0), dataset_rows(matrix))
         every = torch.arange(len(y), device="cpu")
         parts = [dataset_rows(matrix, rows) for rows in (*(split.train for split in splits), every)]
-        self._held_out = [dataset_rows(matrix, split.held_out) for split in splits]
+        self._held_out = held_out_rows(matrix, splits, "an inner held-out part")
         self._fitted = torch.stack([fitted_targets(y, prior, options.alpha, part) for part in parts])
         counts = torch.zeros(len(parts), len(y), dtype=torch.float64, device="cpu")
         for row, part in zip(counts, parts, strict=True):
@@ -250,7 +243,7 @@ class _Task:
     def agreement(self, combined: Tensor, datasets: Sequence[Tensor]) -> Tensor:
         """(K,) fitted PLCC of combined scores (K, N) with the subjective scores, over data sets."""
         each = torch.stack([plcc(combined[:, rows], self._judged[rows]) for rows in datasets])
-        return each.mean(0) if self._across == "mean" else each.amin(0)
+        return combined_across(each, self._across, dim=0)
 
 
 class NonNegativeFit(NamedTuple):

@@ -21,8 +21,9 @@ from torch import Tensor
 from fmiqa._checks import is_number
 from fmiqa.errors import InputError
 from fmiqa.scoring.matrix import ScoreMatrix
+from fmiqa.selection.splits import Split
 
-__all__ = ["Prior", "check_prior", "consensus", "dataset_rows", "fitted_targets"]
+__all__ = ["Prior", "check_prior", "consensus", "dataset_rows", "fitted_targets", "held_out_rows"]
 
 Prior = Literal["consensus"]
 """`consensus`: the mean of all maps of the score matrix."""
@@ -54,6 +55,19 @@ def dataset_rows(matrix: ScoreMatrix, rows: Tensor | None = None) -> list[Tensor
         return [rows]
     names = [matrix.datasets[i] for i in rows.tolist()]
     return [rows[torch.tensor([name == own for name in names], device="cpu")] for own in dict.fromkeys(names)]
+
+
+def held_out_rows(matrix: ScoreMatrix, splits: Sequence[Split], part: str) -> list[list[Tensor]]:
+    """The positions of the images of each data set that each split holds out.
+
+    Raises:
+        InputError: They are too few for the logistic that is fitted to them; `part` names them.
+    """
+    found = [dataset_rows(matrix, split.held_out) for split in splits]
+    smallest = min((len(rows) for datasets in found for rows in datasets), default=0)
+    if smallest < 5:
+        raise InputError(f"{part} has {smallest} images, too few for a logistic fit; use fewer folds")
+    return found
 
 
 def fitted_targets(targets: Tensor, prior: Tensor | None, alpha: float, datasets: Sequence[Tensor]) -> Tensor:

@@ -17,7 +17,7 @@ from fmiqa.maps import MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.selection.forward import Scores, as_matrix, source_of
 from fmiqa.selection.options import SearchKeywords, SearchOptions, flat_keywords
-from fmiqa.selection.prior import dataset_rows
+from fmiqa.selection.prior import dataset_rows, held_out_rows
 from fmiqa.selection.repeat import Outcome, Part, Search, extended, repeat_search, search_to_dict
 from fmiqa.selection.splits import Groups, Split, grouped_folds, groups_of, kind_of_groups, mean_and_error
 
@@ -264,10 +264,7 @@ def cross_validate(
     names = groups_of(known, groups, len(y)) if splits is None or known is matrix else matrix.names
     if splits is None:
         splits = grouped_folds(names, folds=folds, repeats=repeats, seed=seed)
-    judged = [dataset_rows(matrix, split.held_out) for split in splits]
-    smallest = min((len(rows) for parts in judged for rows in parts), default=0)
-    if smallest < 5:
-        raise InputError(f"a held-out part has {smallest} images, too few for a logistic fit; use fewer folds")
+    judged = held_out_rows(matrix, splits, "a held-out part")
     parts = [Part(y, split.train) for split in splits]
     outcomes = repeat_search(matrix, parts, search, chosen, progress=progress, unit="fold")
     if not all(len(outcome.maps) for outcome in outcomes):

@@ -6,6 +6,7 @@ file of weights (`NAME.safetensors`). Both are written by `benchmarks/zoo.py`, n
 
 from fmiqa.zoo.card import Card as Card
 from fmiqa.zoo.card import list_metrics as list_metrics
+from fmiqa.zoo.card import metric_names as metric_names
 from fmiqa.zoo.ready import Rating as Rating
 from fmiqa.zoo.ready import ReadyMetric as ReadyMetric
 from fmiqa.zoo.ready import load_metric as load_metric

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +17,11 @@ from fmiqa.errors import InputError, WeightsError
 from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.features.viewing import Viewing
 from fmiqa.metrics import SelectedFeatureIQM
-from fmiqa.scoring.scorer import MapScorer, PreparedImages
+from fmiqa.scoring.matrix import sources_of
+from fmiqa.scoring.scorer import PreparedImages
 from fmiqa.zoo.card import FOLDER, Card, in_words
 
-__all__ = ["WEIGHTS_KIND", "WORDS", "Rating", "ReadyMetric", "load_metric"]
+__all__ = ["WEIGHTS_KIND", "WORDS", "Rating", "ReadyMetric", "load_metric", "metric_of"]
 
 WEIGHTS_KIND = "fmiqa weights 1"
 
@@ -76,8 +78,8 @@ class ReadyMetric(SelectedFeatureIQM):
             >>> load_metric("fast").signature.split(",")[0]
             'fmiqa fast 1.0'
         """
-        seen = {source: scorer.extractor.viewing.options() for source, scorer in self._by_source().items()}
-        views = "; ".join(f"{source}: {in_words(options)}" for source, options in seen.items())
+        seen = {source: in_words(options["viewing"]) for source, options in sources_of(self.source).items()}
+        views = "; ".join(f"{source}: {view}" for source, view in seen.items())
         return (
             f"fmiqa {self.card.name} {self.card.version}, {len(self.maps)} maps of {' and '.join(self.card.networks)}, "
             f"{views} (fmiqa {__version__})"
@@ -112,11 +114,6 @@ class ReadyMetric(SelectedFeatureIQM):
         score, low, high = ((100 * (end - scale["low"]) / span).clamp(0, 100) for end in ends)
         words = tuple(WORDS[min(int(value // 20), 4)] for value in score.tolist())
         return Rating(score, low, high, words)
-
-    def _by_source(self) -> dict[str, MapScorer]:
-        return {
-            s: scorer for s, scorer in zip(self.sources, self.scorers, strict=True) if isinstance(scorer, MapScorer)
-        }
 
 
 def load_metric(
@@ -160,10 +157,22 @@ def load_metric(
         given = {card.networks[0]: weights}
     else:
         raise InputError(f"the metric {name!r} needs weights of {' and '.join(card.networks)}: give network -> weights")
-    used = {m.source for m in card.selection.maps}
-    sources = {source: options for source, options in card.selection.sources.items() if source in used}
-    models = {source: _extractor(card, source, options, given, viewing) for source, options in sources.items()}
-    return ReadyMetric(card, models).to(device)
+    return metric_of(card, given, viewing).to(device)
+
+
+def metric_of(card: Card, given: Mapping[str, Any], viewing: Viewing | None = None) -> ReadyMetric:
+    """The metric of a card: network -> weights, and how pictures are seen instead of the card's way."""
+    loaded: dict[tuple[str, ...], FeatureExtractor] = {}
+    models = {}
+    for source, options in card.selection.sources.items():
+        layers = tuple(dict.fromkeys(m.layer for m in card.selection.maps if m.source == source))
+        key = (options["network"], options["stage"], *(layers if card.bundled else ()))
+        if key not in loaded:  # the same network at another scale is not loaded again
+            loaded[key] = _extractor(card, options, layers, given)
+        models[source] = copy.deepcopy(loaded[key])
+        own = Viewing(**options["viewing"])
+        models[source].viewing = own if viewing is None else _in_proportion(own, Viewing(**card.viewing), viewing)
+    return ReadyMetric(card, models)
 
 
 def _bundled(name: str) -> dict[str, dict[str, Tensor]]:
@@ -181,19 +190,15 @@ def _bundled(name: str) -> dict[str, dict[str, Tensor]]:
 
 
 def _extractor(
-    card: Card, source: str, options: Mapping[str, Any], given: Mapping[str, Any], viewing: Viewing | None
+    card: Card, options: Mapping[str, Any], layers: Sequence[str], given: Mapping[str, Any]
 ) -> FeatureExtractor:
     """The network of a source with the weights of the card."""
     network = options["network"]
-    own = Viewing(**options["viewing"])
-    seen = own if viewing is None else _in_proportion(own, Viewing(**card.viewing), viewing)
-    layers = dict.fromkeys(m.layer for m in card.selection.maps if m.source == source)
     extractor = FeatureExtractor(
         network,
         weights=given.get(network, "DEFAULT"),
         stage=options["stage"],
-        layers=list(layers) if card.bundled else None,
-        viewing=seen,
+        layers=layers if card.bundled else None,
     )
     if card.bundled:  # a part of the weights, which has another fingerprint than the whole
         extractor.recorded(options["weights_sha256"], normalization=None, constants={})
