@@ -64,7 +64,7 @@ def main() -> None:
         candidates = Candidates(values.to(args.device), y.to(args.device), scores.maps, objective=Objective())
         allowed = torch.zeros(1, len(scores.maps), dtype=torch.bool, device=args.device)
         allowed[0, open_to] = True
-        tried = candidates.tried([chosen], allowed)[0].cpu()
+        tried = candidates.tried([chosen], allowed).values[0].cpu()
         gaps = torch.tensor(loop, dtype=torch.float64) - tried[sample]
         eager = shortest(partial(candidates.best, [chosen], allowed), args.repeats, args.device)
         with fusing(True):

@@ -52,6 +52,7 @@ def add(commands: Any) -> None:
     files.add_argument("--fitted", action="store_true", help="the metric answers on the scale of the scores")
     add_search_options(parser)
     options.add_weights_options(parser)
+    options.add_device_option(parser)
     add_output_options(parser)
 
 
@@ -60,11 +61,11 @@ def run(args: argparse.Namespace) -> None:
     if args.fitted and not args.metric:
         args.parser.error("--fitted: only with --metric")
     search = asked_search(args, progress=wants_progress(args))
-    scores = load_scores(args.scores, args)
+    scores, device = load_scores(args.scores, args), options.device_of(args)
     # What could fail is tried before the search, which may take minutes.
     what = " and ".join(args.scores)
     extractors = recorded_extractors(scores.options, what, args) if args.metric else None
-    selection = search(scores)
+    selection = search(scores.to(device))
     if not is_first():
         return
     written = Written()

@@ -51,6 +51,7 @@ def add(commands: Any) -> None:
     )
     files.add_argument("--plot", type=OutputPicture, metavar="FILE", help="the curves of forward search (.png, .pdf)")
     add_search_options(parser)
+    options.add_device_option(parser)
     folds = parser.add_argument_group("validation")
     folds.add_argument("--folds", type=_folds, default=5, metavar="N|leave_one_out", help="default: 5")
     folds.add_argument(
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
     if not is_first():
         args.out = args.plot = None
     search = asked_search(args, groups=args.groups)  # what a search tunes, it tunes on folds of the same kind
-    scores = load_scores(args.scores, args)
+    scores = load_scores(args.scores, args).to(options.device_of(args))
     how: dict[str, Any] = {"groups": args.groups, "seed": args.seed, "progress": wants_progress(args)}
     if args.search == "forward":
         how["options"] = SearchOptions(**search.keywords)

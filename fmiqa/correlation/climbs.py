@@ -1,7 +1,8 @@
 """Damped climbs to the best slopes and centres of sigmoids, all problems together.
 
-Sums over points are taken portion by portion; the rest follows for all problems at once. Steps are of Gauss and Newton,
-or of Newton with exact second derivatives.
+A step is two functions: sums over points, portion by portion, and what follows from them for all problems at once.
+Climbs are kept in one tensor, so that either function is one kernel where it is compiled. Steps are of Gauss and
+Newton, or of Newton with exact second derivatives.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from fmiqa.correlation.problems import Problems
 __all__ = [
     "Climb",
     "Kind",
-    "Starts",
     "apart",
     "begin",
     "best_of",
@@ -69,7 +69,7 @@ class _Sums(NamedTuple):
 class Climb(NamedTuple):
     """Climbs under way: where they are, share, half gradient and curvature there, and the place to try next.
 
-    The coordinates are log beta and a shift of z.
+    The coordinates are log beta and a shift of z. The slope to try next has the sign that `oriented` gives it.
     """
 
     share: Tensor
@@ -83,57 +83,71 @@ class Climb(NamedTuple):
     curve_z: Tensor
     scale_beta: Tensor
     scale_z: Tensor
-    next_beta: Tensor
+    next_signed: Tensor
     next_tau: Tensor
     promise: Tensor
 
+    @classmethod
+    def of(cls, climbs: Tensor) -> Climb:
+        """The parts (P, S) of climbs (14, P, S)."""
+        return cls._make(climbs.unbind())
 
-def best_of(climb: Climb, number: int) -> Climb:
+
+def best_of(climbs: Tensor, number: int) -> Tensor:
     """The best climbs of each problem."""
-    at = climb.share.topk(number, dim=1).indices
-    return Climb(*(part.gather(1, at) for part in climb))
+    return _some(climbs, Climb.of(climbs).share, number)
 
 
-def apart(climb: Climb, number: int) -> Climb:
+def apart(climbs: Tensor, number: int) -> Tensor:
     """As `best_of`, those last that draw nearly the same curve as a better one."""
+    return _some(climbs, _without_twins(climbs), number)
+
+
+def _some(climbs: Tensor, worth: Tensor, number: int) -> Tensor:
+    at = worth.topk(number, dim=1).indices
+    return climbs.gather(2, at.expand(len(climbs), -1, -1))
+
+
+@Fused
+def _without_twins(climbs: Tensor) -> Tensor:
+    """(P, S) the share, far below all others for climbs that draw nearly the same curve as a better one."""
+    climb = Climb.of(climbs)
     near = (climb.beta.log()[:, :, None] - climb.beta.log()[:, None]).abs() < 0.03
     near &= ((climb.tau[:, :, None] - climb.tau[:, None]) * climb.beta[:, :, None]).abs() < 0.03
     ahead = climb.share[:, None] > climb.share[:, :, None]
     equal = (climb.share[:, None] == climb.share[:, :, None]).tril(diagonal=-1)
     twin = (near & (ahead | equal)).any(2)
-    at = torch.where(twin, climb.share - 2, climb.share).topk(number, dim=1).indices
-    return Climb(*(part.gather(1, at) for part in climb))
+    return torch.where(twin, climb.share - 2, climb.share)
 
 
-class Starts(NamedTuple):
-    """Where climbs begin."""
-
-    beta: Tensor  # (P, S)
-    tau: Tensor
+def begin(p: Problems, kind: Kind, bound: float, starts: Tensor, *, newton: bool = False) -> Tensor:
+    """Climbs (14, P, S) at their starts, slopes and centres (2, P, S): a step of length 0 from below everything."""
+    return take_steps(p, kind, bound, _at_start(starts, *_bounds_of(p), kind, bound), 1, newton=newton)
 
 
-def begin(p: Problems, kind: Kind, bound: float, starts: Starts, *, newton: bool = False) -> Climb:
-    """Climbs at their starts: a step of length 0 from below everything."""
-    beta, tau = bounded(starts.beta, starts.tau, p.low[:, None], p.high[:, None], kind, bound)
-    # Tensors of their own: where some are the same, or parts of one, another kernel would be compiled.
-    zeros = [torch.zeros_like(beta) for _ in range(8)]
-    start = Climb(
-        torch.full_like(beta, -torch.inf), beta, tau, torch.full_like(beta, 1e-2),
-        zeros[0], zeros[1], zeros[2], zeros[3], zeros[4], zeros[5], zeros[6], beta.clone(), tau.clone(), zeros[7],
-    )  # fmt: skip
-    return take_steps(p, kind, bound, start, 1, newton=newton)
+@Fused
+def _at_start(starts: Tensor, r: Tensor, low: Tensor, high: Tensor, kind: Kind, bound: float) -> Tensor:
+    beta, tau = bounded(starts[0], starts[1], low, high, kind, bound)
+    zero = torch.zeros_like(beta)
+    start = (zero - torch.inf, beta, tau, zero + 1e-2, *[zero] * 7, oriented(beta, tau), tau, zero)
+    return torch.stack(start)
 
 
-def take_steps(p: Problems, kind: Kind, bound: float, state: Climb, steps: int, *, newton: bool = False) -> Climb:
+def take_steps(p: Problems, kind: Kind, bound: float, climbs: Tensor, steps: int, *, newton: bool = False) -> Tensor:
     """Damped steps, all of them: a problem must not depend on its batch mates."""
-    points = state.beta.shape[1] * p.t.shape[1]
-    r, low, high = (v[:, None] for v in (p.r, p.low, p.high))
+    points = climbs.shape[2] * p.t.shape[1]
+    bounds = _bounds_of(p)
     for _ in range(steps):
-        signed = oriented(state.next_beta, state.next_tau)
-        found = by_portions(_with_second if newton else _sums, p.t, p.w, p.wy, signed, state.next_tau, points=points)
-        sums = _Sums._make([*found[:15], found[15:]])
-        state = _judged(sums, r, low, high, signed, state, kind, bound)
-    return state
+        next_ = Climb.of(climbs)
+        curves = next_.next_signed, next_.next_tau
+        sums = by_portions(_with_second if newton else _sums, p.t, p.w, p.wy, *curves, points=points)
+        climbs = _judged(sums, *bounds, climbs, kind, bound)
+    return climbs
+
+
+def _bounds_of(p: Problems) -> tuple[Tensor, Tensor, Tensor]:
+    """(P, 1) each: the correlation, the least and the greatest score."""
+    return p.r[:, None], p.low[:, None], p.high[:, None]
 
 
 @Fused
@@ -179,18 +193,19 @@ def _products(t: Tensor, w: Tensor, wy: Tensor, beta: Tensor, tau: Tensor, *, se
 
 @Fused
 def _judged(
-    new: _Sums, r: Tensor, low: Tensor, high: Tensor, beta: Tensor, old: Climb, kind: Kind, bound: float
-) -> Climb:
-    """The climb after a step that was tried: all that is not a sum over points.
+    sums: tuple[Tensor, ...], r: Tensor, low: Tensor, high: Tensor, climbs: Tensor, kind: Kind, bound: float
+) -> Tensor:
+    """The climbs after a step that was tried: all that is not a sum over points.
 
     Where the step led uphill it is taken; where it did not, the climb stays and aims again with more damping.
     """
-    tau = old.next_tau
-    at = _profile(new, r, low, high, beta, tau, kind)
+    old, new = Climb.of(climbs), _Sums._make([*sums[:15], sums[15:]])
+    at = _profile(new, r, low, high, old.next_signed, old.next_tau, kind)
     better = at[0] > old.share
     kept = (old.share, *old[4:11])
     share, g1, g2, h11, h12, h22, scale1, scale2 = (torch.where(better, a, b) for a, b in zip(at, kept, strict=True))
-    beta, tau = torch.where(better, old.next_beta, old.beta), torch.where(better, tau, old.tau)
+    beta = torch.where(better, old.next_signed.abs(), old.beta)
+    tau = torch.where(better, old.next_tau, old.tau)
     damping = torch.where(better, old.damping * 0.1, old.damping * 10).clamp(1e-9, 1e9)
 
     # At a bound with the way uphill leading out, only the other coordinate moves.
@@ -216,9 +231,8 @@ def _judged(
     to_beta = (beta * p1.exp()).clamp(max=bound).maximum(flattest)
     to_tau = tau - p2 / torch.where(signed > 0, to_beta, -to_beta)
     to_beta, to_tau = bounded(to_beta, to_tau, low, high, kind, bound)
-    return Climb(
-        share, beta, tau, damping, g1, g2, h11, h12, h22, scale1, scale2, to_beta, to_tau, g1 * p1 + g2 * p2
-    )  # fmt: skip
+    to_signed, promise = oriented(to_beta, to_tau), g1 * p1 + g2 * p2
+    return torch.stack((share, beta, tau, damping, g1, g2, h11, h12, h22, scale1, scale2, to_signed, to_tau, promise))
 
 
 def _profile(

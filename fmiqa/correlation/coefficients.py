@@ -121,12 +121,8 @@ def srocc(x: Tensor, y: Tensor) -> Tensor:
         tensor(0.8000)
     """
     pairs = pair(x, y, minimum=2, what="srocc")
-    good = pairs.numbers()
-    result = pairs.x.new_full(pairs.x_row.shape, torch.nan)
-    y_ranks = pairs._replace(y=_unit(_ranks(pairs.y)))
-    for numbers, x_rows, y_unit in y_ranks.chunks(good, _PORTION // x.shape[-1]):
-        result[numbers] = _pearson(_unit(_ranks(x_rows)), y_unit)
-    return pairs.unflatten(result)
+    found = pairs.by_chunks(lambda x, y: _pearson(_unit(_ranks(x)), _unit(_ranks(y))), _PORTION // x.shape[-1])
+    return pairs.unflatten(found)
 
 
 @torch.no_grad()
@@ -148,11 +144,8 @@ def krocc(x: Tensor, y: Tensor) -> Tensor:
         tensor(0.6667)
     """
     pairs = pair(x, y, minimum=2, what="krocc")
-    good = pairs.numbers()
-    result = pairs.x.new_full(pairs.x_row.shape, torch.nan)
-    for numbers, x_rows, y_rows in pairs.chunks(good, _PORTION // x.shape[-1]):
-        result[numbers] = _kendall(*torch.broadcast_tensors(x_rows, y_rows))
-    return pairs.unflatten(result)
+    found = pairs.by_chunks(lambda x, y: _kendall(*torch.broadcast_tensors(x, y)), _PORTION // x.shape[-1])
+    return pairs.unflatten(found)
 
 
 def _masked(values: Tensor, good: Tensor) -> Tensor:

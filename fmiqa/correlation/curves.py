@@ -14,7 +14,7 @@ problems climb together: sums over points are taken portion by portion, the rest
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
@@ -22,8 +22,8 @@ from torch import Tensor
 
 from fmiqa._runtime.compiled import Fused
 from fmiqa.correlation.climbs import (
+    Climb,
     Kind,
-    Starts,
     apart,
     begin,
     best_of,
@@ -77,23 +77,25 @@ def best_curves(p: Problems, kind: Kind, *, steepest: float | None, thorough: bo
     """
     bound = 1e6 if steepest is None else steepest
     made = by_portions(lambda t, w, wy: binned(t, w, wy, rounds=3 if thorough else 2), p.t, p.w, p.wy)
-    bins = p._replace(**dict(zip(("t", "w", "wy"), made, strict=True))).single()
-    found = by_portions(lambda *part: _starts(Problems(*part), kind, bound), *bins, points=3 * _LOCAL)
-    starts = Starts(*(v.to(p.t.dtype) for v in found))
+    bins = p._replace(t=made[0], w=made[1], wy=made[2]).single()
+    starts = by_portions(lambda *part: _starts(Problems(*part), kind, bound), *bins, points=3 * _LOCAL, dim=1)
     if thorough:
-        climbs = begin(p, kind, bound, starts, newton=True)
+        climbs = begin(p, kind, bound, starts.to(p.t.dtype), newton=True)
         for steps, kept in _THOROUGH:
             climbs = apart(take_steps(p, kind, bound, climbs, steps, newton=True), kept)
-        return Curves(climbs.share, climbs.beta, climbs.tau, climbs.promise)
+        climb = Climb.of(climbs)
+        return Curves(climb.share, climb.beta, climb.tau, climb.promise)
     # In float32, but for the share that comes out: half the time.
-    points, starts = p.single(), Starts(*(v[:, :3].float() for v in starts))
-    best = best_of(take_steps(bins, kind, bound, begin(bins, kind, bound, starts), 6), 1)
-    climb = take_steps(points, kind, bound, begin(points, kind, bound, Starts(best.beta, best.tau)), 3)
+    points = p.single()
+    best = Climb.of(best_of(take_steps(bins, kind, bound, begin(bins, kind, bound, starts[..., :3]), 6), 1))
+    start = torch.stack((best.beta, best.tau))
+    climb = Climb.of(take_steps(points, kind, bound, begin(points, kind, bound, start), 3))
     beta, tau = climb.beta.to(p.t.dtype), climb.tau.to(p.t.dtype)
-    share = by_portions(_shares(kind), p.t, p.w, p.wy, p.r, p.low, p.high, beta, tau)
+    share = by_portions(partial(_shares, kind=kind), p.t, p.w, p.wy, p.r, p.low, p.high, beta, tau)
     return Curves(share, beta, tau, climb.promise)
 
 
+@Fused
 def linear_part(p: Problems, kind: Kind, beta: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Intercept a, line c and amplitude b of one curve a problem, (P, 1) each as beta and tau."""
     signed, turned = oriented(beta, tau), tau < 0
@@ -120,70 +122,117 @@ def tied_slope(p: Problems, kind: Kind, beta: Tensor, tau: Tensor) -> Tensor:
     return tie(p.low[:, None], p.high[:, None], kind, beta, tau)[0]
 
 
-def _starts(bins: Problems, kind: Kind, bound: float) -> Starts:
-    """(P, families) the best start of each slope and of each width, by their share over bins, the best first."""
-    even, local = _even_grid(bins, min(bound, _STEEPEST_START)), _local_grid(bins)
-    beta, tau = (torch.cat(v, 1) for v in zip(even, local, strict=True))
-    beta, tau = bounded(beta, tau, bins.low[:, None], bins.high[:, None], kind, bound)
-    signed = oriented(beta, tau)
-    s, st, sy, ss = by_portions(_grid, bins.t, bins.w, bins.wy, signed, tau, points=beta.shape[1] * BINS)
-    kappa = tie(bins.low[:, None], bins.high[:, None], kind, signed, tau)[0]
-    share = share_of(s, st, sy, ss, kappa, bins.r[:, None], kind)
-    best = torch.stack([part.amax(1) for part in share.split(_FAMILIES, 1)], 1)
-    first = torch.tensor(_FAMILIES, device=share.device).cumsum(0) - torch.tensor(_FAMILIES, device=share.device)
-    at = torch.stack([part.argmax(1) for part in share.split(_FAMILIES, 1)], 1) + first
-    at = at.gather(1, best.sort(dim=1, descending=True, stable=True).indices)
-    return Starts(beta.gather(1, at), tau.gather(1, at))
+def _starts(bins: Problems, kind: Kind, bound: float) -> Tensor:
+    """(2, P, families) slope and centre of the best start of each slope and width, by share over bins, best first."""
+    fixed = _Fixed.on(bins.t.device)
+    beta, tau, signed = _placed(*_local_grid(bins, fixed), bins.low, bins.high, fixed, kind, bound)
+    sums = by_portions(_grid, bins.t, bins.w, bins.wy, signed, tau, points=beta.shape[1] * BINS)
+    share = _in_families(sums, bins.r, bins.low, bins.high, signed, tau, fixed, kind)
+    best, member = share.max(2)
+    order = best.sort(dim=1, descending=True, stable=True).indices
+    return _in_order(beta, tau, member, order, fixed)
 
 
-def _even_grid(bins: Problems, steepest: float) -> tuple[Tensor, Tensor]:
-    """(R, S) slopes in units of the deviation, centres even over the range and a little beyond."""
-    places = torch.linspace(-_BEYOND, 1 + _BEYOND, _CENTRES, dtype=bins.t.dtype, device=bins.t.device)
-    tau = bins.low[:, None] + (bins.high - bins.low)[:, None] * places
-    beta = bins.t.new_tensor(_SLOPES).repeat_interleave(_CENTRES) * steepest
-    tau = tau.repeat(1, len(_SLOPES))
-    return beta.expand_as(tau), tau
+class _Fixed(NamedTuple):
+    """The numbers that all grids of starts are made of, on the device of the problems."""
+
+    slopes: Tensor  # (65,) of the even grid, in shares of the steepest
+    places: Tensor  # (65,) of its centres, in shares of the range
+    levels: Tensor  # (3 x 67,) of the local grid: where the mass of each start begins, is half and ends
+    first: Tensor  # (families,) the number of each family's first start
+    members: Tensor  # (families, starts) the numbers of its starts; shorter families repeat their first
+
+    @staticmethod
+    @lru_cache
+    def on(device: torch.device) -> _Fixed:
+        """The numbers, brought to a device once."""
+        even = [-_BEYOND + (1 + 2 * _BEYOND) * i / (_CENTRES - 1) for i in range(_CENTRES)]
+        slopes, places = zip(*((slope, place) for slope in _SLOPES for place in even), strict=True)
+        ends = [
+            (max(0.0, c - width / 2), c, min(1.0, c + width / 2))
+            for width, number in _WIDTHS
+            for c in ((i + 0.5) / number for i in range(number))
+        ]
+        first = [sum(_FAMILIES[:k]) for k in range(len(_FAMILIES))]
+        members = [
+            [start + min(i, n - 1) for i in range(max(_FAMILIES))] for start, n in zip(first, _FAMILIES, strict=True)
+        ]
+        levels = [level for part in zip(*ends, strict=True) for level in part]
+        numbers = (torch.tensor(v, device="cpu") for v in (slopes, places, levels, first, members))
+        return _Fixed(*(v.to(device) for v in numbers))
 
 
-def _local_grid(bins: Problems) -> tuple[Tensor, Tensor]:
-    """(R, S) centres even in the mass, slopes that follow the spacing of the scores around them."""
-    mean, mass = bins.t, bins.w
-    filled = torch.where(mass > 0, mean, -torch.inf).cummax(-1).values  # empty: as the one before
-    filled = torch.where(filled.isfinite(), filled, bins.low[:, None])
-    cumulated = mass.cumsum(-1)
-    ends = [
-        ((max(0.0, c - width / 2), c, min(1.0, c + width / 2)))
-        for width, number in _WIDTHS
-        for c in ((i + 0.5) / number for i in range(number))
-    ]
-    levels = mean.new_tensor(ends).T.reshape(-1).expand(len(mean), -1).contiguous()  # (R, 3 S)
-    places = torch.searchsorted(cumulated, levels).clamp(max=BINS - 1)
-    low, middle, high = filled.gather(1, places).chunk(3, 1)
-    extent = (bins.high - bins.low).clamp(min=1e-12)[:, None]
-    return 4 / torch.maximum(high - low, 1e-6 * extent), middle
+def _local_grid(bins: Problems, fixed: _Fixed) -> tuple[Tensor, Tensor, Tensor]:
+    """(R, S) each: where the mass of each start of the local grid begins, is half and ends."""
+    # The bin where the mass reaches a level is not empty; nor are the first and the last.
+    levels = fixed.levels.expand(len(bins.t), -1).contiguous()
+    places = torch.searchsorted(bins.w.cumsum(-1), levels).clamp(max=BINS - 1)
+    low, middle, high = bins.t.gather(1, places).chunk(3, 1)
+    return low, middle, high
 
 
 @Fused
-def _grid(
-    mean: Tensor, mass: Tensor, mass_y: Tensor, beta: Tensor, tau: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(R, S) the sums over bins that the share of each start needs."""
+def _placed(
+    begins: Tensor, middle: Tensor, ends: Tensor, low: Tensor, high: Tensor, fixed: _Fixed, kind: Kind, bound: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(R, S) slopes, centres and oriented slopes: even over the range and a little beyond, then even in the mass.
+
+    Slopes of the second follow the spacing of the scores around them.
+    """
+    low, high = low[:, None], high[:, None]
+    even = low + (high - low) * fixed.places
+    extent = (high - low).clamp(min=1e-12)
+    beta = torch.cat(
+        (
+            (fixed.slopes * min(bound, _STEEPEST_START)).expand_as(even),
+            4 / torch.maximum(ends - begins, 1e-6 * extent),
+        ),
+        1,
+    )
+    beta, tau = bounded(beta, torch.cat((even, middle), 1), low, high, kind, bound)
+    return beta, tau, oriented(beta, tau)
+
+
+@Fused
+def _grid(mean: Tensor, mass: Tensor, mass_y: Tensor, beta: Tensor, tau: Tensor) -> tuple[Tensor, ...]:
+    """(R, S) each, the sums over bins that the share of each start needs."""
     s = ((mean[:, None, :] - tau[:, :, None]) * beta[:, :, None]).sigmoid()
     ws = s * mass[:, None]
     return ws.sum(-1), (ws * mean[:, None]).sum(-1), (s * mass_y[:, None]).sum(-1), (ws * s).sum(-1)
 
 
-def _shares(kind: Kind) -> Callable[..., Tensor]:
+@Fused
+def _in_families(
+    sums: tuple[Tensor, ...],
+    r: Tensor,
+    low: Tensor,
+    high: Tensor,
+    signed: Tensor,
+    tau: Tensor,
+    fixed: _Fixed,
+    kind: Kind,
+) -> Tensor:
+    """(R, families, starts) the share of each start, beside the others of its slope or width."""
+    s, st, sy, ss = sums
+    kappa = tie(low[:, None], high[:, None], kind, signed, tau)[0]
+    return share_of(s, st, sy, ss, kappa, r[:, None], kind)[:, fixed.members]
+
+
+@Fused
+def _in_order(beta: Tensor, tau: Tensor, member: Tensor, order: Tensor, fixed: _Fixed) -> Tensor:
+    """(2, R, families) slope and centre of each family's best start, in the order of the families."""
+    at = (fixed.first + member).gather(1, order)
+    return torch.stack((beta.gather(1, at), tau.gather(1, at)))
+
+
+@Fused
+def _shares(
+    t: Tensor, w: Tensor, wy: Tensor, r: Tensor, low: Tensor, high: Tensor, beta: Tensor, tau: Tensor, kind: Kind
+) -> Tensor:
     """The share of curves, (R, 1), of points (R, N)."""
-
-    def shares(
-        t: Tensor, w: Tensor, wy: Tensor, r: Tensor, low: Tensor, high: Tensor, beta: Tensor, tau: Tensor
-    ) -> Tensor:
-        signed = oriented(beta, tau)
-        s = ((t - tau) * signed).sigmoid_()
-        ws = w * s
-        mean, st, sy, ss = (part.sum(-1, keepdim=True) for part in (ws, ws * t, wy * s, ws * s))
-        kappa = tie(low[:, None], high[:, None], kind, signed, tau)[0]
-        return share_of(mean, st, sy, ss, kappa, r[:, None], kind)
-
-    return shares
+    signed = oriented(beta, tau)
+    s = ((t - tau) * signed).sigmoid()
+    ws = w * s
+    mean, st, sy, ss = (part.sum(-1, keepdim=True) for part in (ws, ws * t, wy * s, ws * s))
+    kappa = tie(low[:, None], high[:, None], kind, signed, tau)[0]
+    return share_of(mean, st, sy, ss, kappa, r[:, None], kind)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fmiqa._checks import check_tensor, is_number
+from fmiqa._runtime.compiled import Fused
 from fmiqa.correlation.climbs import Kind
 from fmiqa.correlation.curves import Curves, best_curves, linear_part, tied_slope
 from fmiqa.correlation.pairs import pair
@@ -28,7 +29,7 @@ Form = Literal["logistic5", "logistic4"]
 _PARAMETERS = {"logistic5": 5, "logistic4": 4}
 _TIED: tuple[Kind, Kind] = ("flat_ends", "flat_middle")
 _CONVERGED = 1e-6  # of the variance of y: the next step promises no more
-_POINTS = 2**20  # of the problems that are fitted together
+_POINTS = {"cpu": 2**20, "gpu": 2**24}  # of the problems that are fitted together
 STEEPNESS = 10.0
 """The default bound of the slope; see `fit_logistic`."""
 
@@ -178,30 +179,31 @@ def fit_logistic(
     """
     _checked_form(form)
     pairs = pair(x, y, minimum=_PARAMETERS[form], what=f"fit_logistic with {form}", dtype=dtype)
-    good = pairs.numbers()
-    problems, points = len(pairs.x_row), x.shape[-1]
-    result = torch.full((problems, _PARAMETERS[form] + 2), torch.nan, dtype=pairs.x.dtype, device=x.device)
-    converged = torch.zeros(problems, dtype=torch.bool, device=x.device)
-    bound = _checked_steepness(steepness)
-    for numbers, x_rows, y_rows in pairs.chunks(good, _POINTS // points):
-        result[numbers], converged[numbers] = _fit_rows(x_rows, y_rows, form, monotone, bound)
-    converged &= result[:, -1].isfinite()
-    parameters = result[:, :-2].reshape(*pairs.shape, _PARAMETERS[form])
-    plcc, rmse = (pairs.unflatten(result[:, i]) for i in (-2, -1))
+    bound, of_device = _checked_steepness(steepness), "cpu" if x.is_cpu else "gpu"
+    result = pairs.by_chunks(lambda x, y: _fit_rows(x, y, form, monotone, bound), _POINTS[of_device] // x.shape[-1])
+    parameters = result[:, :-3].reshape(*pairs.shape, _PARAMETERS[form])
+    plcc, rmse = (pairs.unflatten(result[:, i]) for i in (-3, -2))
+    converged = (result[:, -1] < _CONVERGED) & result[:, -2].isfinite()
     return LogisticFit(form, parameters, plcc, rmse, converged.reshape(pairs.shape))
 
 
-def _fit_rows(x: Tensor, y: Tensor, form: Form, monotone: bool, steepest: float | None) -> tuple[Tensor, Tensor]:
-    """(P, 5 + 2) or (P, 4 + 2) parameters, plcc and rmse, and (P,) converged."""
+def _fit_rows(x: Tensor, y: Tensor, form: Form, monotone: bool, steepest: float | None) -> Tensor:
+    """(P, 5 + 3) or (P, 4 + 3) parameters, plcc, rmse, and what the next step promised to gain."""
     problems = Problems.of(x, y)
-    x_mean, x_deviation = _moments(x)
-    y_mean, y_deviation = _moments(y)
     if form == "logistic4":
         curve = _best_curve(problems, "alone", steepest)
     else:
         curve = _best_curve(problems, "with_line", steepest)
         if monotone:
             curve = _without_turns(problems, curve, steepest)
+    return _published(x, y, curve, form)
+
+
+@Fused
+def _published(x: Tensor, y: Tensor, curve: _Curve, form: Form) -> Tensor:
+    """(P, 5 + 3) or (P, 4 + 3) of standardised problems' curves: as `_fit_rows`."""
+    x_mean, x_deviation = _moments(x)
+    y_mean, y_deviation = _moments(y)
     b2, b3 = curve.beta / x_deviation, x_mean + x_deviation * curve.tau
     level, line, amplitude = (part * y_deviation for part in (curve.level, curve.line, curve.amplitude))
     parameters: tuple[Tensor, ...]
@@ -213,7 +215,7 @@ def _fit_rows(x: Tensor, y: Tensor, form: Form, monotone: bool, steepest: float 
     # Scored as published, so that what rounding of the parameters costs is in the figures.
     residual = ((y - _evaluate(form, parameters, x)) / y_deviation).square().mean(-1, keepdim=True).clamp(max=1)
     plcc, rmse = (1 - residual).sqrt(), residual.sqrt() * y_deviation
-    return torch.cat((*torch.broadcast_tensors(*parameters), plcc, rmse), dim=-1), curve.done.squeeze(-1)
+    return torch.cat((*torch.broadcast_tensors(*parameters), plcc, rmse, curve.promise), dim=-1)
 
 
 def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -239,7 +241,7 @@ class _Curve(NamedTuple):
     beta: Tensor
     tau: Tensor
     share: Tensor
-    done: Tensor
+    promise: Tensor  # what the next step would gain
 
 
 def _best_curve(problems: Problems, kind: Kind, steepest: float | None) -> _Curve:
@@ -250,7 +252,7 @@ def _best_curve(problems: Problems, kind: Kind, steepest: float | None) -> _Curv
 def _curve(problems: Problems, kind: Kind, at: Curves) -> _Curve:
     """One curve a problem, (P, 1), with its linear part."""
     share = at.share + problems.r.square()[:, None] if kind == "with_line" else at.share
-    return _Curve(*linear_part(problems, kind, at.beta, at.tau), at.beta, at.tau, share, at.promise < _CONVERGED)
+    return _Curve(*linear_part(problems, kind, at.beta, at.tau), at.beta, at.tau, share, at.promise)
 
 
 def _without_turns(problems: Problems, free: _Curve, steepest: float | None) -> _Curve:
@@ -266,13 +268,13 @@ def _without_turns(problems: Problems, free: _Curve, steepest: float | None) -> 
     part = problems.rows(turning)
     r = part.r[:, None]
     zero = torch.zeros_like(r)
-    best = _Curve(zero, r, zero, zero + 1, zero, r.square(), torch.ones_like(zero, dtype=torch.bool))
+    best = _Curve(zero, r, zero, zero + 1, zero, r.square(), zero)
     kinds: tuple[Kind, ...] = ("with_line", *_TIED)
     for kind in kinds:
         found = best_curves(part, kind, steepest=steepest, thorough=True)
         for column in zip(*(v.split(1, 1) for v in found), strict=True):
             local = _curve(part, kind, Curves(*column))
-            tied = torch.ones_like(local.done) if kind in _TIED else _keeps_direction(part, local)
+            tied = torch.ones_like(r, dtype=torch.bool) if kind in _TIED else _keeps_direction(part, local)
             best = _better(best, local, tied)
     return _Curve(*(whole.index_copy(0, turning, new) for whole, new in zip(free, best, strict=True)))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fmiqa._checks import check_tensor, is_batched, is_traced
+from fmiqa._runtime.compiled import Fused
 from fmiqa.errors import InputError
 
 __all__ = ["Pairs", "computing_dtype", "pair", "result_dtype"]
@@ -32,11 +33,21 @@ class Pairs(NamedTuple):
         """(P,) whether both columns of a problem are finite and not constant."""
         return _informative(self.x)[self.x_row] & _informative(self.y)[self.y_row]
 
-    def numbers(self) -> Tensor:
-        """The numbers of the problems that are `informative`.
+    def by_chunks(self, function: Callable[[Tensor, Tensor], Tensor], size: int) -> Tensor:
+        """What a function gives for rows of x and of y, portion by portion; NaN for problems not `informative`.
+
+        All problems are computed, whatever they hold, so that a GPU is not waited for. A matrix of a single row is
+        given as it is, (1, N), and not repeated.
+
+        Args:
+            function: From rows of x and of y, (size, N) or (1, N) each, to (size,) or (size, K).
+            size: The number of problems of a portion.
+
+        Returns:
+            (P,) or (P, K).
 
         Raises:
-            InputError: torch.func.vmap or torch.jit.trace is at work, where steps cannot depend on the scores.
+            InputError: torch.func.vmap or torch.jit.trace is at work.
         """
         good = self.informative()
         if is_traced() or is_batched(good):
@@ -44,16 +55,9 @@ class Pairs(NamedTuple):
                 "rank correlations and logistic fits cannot run under torch.jit.trace or torch.func.vmap; they are "
                 "batched over leading dimensions already: pass scores of shape (..., N)"
             )
-        return good.nonzero().squeeze(-1)
-
-    def chunks(self, problems: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The given problem numbers in portions, each with its rows of x and of y.
-
-        Rows are (size, N); a matrix of a single row comes as (1, N), not repeated.
-        """
-        for start in range(0, len(problems), max(1, size)):
-            numbers = problems[start : start + max(1, size)]
-            yield numbers, _rows(self.x, self.x_row[numbers]), _rows(self.y, self.y_row[numbers])
+        parts = zip(self.x_row.split(max(1, size)), self.y_row.split(max(1, size)), strict=True)
+        found = torch.cat([function(_rows(self.x, x_row), _rows(self.y, y_row)) for x_row, y_row in parts])
+        return torch.where(good.view(-1, *[1] * (found.ndim - 1)), found, torch.nan)
 
     def unflatten(self, values: Tensor) -> Tensor:
         """(P, ...) back to the broadcast leading dimensions, in the result dtype."""
@@ -125,5 +129,10 @@ def _rows(matrix: Tensor, numbers: Tensor) -> Tensor:
 def _informative(matrix: Tensor) -> Tensor:
     if matrix.numel() == 0:
         return torch.zeros(len(matrix), dtype=torch.bool, device=matrix.device)
+    return _varies(matrix)
+
+
+@Fused
+def _varies(matrix: Tensor) -> Tensor:
     low, high = matrix.aminmax(dim=-1)
     return low.isfinite() & high.isfinite() & (high > low)

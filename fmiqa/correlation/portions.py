@@ -29,13 +29,14 @@ def rows_at_once(points: int, device: torch.device) -> int:
     return max(1, _POINTS[kind] // max(1, points))
 
 
-def by_portions(function: Callable[..., T], *rows: Tensor, points: int | None = None) -> T:
+def by_portions(function: Callable[..., T], *rows: Tensor, points: int | None = None, dim: int = 0) -> T:
     """A function of rows, on portions of them.
 
     Args:
         function: Takes tensors of rows, and gives a tensor of rows or a tuple of them.
         rows: (R, ...) each, or (1, ...) for one row that all share; the first has all R.
         points: Elements of a row in the largest operation; those of the first tensor by default.
+        dim: Where what the function gives has its rows.
 
     Returns:
         What the function gives for all rows.
@@ -52,6 +53,6 @@ def by_portions(function: Callable[..., T], *rows: Tensor, points: int | None = 
         function(*(v if len(v) == 1 else v[start : start + size] for v in rows)) for start in range(0, len(first), size)
     ]
     if isinstance(parts[0], Tensor):
-        return torch.cat(parts)
-    whole = tuple(torch.cat(part) for part in zip(*parts, strict=True))
+        return torch.cat(parts, dim)
+    whole = tuple(torch.cat(part, dim) for part in zip(*parts, strict=True))
     return type(parts[0])._make(whole) if hasattr(parts[0], "_make") else whole

@@ -56,6 +56,7 @@ def weighted_pearson(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Ten
     return by_portions(pearson, x, y, torch.ones_like(y[:1]) if weights is None else weights)
 
 
+@Fused
 def _targets(y: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     w = w / w.sum(-1, keepdim=True)
     y, spread = _standard(y, w)
@@ -86,7 +87,7 @@ def _standard(values: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def binned(t: Tensor, w: Tensor, wy: Tensor, rounds: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(R, bins) mean, mass and mass of y of bins that share the range and the mass of each row between them.
+    """(R, bins) mean, mass and mass of y, float32, of bins that share the range and the mass of each row between them.
 
     In each round, bins come to lie nearer to half even in the range and half in the mass.
     """
@@ -96,11 +97,14 @@ def binned(t: Tensor, w: Tensor, wy: Tensor, rounds: int) -> tuple[Tensor, Tenso
     place = even
     for _ in range(rounds):
         mass = empty.scatter_add(1, bins, w)
-        below = mass.cumsum(-1) - mass
-        place, bins = _denser_places(even, place, bins, below.gather(1, bins), mass.gather(1, bins))
-    mass = empty.scatter_add(1, bins, w)
-    mean = empty.scatter_add(1, bins, w * t) / mass.clamp(min=1e-30)
-    return mean, mass, empty.scatter_add(1, bins, wy)
+        place, bins = _denser_places(even, place, bins, mass, mass.cumsum(-1))
+    mass, moment, mass_y = (empty.scatter_add(1, bins, v) for v in (w, w * t, wy))
+    return _in_single(moment, mass, mass_y)
+
+
+@Fused
+def _in_single(moment: Tensor, mass: Tensor, mass_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return (moment / mass.clamp(min=1e-30)).float(), mass.float(), mass_y.float()
 
 
 @Fused
@@ -112,8 +116,16 @@ def _even_places(t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @Fused
-def _denser_places(even: Tensor, place: Tensor, bins: Tensor, below: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
-    """Places and bins that lie even half in the range, half in the mass, which is a straight line within a bin."""
-    share = below + mass * (place * BINS - bins)
+def _denser_places(even: Tensor, place: Tensor, bins: Tensor, mass: Tensor, upto: Tensor) -> tuple[Tensor, Tensor]:
+    """Places and bins that lie even half in the range, half in the mass, which is a straight line within a bin.
+
+    Args:
+        even: (R, N) places in the range.
+        place: (R, N) places so far.
+        bins: (R, N) the bins of these.
+        mass: (R, bins) the mass of each bin.
+        upto: (R, bins) the mass of the bins up to each.
+    """
+    share = (upto - mass).gather(1, bins) + mass.gather(1, bins) * (place * BINS - bins)
     place = (even + share.clamp(0, 1 - 1e-6)) / 2
     return place, (place * BINS).long()

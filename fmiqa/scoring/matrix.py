@@ -118,6 +118,16 @@ class ScoreMatrix(Saved):
             **optional,
         )
 
+    def to(self, device: torch.device | str) -> ScoreMatrix:
+        """The scores on a device, where searches and validations then compute.
+
+        Example:
+            >>> scores = ScoreMatrix(torch.rand(2, 1), MapIndex(["a:0"]), torch.arange(2.0), ["r", "r"], ["r1", "r2"])
+            >>> scores.to("cuda" if torch.cuda.is_available() else "cpu").maps
+            MapIndex(['a:0'])
+        """
+        return replace(self, values=self.values.to(device), targets=self.targets.to(device))
+
     def columns(self, maps: Iterable[FeatureMap | str]) -> ScoreMatrix:
         """Some of the maps, in the order given."""
         index = MapIndex(maps)

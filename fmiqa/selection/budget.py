@@ -70,7 +70,8 @@ class Budget:
 
     def affordable(self, sets: Sequence[Sequence[int]]) -> Tensor:
         """(S, M) which maps each of S sets, positions of maps, can afford; those of layers that it has, always."""
-        return torch.stack([self._maps_of(self._beside(self._paid(chosen))) for chosen in sets])
+        is_open = [self._beside(self._paid(chosen)) for chosen in sets]
+        return torch.tensor(is_open, device=self._layer.device)[:, self._layer]
 
     @cached_property
     def choices(self) -> Tensor:

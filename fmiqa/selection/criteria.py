@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fmiqa._runtime.compiled import Fused
 from fmiqa.correlation import Form, krocc, plcc, srocc
 from fmiqa.correlation.curves import best_curves
 from fmiqa.correlation.logistic import STEEPNESS
@@ -50,13 +51,13 @@ class Objective:
         """Whether `quick` gives what `exact` gives, to rounding."""
         return not (self.criterion == "plcc" and self.fit == "logistic5" and not self.monotone)
 
-    def quick(self, x: Tensor, y: Tensor, counts: Tensor) -> Tensor:
+    def quick(self, x: Tensor, y: Tensor, counts: Tensor | None) -> Tensor:
         """The criterion of many rows, at the speed that a selection needs.
 
         Args:
             x: (P, N) combined scores, float64.
             y: (P, N) or (1, N) subjective scores.
-            counts: (P, N) or (1, N), how often each image counts, whole numbers from 0.
+            counts: (P, N) or (1, N), how often each image counts, whole numbers from 0; None where each counts once.
 
         Returns:
             (P,), -inf where a row has no information. A five-parameter logistic is searched from a few
@@ -70,9 +71,9 @@ class Objective:
             return self.exact(x, y, counts)
         return value.nan_to_num(nan=-math.inf)
 
-    def exact(self, x: Tensor, y: Tensor, counts: Tensor) -> Tensor:
+    def exact(self, x: Tensor, y: Tensor, counts: Tensor | None) -> Tensor:
         """As `quick`, by the coefficients that the library reports."""
-        if bool((counts == 1).all()):
+        if counts is None:
             return self._reported(x, y)
         if not self.quick_is_exact:
             return _fitted(x, y, counts, thorough=True).nan_to_num(nan=-math.inf)
@@ -94,8 +95,14 @@ class Objective:
         return value.nan_to_num(nan=-math.inf)
 
 
-def _fitted(x: Tensor, y: Tensor, counts: Tensor, *, thorough: bool) -> Tensor:
+def _fitted(x: Tensor, y: Tensor, counts: Tensor | None, *, thorough: bool) -> Tensor:
     """(P,) PLCC after the five-parameter logistic; NaN where a row has no information."""
     problems = Problems.of(x, y, counts)
-    share = best_curves(problems, "with_line", steepest=STEEPNESS, thorough=thorough).best().share[:, 0]
-    return torch.where(problems.known, (problems.r.square() + share).clamp(max=1), torch.nan).sqrt()
+    share = best_curves(problems, "with_line", steepest=STEEPNESS, thorough=thorough).share
+    return _with_line(problems.r, share, problems.known)
+
+
+@Fused
+def _with_line(r: Tensor, share: Tensor, known: Tensor) -> Tensor:
+    """(P,) the PLCC of the best of curves (P, S), of the share of a line and what a sigmoid adds to it."""
+    return torch.where(known, (r.square() + share.amax(1)).clamp(max=1), torch.nan).sqrt()

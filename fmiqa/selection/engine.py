@@ -24,7 +24,7 @@ from fmiqa.pooling import Pool, pool_scores
 from fmiqa.selection.budget import Budget
 from fmiqa.selection.criteria import Objective
 
-__all__ = ["Across", "Best", "Candidates", "Path", "climb", "combined_across", "ranked"]
+__all__ = ["Across", "Best", "Candidates", "Path", "Tried", "climb", "combined_across"]
 
 Across = Literal["mean", "worst"]
 """How the criteria of several data sets are combined: their mean, or the lowest."""
@@ -32,7 +32,9 @@ Across = Literal["mean", "worst"]
 _CONFIRMED = 8  # candidates of a step whose fit is searched globally
 _POINTS = {"eager": 2**18, "compiled": 2**19, "gpu": 2**24}  # of a portion of rows, which processes are dealt
 _COPIED = 2**28  # map scores up to which they are laid out again, a map together
-_COMPILING_PAYS = 1e9  # points of a step: at some 50 ns saved a point, compiling (40 s) takes less than the one step
+# Points of a step: on a CPU, at some 50 ns saved a point, compiling (40 s) takes less than the one step. On a GPU, an
+# eager portion is thousands of launches, however small it is; kernels are compiled once a machine.
+_COMPILING_PAYS = {"cpu": 1e9, "gpu": 0.0}
 
 
 def combined_across(values: Tensor, across: Across, *, dim: int) -> Tensor:
@@ -47,6 +49,40 @@ class Best(NamedTuple):
     value: float
     second: int
     second_value: float
+    tried: int  # how many maps there were
+
+
+class Tried(NamedTuple):
+    """What a step tried: a row for each set, a column for each map.
+
+    Args:
+        values: (S, M) the criterion; -inf for maps that were not tried, or without information.
+        was_open: (S, M) which maps were tried.
+    """
+
+    values: Tensor
+    was_open: Tensor
+
+    def ranked(self, rows: Tensor | None = None, positions: Tensor | None = None) -> list[Best]:
+        """The best map of each row, or those at some positions of some rows (R), and the best of the others there.
+
+        Of equally good maps, the first is taken. All is read from the device at once.
+        """
+        values, was_open = self if rows is None else (self.values[rows], self.was_open[rows])
+        position = (values.argmax(1) if positions is None else positions)[:, None]
+        others = values.scatter(1, position, -math.inf)
+        second = others.argmax(1, keepdim=True)
+        tried = was_open.sum(1, keepdim=True)
+        figures = (position, values.gather(1, position), second, others.gather(1, second), tried)
+        return [_best(*row) for row in torch.cat([v.double() for v in figures], 1).tolist()]
+
+
+def _best(position: float, value: float, second: float, second_value: float, tried: float) -> Best:
+    if math.isinf(value):
+        return Best(-1, value, -1, math.nan, int(tried))
+    if math.isinf(second_value):
+        return Best(int(position), value, -1, math.nan, int(tried))
+    return Best(int(position), value, int(second), second_value, int(tried))
 
 
 class Path(NamedTuple):
@@ -99,15 +135,16 @@ class Candidates:
         self.searches = self.problems // datasets
         self.across = across
         if counts is None:
-            self.images = None
-            self.targets, self.counts = targets, torch.ones_like(targets[:1])
+            self.images = self.counts = None
+            self.targets = targets
         else:
             # Images of count 0 are left out; where problems differ in length, some of them stay as padding.
             counts = counts.to(targets.dtype).expand(self.problems, -1)
             length = int((counts > 0).sum(-1).max())
             self.images = (counts > 0).to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, :length]
             self.targets = targets.expand(self.problems, -1).gather(1, self.images)
-            self.counts = counts.gather(1, self.images)
+            counts = counts.gather(1, self.images)
+            self.counts = None if bool((counts == 1).all()) else counts
         layers = maps.layers
         self._layer = torch.tensor([layers.index(m.place) for m in maps], device=values.device)
         self._layers = len(layers)
@@ -116,14 +153,13 @@ class Candidates:
         """(N,) the combined score of a set on all images."""
         return pool_scores(self._by_map[list(chosen)].T.double(), self.maps.at(chosen), pool=self.pool)
 
-    def columns(self, positions: Tensor, problem: Tensor | int) -> Tensor:
-        """(R, n) scores of maps on the images of their problems, one for each or one for all."""
+    def columns(self, positions: Tensor, problem: Tensor) -> Tensor:
+        """(R, n) scores of maps on the images of their problems."""
         if self.images is None:
             return self._by_map.index_select(0, positions).double()
-        images = self.images[0 if self.problems == 1 else problem % self.problems]
-        if images.ndim == 1:
-            return self._by_map[positions][:, images].double()
-        return self._by_map[positions[:, None], images].double()
+        if self.problems == 1:
+            return self._by_map[positions][:, self.images[0]].double()
+        return self._by_map[positions[:, None], self.images[problem]].double()
 
     def value(self, sets: Sequence[Sequence[int]]) -> Tensor:
         """(S,) the criterion of a set for each search; -inf for an empty one."""
@@ -138,53 +174,83 @@ class Candidates:
         """(S, ...) criteria of searches, of (S x datasets, ...) criteria on their data sets."""
         return combined_across(values.unflatten(0, (-1, self.datasets)), self.across, dim=1)
 
-    def affordable(self, sets: Sequence[Sequence[int]], allowed: Tensor) -> Tensor:
-        """(S, M) which of the maps that are allowed beside each set it can afford: all, where there is no budget."""
-        return allowed if self.budget is None else allowed & self.budget.affordable(sets)
+    def best(
+        self,
+        sets: Sequence[Sequence[int]],
+        allowed: Tensor,
+        *,
+        searches: Sequence[int] | None = None,
+        leaving: bool = False,
+    ) -> list[Best]:
+        """For each set, the map with which (`leaving`: without which) it does best, see `tried`.
 
-    def best(self, sets: Sequence[Sequence[int]], allowed: Tensor, *, leaving: bool = False) -> list[Best]:
-        """For each search, the map among `allowed` (S, M) with which (`leaving`: without which) its set does best.
-
-        Ties go to the map that stands first; a search without candidates gets position -1.
+        A set without candidates gets position -1.
         """
-        return [ranked(row, int(row.argmax())) for row in self.tried(sets, allowed, leaving=leaving)]
+        return self.tried(sets, allowed, searches=searches, leaving=leaving).ranked()
 
-    def tried(self, sets: Sequence[Sequence[int]], allowed: Tensor, *, leaving: bool = False) -> Tensor:
-        """(S, M) the criterion of each set with each map among `allowed` (S, M); -inf for the others.
+    def tried(
+        self,
+        sets: Sequence[Sequence[int]],
+        allowed: Tensor,
+        *,
+        searches: Sequence[int] | None = None,
+        leaving: bool = False,
+    ) -> Tried:
+        """The criterion of each set with each map that may join it, or `leaving`, without each that may leave it.
+
+        The operations and their shapes follow from the arguments, not from values on the device: it is not waited for.
 
         Args:
-            sets: One for each search, or any number for a single search.
-            allowed: The maps to try beside each set.
-            leaving: Whether they are tried by leaving the set, of which they must be members.
+            sets: Positions of maps.
+            allowed: (S, M) the maps that may join each set, members left out; or those of its members that may leave.
+            searches: The search of each set; by default one each, or all of the one there is.
+            leaving: Whether maps leave their set.
         """
-        allowed = allowed.repeat_interleave(self.datasets, 0)
-        problem, candidate = allowed.nonzero().unbind(1)
-        state = _State(self, [s for s in sets for _ in range(self.datasets)])
-        value = self.targets.new_full(allowed.shape, -math.inf)
-        with ahead(pays=len(problem) * self.targets.shape[1] > _COMPILING_PAYS):
-            value[problem, candidate] = self._evaluated(self.objective.quick, state, problem, candidate, leaving)
-        combined = self._combined(value)
-        if self.confirm:
-            top = combined.topk(min(_CONFIRMED, value.shape[1]), dim=1)
-            search, place = top.values.isfinite().nonzero().unbind(1)
-            candidate = top.indices[search, place]
-            each = torch.arange(self.datasets, device=search.device)
-            problem = (search[:, None] * self.datasets + each).flatten()
-            confirmed = self._evaluated(
-                self.objective.exact, state, problem, candidate.repeat_interleave(self.datasets), leaving
-            )
-            combined[search, candidate] = self._combined(confirmed)
-        return combined
+        own = searches if searches is not None else range(self.searches) if self.searches > 1 else [0] * len(sets)
+        problems = [search * self.datasets + k for search in own for k in range(self.datasets)]
+        state = _State(self, [s for s in sets for _ in range(self.datasets)], problems)
+        if not leaving:
+            allowed = state.without_members(allowed, self.datasets)
+            allowed = allowed if self.budget is None else allowed & self.budget.affordable(sets)
+        row, candidate = self._pairs(allowed, state, leaving)
+        kind = "cpu" if self.targets.is_cpu else "gpu"
+        with ahead(pays=len(row) * self.targets.shape[1] > _COMPILING_PAYS[kind]):
+            found = self._evaluated(self.objective.quick, state, row, candidate, leaving)
+            value = found.new_full((len(problems), allowed.shape[1]), -math.inf).index_put((row, candidate), found)
+            combined = self._combined(value).masked_fill(~allowed, -math.inf)
+            if self.confirm:
+                combined = self._confirmed(combined, state, leaving)
+        return Tried(combined, allowed)
+
+    def _pairs(self, allowed: Tensor, state: _State, leaving: bool) -> tuple[Tensor, Tensor]:
+        """(R,) rows of the state and maps to try with them; on a GPU more than are allowed, whose number it knows."""
+        if allowed.is_cpu:
+            row, candidate = allowed.repeat_interleave(self.datasets, 0).nonzero().unbind(1)
+            return row, candidate
+        every = torch.arange(allowed.shape[1], device=allowed.device)
+        own = torch.where(state.members < 0, state.members[:, :1], state.members)  # the first again beyond a set
+        candidates = own if leaving else every.expand(len(own), -1)
+        rows = torch.arange(len(candidates), device=allowed.device)[:, None].expand_as(candidates)
+        return rows.flatten(), candidates.flatten()
+
+    def _confirmed(self, combined: Tensor, state: _State, leaving: bool) -> Tensor:
+        """The criteria (S, M), those of the best maps of each set by a fit that is searched globally."""
+        top = combined.topk(min(_CONFIRMED, combined.shape[1]), dim=1)
+        candidates = top.indices.repeat_interleave(self.datasets, 0)
+        rows = torch.arange(len(candidates), device=candidates.device)[:, None].expand_as(candidates)
+        found = self._evaluated(self.objective.exact, state, rows.flatten(), candidates.flatten(), leaving)
+        exact = self._combined(found.view_as(candidates))
+        return combined.scatter(1, top.indices, torch.where(top.values.isfinite(), exact, -math.inf))
 
     def joined(self, chosen: Sequence[int], candidates: Tensor) -> Tensor:
         """(K, n) the first problem's set with each of K candidates joined to it."""
-        return _State(self, [chosen]).joined(torch.zeros_like(candidates), candidates)
+        return _State(self, [chosen], [0]).joined(torch.zeros_like(candidates), candidates)
 
     def _evaluated(
         self,
-        criterion: Callable[[Tensor, Tensor, Tensor], Tensor],
+        criterion: Callable[[Tensor, Tensor, Tensor | None], Tensor],
         state: _State,
-        problem: Tensor,
+        row: Tensor,
         candidate: Tensor,
         leaving: bool,
     ) -> Tensor:
@@ -193,46 +259,45 @@ class Candidates:
         The portions do not depend on the number of processes: the last bits of a row depend on what it is
         computed together with.
         """
-        value = self.targets.new_full(problem.shape, -math.inf)
+        value = self.targets.new_full(row.shape, -math.inf)
         kind = "gpu" if not self.targets.is_cpu else "compiled" if is_fusing() else "eager"
         rows = max(1, _POINTS[kind] // self.targets.shape[1])
-        for start in share(range(0, len(problem), rows)):
-            p, m = problem[start : start + rows], candidate[start : start + rows]
-            y, counts = (v if len(v) == 1 else v[p % len(v)] for v in (self.targets, self.counts))
-            x = by_portions(lambda *row: state.joined(*row, leaving=leaving), p, m, points=self.targets.shape[1])
+        for start in share(range(0, len(row), rows)):
+            part = row[start : start + rows], candidate[start : start + rows]
+            problem = state.problem[part[0]]
+            y = self.targets if len(self.targets) == 1 else self.targets[problem]
+            counts = self.counts if self.counts is None or len(self.counts) == 1 else self.counts[problem]
+            x = by_portions(lambda *own: state.joined(*own, leaving=leaving), *part, points=self.targets.shape[1])
             value[start : start + rows] = criterion(x, y, counts)
         return largest(value)
 
 
-def ranked(values: Tensor, position: int) -> Best:
-    """The map at a position of (M,) criteria, and the best of the others, the first of equals."""
-    value = float(values[position])
-    if math.isinf(value):
-        return Best(-1, value, -1, math.nan)
-    others = values.clone()
-    others[position] = -math.inf
-    second = int(others.argmax())
-    runner_up = float(others[second])
-    return Best(position, value, *((second, runner_up) if math.isfinite(runner_up) else (-1, math.nan)))
-
-
 class _State:
-    """What the sets under construction contribute to a candidate's combined score."""
+    """What the sets under construction contribute to a candidate's combined score.
 
-    def __init__(self, candidates: Candidates, sets: Sequence[Sequence[int]]) -> None:
+    Args:
+        candidates: The maps and problems.
+        sets: Positions of maps.
+        problems: The problem of each set.
+
+    Attributes:
+        problem: (S,) the problem of each set.
+        members: (S, K) the positions of its maps; -1 beyond those that it has.
+    """
+
+    def __init__(self, candidates: Candidates, sets: Sequence[Sequence[int]], problems: Sequence[int]) -> None:
         self._c = c = candidates
-        n = c.targets.shape[1]
+        longest = max(map(len, sets))
+        rows = [[p, *s, *[-1] * (longest - len(s))] for p, s in zip(problems, sets, strict=True)]
+        table = torch.tensor(rows, device=c.targets.device)
+        self.problem, self.members = table[:, 0], table[:, 1:]
         groups = 1 if c.pool == "mean" else c._layers
-        self._total = c.targets.new_zeros(len(sets), groups, n)
-        self._count = c.targets.new_zeros(len(sets), groups)
-        for b, chosen in enumerate(sets):
-            if not len(chosen):
-                continue
-            index = torch.tensor(list(chosen), device=c.targets.device)
-            own = c.columns(index, b)
-            home = torch.zeros_like(index) if c.pool == "mean" else c._layer[index]
-            self._total[b].index_add_(0, home, own)
-            self._count[b].index_add_(0, home, torch.ones_like(home, dtype=own.dtype))
+        if longest:
+            points = longest * groups * c.targets.shape[1]
+            self._total, self._count = by_portions(self._totals, self.members, self.problem, points=points)
+        else:
+            self._total = c.targets.new_zeros(len(sets), groups, c.targets.shape[1])
+            self._count = c.targets.new_zeros(len(sets), groups)
         if c.pool != "mean":
             filled = self._count > 0
             means = self._total / self._count.clamp(min=1)[..., None]
@@ -240,22 +305,42 @@ class _State:
             self._log_sum = self._logs.sum(1)
             self._filled = filled.sum(1)
 
-    def joined(self, problem: Tensor, candidate: Tensor, *, leaving: bool = False) -> Tensor:
+    def without_members(self, allowed: Tensor, datasets: int) -> Tensor:
+        """(S, M) the allowed maps that are not in their set; sets stand `datasets` times in a row."""
+        members = self.members[::datasets]
+        taken = allowed.new_zeros(len(allowed), allowed.shape[1] + 1)
+        # What lies beyond a set goes to a column of its own.
+        taken.scatter_(1, members.remainder(allowed.shape[1] + 1), True)
+        return allowed & ~taken[:, :-1]
+
+    def joined(self, row: Tensor, candidate: Tensor, *, leaving: bool = False) -> Tensor:
         """(R, n) the combined score of each row's set with its candidate, or `leaving`, without it."""
         c = self._c
-        own = c.columns(candidate, problem)
+        own = c.columns(candidate, self.problem[row])
         group = torch.zeros_like(candidate) if c.pool == "mean" else c._layer[candidate]
         sign = -1 if leaving else 1
         shared = c.pool == "mean" and len(self._total) == 1  # one set: its total is not copied for each row
-        row = (slice(1), 0) if shared else (problem, group)
-        count = self._count[row][:, None]
-        mean = torch.add(self._total[row], own, alpha=sign, out=own).div_(count + sign)
+        place = (slice(1), 0) if shared else (row, group)
+        count = self._count[place][:, None]
+        mean = torch.add(self._total[place], own, alpha=sign, out=own).div_(count + sign)
         if c.pool == "mean":
             return mean
         if leaving:  # the last map of a layer takes the layer with it
             mean = torch.where(count == 1, 1.0, mean)
-        present = self._filled[problem][:, None] + sign * (count == int(leaving))
-        return ((self._log_sum[problem] - self._logs[problem, group] + mean.log()) / present).exp()
+        present = self._filled[row][:, None] + sign * (count == int(leaving))
+        return ((self._log_sum[row] - self._logs[row, group] + mean.log()) / present).exp()
+
+    def _totals(self, members: Tensor, problem: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, groups, n) the sums of the members' scores, one after another, and (R, groups) their number."""
+        c, k = self._c, members.shape[1]
+        own = c.columns(members.clamp(min=0).flatten(), problem.repeat_interleave(k)).unflatten(0, (-1, k))
+        home = torch.zeros_like(members) if c.pool == "mean" else c._layer[members.clamp(min=0)]
+        totals, numbers = [], []
+        for group in range(1 if c.pool == "mean" else c._layers):
+            here = (members >= 0) & (home == group)
+            totals.append(torch.where(here[..., None], own, 0.0).cumsum(1)[:, -1])
+            numbers.append(here.sum(1))
+        return torch.stack(totals, 1), torch.stack(numbers, 1).to(own.dtype)
 
 
 def climb(
@@ -265,7 +350,7 @@ def climb(
     *,
     max_maps: int,
     tol: float,
-    on_step: Callable[[int, Best, float, int], object] | None = None,
+    on_step: Callable[[int, Best, float], object] | None = None,
 ) -> list[Path]:
     """Forward selection in every search at once (steps 5 to 8 of the paper).
 
@@ -275,30 +360,21 @@ def climb(
         allowed: (S, M) which maps may join.
         max_maps: Stop a set at so many maps.
         tol: Stop a set when its best candidate gains no more than this.
-        on_step: Called with search, step, the value before it, and how many candidates there were.
+        on_step: Called with search, step, and the value before it.
     """
-    allowed = allowed.clone()
     chosen = [list(s) for s in sets]
     value = candidates.value(chosen).tolist()
     curves: list[list[float]] = [[] for _ in chosen]
-    growing = [True] * len(chosen)
-    while any(growing):
-        for b, s in enumerate(chosen):
-            growing[b] = growing[b] and len(s) < max_maps
-        open_to = allowed & torch.tensor(growing, device=allowed.device)[:, None]
-        open_to = candidates.affordable(chosen, open_to)
-        if not bool(open_to.any()):
-            break
-        for b, best in enumerate(candidates.best(chosen, open_to)):
-            if not growing[b]:
-                continue
-            if best.position < 0 or not best.value > value[b] + tol:
-                growing[b] = False
-                continue
+    growing = list(range(len(chosen)))
+    while growing := [b for b in growing if len(chosen[b]) < max_maps]:
+        own = allowed if len(growing) == len(chosen) else allowed[growing]
+        found = candidates.best([chosen[b] for b in growing], own, searches=growing)
+        steps = [(b, best) for b, best in zip(growing, found, strict=True) if best.value > value[b] + tol]
+        for b, best in steps:
             if on_step is not None:
-                on_step(b, best, value[b], int(open_to[b].sum()))
+                on_step(b, best, value[b])
             value[b] = best.value
             chosen[b].append(best.position)
             curves[b].append(best.value)
-            allowed[b, best.position] = False
+        growing = [b for b, _ in steps]
     return [Path(s, c) for s, c in zip(chosen, curves, strict=True)]

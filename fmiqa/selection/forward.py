@@ -13,6 +13,7 @@ from torch import Tensor
 from fmiqa._checks import check_tensor
 from fmiqa._progress import progress_bar
 from fmiqa.correlation import LogisticFit, fit_logistic
+from fmiqa.correlation.portions import rows_at_once
 from fmiqa.correlation.problems import weighted_pearson
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
@@ -27,7 +28,7 @@ from fmiqa.selection.splits import counts_of
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_COLUMNS = 256  # maps whose correlation with the targets is computed together
+_COLUMNS = 256  # maps whose correlation with the targets is computed together, at least
 
 __all__ = [
     "Scores",
@@ -192,20 +193,20 @@ class SearchTask(NamedTuple):
         return [self._replace(allowed=self.allowed & maps) for maps in self.candidates.budget.choices]
 
     def _climb(self, on_step: Callable[[Step], object], tol: float) -> Path:
-        def report(_: int, best: Best, before: float, tried: int) -> None:
-            on_step(self.step(best, before, tried))
+        def report(_: int, best: Best, before: float) -> None:
+            on_step(self.step(best, before))
 
         (path,) = climb(self.candidates, [self.start], self.allowed[None], max_maps=self.limit, tol=tol, on_step=report)
         return path
 
-    def step(self, best: Best, before: float, tried: int, *, removed: bool = False) -> Step:
+    def step(self, best: Best, before: float, *, removed: bool = False) -> Step:
         """The step that takes the best of the maps tried."""
         maps = self.candidates.maps
         return Step(
             map=maps[best.position],
             value=best.value,
             gain=best.value - max(before, 0.0),
-            candidates=tried,
+            candidates=best.tried,
             runner_up=None if best.second < 0 else maps[best.second],
             runner_up_value=best.second_value,
             removed=removed,
@@ -327,7 +328,7 @@ def usable(values: Tensor, targets: Tensor, direction: Direction = "rising") -> 
     low, high = values.aminmax(dim=0)
     good = low.isfinite() & high.isfinite() & (high > low)
     if direction == "rising":
-        parts = values.split(_COLUMNS, 1)
+        parts = values.split(max(_COLUMNS, rows_at_once(len(values), values.device)), 1)
         good &= torch.cat([weighted_pearson(part.T.double(), targets[None]) for part in parts]) > 0
     return good
 

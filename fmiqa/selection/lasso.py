@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from fmiqa._runtime.compiled import ahead
 from fmiqa.correlation import plcc
 from fmiqa.errors import InputError
 from fmiqa.features.cost import Costs
@@ -242,7 +243,8 @@ class _Task:
 
     def agreement(self, combined: Tensor, datasets: Sequence[Tensor]) -> Tensor:
         """(K,) fitted PLCC of combined scores (K, N) with the subjective scores, over data sets."""
-        each = torch.stack([plcc(combined[:, rows], self._judged[rows]) for rows in datasets])
+        with ahead(pays=not combined.is_cpu):
+            each = torch.stack([plcc(combined[:, rows], self._judged[rows]) for rows in datasets])
         return combined_across(each, self._across, dim=0)
 
 
@@ -305,7 +307,9 @@ def nonnegative_path(
             pull = torch.where(live, pull, -torch.inf)
             pull[:, working] = -torch.inf
             strongest = pull.topk(min(_ADDED, pull.shape[1]), dim=1)
-            new = strongest.indices[strongest.values > strength + tolerance].unique()
+            places = torch.where(strongest.values > strength + tolerance, strongest.indices, -1)
+            new = places.cpu().unique()  # all that is read back of a look at all maps
+            new = new[new >= 0].to(values.device)
             if not len(new):
                 break
             working = torch.cat([working, new])
@@ -321,14 +325,19 @@ def nonnegative_path(
 
 
 def _descend(z: Tensor, y: Tensor, w: Tensor, beta: Tensor, strength: float, sweeps: int, tolerance: float) -> Tensor:
-    """Cyclic coordinate descent on the working set of every problem, (B, K), to `tolerance`."""
+    """Cyclic coordinate descent on the working set of every problem, (B, K), to `tolerance`.
+
+    One coordinate follows another, on matrices of the working set alone: the CPU does that, wherever the scores are.
+    """
     if not z.shape[2]:
         return beta
     weighted = z * w[..., None]
     gram = weighted.mT @ z
     pull = (weighted.mT @ y[..., None])[..., 0] - (gram @ beta[..., None])[..., 0]
+    home, size = beta.device, len(beta[0])
+    gram, pull, beta = torch.cat((gram, pull[..., None], beta[..., None]), 2).cpu().split((size, 1, 1), 2)
+    pull, beta = pull[..., 0].contiguous(), beta[..., 0].contiguous()
     diagonal = gram.diagonal(dim1=1, dim2=2).clamp(min=1e-12)
-    beta = beta.clone()
     for _ in range(sweeps):
         largest = 0.0
         moving = ((beta > 0) | (pull > strength)).any(0).nonzero()[:, 0].tolist()
@@ -342,4 +351,4 @@ def _descend(z: Tensor, y: Tensor, w: Tensor, beta: Tensor, strength: float, swe
                 largest = max(largest, moved)
         if largest < tolerance:
             break
-    return beta
+    return beta.to(home)

@@ -17,7 +17,6 @@ from torch import Tensor
 from fmiqa._checks import is_count
 from fmiqa.errors import InputError
 from fmiqa.scoring.matrix import ScoreMatrix
-from fmiqa.selection.engine import ranked
 from fmiqa.selection.forward import SearchTask, step_bar
 from fmiqa.selection.options import SearchKeywords, SearchOptions, flat_keywords
 from fmiqa.selection.result import Selection, Step
@@ -192,7 +191,7 @@ def _not_worse_than_forward(task: SearchTask, found: _Visited, *, search: str, *
 
 
 def _float(task: SearchTask, bar: Any) -> _Visited:
-    c, allowed, tol = task.candidates, task.allowed.clone(), task.options.tol
+    c, tol = task.candidates, task.options.tol
     chosen, steps = list(task.start), list[Step]()
     value = float(c.value([chosen]))
     found = _Visited(value, list(chosen), [])
@@ -200,13 +199,11 @@ def _float(task: SearchTask, bar: Any) -> _Visited:
     seen = {frozenset(chosen)}  # no map leaves for a set that was seen, whatever rounding says: the search must end
 
     while len(chosen) < task.limit:
-        tried = c.affordable([chosen], allowed[None])
-        (best,) = c.best([chosen], tried)
-        if best.position < 0 or not best.value > value + tol:
+        (best,) = c.best([chosen], task.allowed[None])
+        if not best.value > value + tol:
             break
-        steps.append(task.step(best, value, int(tried.sum())))
+        steps.append(task.step(best, value))
         chosen.append(best.position)
-        allowed[best.position] = False
         value = best.value
         while True:
             best_of_size[len(chosen)] = max(value, best_of_size.get(len(chosen), -math.inf))
@@ -222,9 +219,8 @@ def _float(task: SearchTask, bar: Any) -> _Visited:
             # Where the map that has just joined does best to leave, the set without it has been seen.
             if not best.value > best_of_size[len(without)] + tol or frozenset(without) in seen:
                 break
-            steps.append(task.step(best, value, int(members.sum()), removed=True))
+            steps.append(task.step(best, value, removed=True))
             chosen, value = without, best.value
-            allowed[best.position] = True
     return found
 
 
@@ -246,7 +242,7 @@ def _eliminate(task: SearchTask, chosen: list[int], steps: list[Step], min_maps:
         best = best._replace(value=float(c.value([without])))
         if not best.value >= highest - tol:
             break
-        steps.append(task.step(best, value, len(chosen), removed=True))
+        steps.append(task.step(best, value, removed=True))
         chosen, value, highest = without, best.value, max(highest, best.value)
         bar.update()
     return _Visited(value, chosen, steps)
@@ -257,21 +253,21 @@ def _beam(task: SearchTask, width: int, bar: Any) -> _Visited:
     found = _Visited(float(c.value([task.start])), task.start, [])
     beam, size = [found], len(task.start)
     while beam and size < task.limit:
-        allowed = torch.stack([task.allowed & ~_members(task, kept.chosen) for kept in beam])
-        allowed = c.affordable([kept.chosen for kept in beam], allowed)
-        value = c.tried([kept.chosen for kept in beam], allowed)
+        tried = c.tried([kept.chosen for kept in beam], task.allowed.expand(len(beam), -1))
+        value = tried.values
         before = value.new_tensor([kept.value for kept in beam])
         gaining = torch.where(value > before[:, None] + tol, value, -math.inf).flatten()
         # A set can come from each of those kept, so among so many there are enough that differ.
         order = gaining.sort(descending=True, stable=True).indices[: width * len(beam)]
+        rows = order // value.shape[1]
         grown: dict[frozenset[int], _Visited] = {}
-        for place in order[gaining[order].isfinite()].tolist():
-            row, position = divmod(place, value.shape[1])
-            kept = beam[row]
-            best = ranked(value[row], position)
-            step = task.step(best, kept.value, int(allowed[row].sum()))
-            chosen = [*kept.chosen, position]
-            if len(grown) < width:
+        for row, best, gains in zip(
+            rows.tolist(), tried.ranked(rows, order % value.shape[1]), gaining[order].isfinite().tolist(), strict=True
+        ):
+            if gains and len(grown) < width:
+                kept = beam[row]
+                chosen = [*kept.chosen, best.position]
+                step = task.step(best, kept.value)
                 grown.setdefault(frozenset(chosen), _Visited(best.value, chosen, [*kept.steps, step]))
         beam, size = list(grown.values()), size + 1
         found = max([found, *beam], key=lambda kept: kept.value)

@@ -137,7 +137,7 @@ def test_scores_that_stay_where_they_are_give_the_same(monkeypatch: pytest.Monke
 
     def tried() -> Tensor:
         candidates = Candidates(values.float(), targets, maps, objective=Objective(), counts=counts)
-        return candidates.tried([[], [1], [2, 3], [5]], allowed)
+        return candidates.tried([[], [1], [2, 3], [5]], allowed).values
 
     laid_out = tried()
     monkeypatch.setattr("fmiqa.selection.engine._COPIED", 0)

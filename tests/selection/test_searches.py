@@ -267,7 +267,7 @@ def test_tries_on_several_sets_are_the_criteria_of_each_set(pool: str) -> None:
     sets = [[0, 1, 5], [2, 3], [4, 0, 2]]
     members = torch.tensor([[m in s for m in range(6)] for s in sets])
     for leaving, allowed in ((False, ~members), (True, members)):
-        tried = candidates.tried(sets, allowed, leaving=leaving)
+        tried = candidates.tried(sets, allowed, leaving=leaving).values
         for row, chosen in zip(tried, sets, strict=True):
             for m in range(6):
                 if (m in chosen) is not leaving:

@@ -225,7 +225,7 @@ def test_the_engine_combines_the_criteria_of_each_search(across: Any) -> None:
             each.append(fmiqa.plcc(pooled[rows], scores.targets[rows], fit=None))
         return float(combined(each, across))
 
-    tried = candidates.tried(sets, allowed)
+    tried = candidates.tried(sets, allowed).values
     for search, chosen in enumerate(sets):
         value = candidates.value(sets)[search]
         assert float(value) == pytest.approx(by_hand(search, chosen), abs=1e-12)  # weighted sums in float64
