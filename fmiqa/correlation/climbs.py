@@ -122,15 +122,10 @@ def _without_twins(climbs: Tensor) -> Tensor:
 
 def begin(p: Problems, kind: Kind, bound: float, starts: Tensor, *, newton: bool = False) -> Tensor:
     """Climbs (14, P, S) at their starts, slopes and centres (2, P, S): a step of length 0 from below everything."""
-    return take_steps(p, kind, bound, _at_start(starts, *_bounds_of(p), kind, bound), 1, newton=newton)
-
-
-@Fused
-def _at_start(starts: Tensor, r: Tensor, low: Tensor, high: Tensor, kind: Kind, bound: float) -> Tensor:
-    beta, tau = bounded(starts[0], starts[1], low, high, kind, bound)
-    zero = torch.zeros_like(beta)
-    start = (zero - torch.inf, beta, tau, zero + 1e-2, *[zero] * 7, oriented(beta, tau), tau, zero)
-    return torch.stack(start)
+    signed, tau = _at_start(starts, *_bounds_of(p)[1:], kind, bound)
+    zero = torch.zeros_like(tau)
+    below = torch.stack((zero - torch.inf, signed.abs(), tau, zero + 1e-2, *[zero] * 7, signed, tau, zero))
+    return take_steps(p, kind, bound, below, 1, newton=newton)
 
 
 def take_steps(p: Problems, kind: Kind, bound: float, climbs: Tensor, steps: int, *, newton: bool = False) -> Tensor:
@@ -138,8 +133,8 @@ def take_steps(p: Problems, kind: Kind, bound: float, climbs: Tensor, steps: int
     points = climbs.shape[2] * p.t.shape[1]
     bounds = _bounds_of(p)
     for _ in range(steps):
-        next_ = Climb.of(climbs)
-        curves = next_.next_signed, next_.next_tau
+        at = Climb.of(climbs)
+        curves = at.next_signed, at.next_tau
         sums = by_portions(_with_second if newton else _sums, p.t, p.w, p.wy, *curves, points=points)
         climbs = _judged(sums, *bounds, climbs, kind, bound)
     return climbs
@@ -189,6 +184,13 @@ def _products(t: Tensor, w: Tensor, wy: Tensor, beta: Tensor, tau: Tensor, *, se
         (wy * h).sum(-1), (wy * i).sum(-1), (wy * j).sum(-1),
         (ws * h).sum(-1), (ws * i).sum(-1), (ws * j).sum(-1),
     )  # fmt: skip
+
+
+@Fused
+def _at_start(starts: Tensor, low: Tensor, high: Tensor, kind: Kind, bound: float) -> tuple[Tensor, Tensor]:
+    """(P, S) oriented slopes and centres where climbs begin."""
+    beta, tau = bounded(starts[0], starts[1], low, high, kind, bound)
+    return oriented(beta, tau), tau
 
 
 @Fused

@@ -32,9 +32,9 @@ Across = Literal["mean", "worst"]
 _CONFIRMED = 8  # candidates of a step whose fit is searched globally
 _POINTS = {"eager": 2**18, "compiled": 2**19, "gpu": 2**24}  # of a portion of rows, which processes are dealt
 _COPIED = 2**28  # map scores up to which they are laid out again, a map together
-# Points of a step: on a CPU, at some 50 ns saved a point, compiling (40 s) takes less than the one step. On a GPU, an
-# eager portion is thousands of launches, however small it is; kernels are compiled once a machine.
-_COMPILING_PAYS = {"cpu": 1e9, "gpu": 0.0}
+# Points of a step: on a CPU, at some 50 ns saved a point, compiling (40 s) takes less than the one step; on a GPU, at
+# 8000 launches of 5 us saved a portion, less than some 20 steps.
+_COMPILING_PAYS = 1e9
 
 
 def combined_across(values: Tensor, across: Across, *, dim: int) -> Tensor:
@@ -213,8 +213,7 @@ class Candidates:
             allowed = state.without_members(allowed, self.datasets)
             allowed = allowed if self.budget is None else allowed & self.budget.affordable(sets)
         row, candidate = self._pairs(allowed, state, leaving)
-        kind = "cpu" if self.targets.is_cpu else "gpu"
-        with ahead(pays=len(row) * self.targets.shape[1] > _COMPILING_PAYS[kind]):
+        with ahead(pays=len(row) * self.targets.shape[1] > _COMPILING_PAYS):
             found = self._evaluated(self.objective.quick, state, row, candidate, leaving)
             value = found.new_full((len(problems), allowed.shape[1]), -math.inf).index_put((row, candidate), found)
             combined = self._combined(value).masked_fill(~allowed, -math.inf)

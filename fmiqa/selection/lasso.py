@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from fmiqa._runtime.compiled import ahead
 from fmiqa.correlation import plcc
 from fmiqa.errors import InputError
 from fmiqa.features.cost import Costs
@@ -243,8 +242,7 @@ class _Task:
 
     def agreement(self, combined: Tensor, datasets: Sequence[Tensor]) -> Tensor:
         """(K,) fitted PLCC of combined scores (K, N) with the subjective scores, over data sets."""
-        with ahead(pays=not combined.is_cpu):
-            each = torch.stack([plcc(combined[:, rows], self._judged[rows]) for rows in datasets])
+        each = torch.stack([plcc(combined[:, rows], self._judged[rows]) for rows in datasets])
         return combined_across(each, self._across, dim=0)
 
 
