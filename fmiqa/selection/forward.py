@@ -17,6 +17,7 @@ from fmiqa.correlation.problems import weighted_pearson
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix
+from fmiqa.scoring.store import ScoreStore
 from fmiqa.selection.budget import Budget, with_costs
 from fmiqa.selection.engine import Best, Candidates, Path, climb
 from fmiqa.selection.options import Direction, SearchKeywords, SearchOptions, flat_keywords
@@ -262,6 +263,11 @@ def as_matrix(scores: Scores, targets: Tensor | None, options: SearchOptions | N
     """
     prior = options is not None and options.prior is not None
     distilled = prior and options is not None and not options.alpha
+    if isinstance(scores, ScoreStore):
+        raise InputError(
+            "a score store is read beyond memory by forward_select alone; give store.load(), or some of it, as in "
+            "store.columns(maps) or store.rows(positions)"
+        )
     if isinstance(scores, ScoreMatrix):
         matrix, targets = scores, scores.targets if targets is None else targets
     elif isinstance(scores, Tensor):
