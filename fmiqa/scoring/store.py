@@ -152,10 +152,15 @@ class ScoreStore:
     def values_by_block(self) -> Iterator[Tensor]:
         """The scores (n, M) of one block of images after another; the scores of a map are contiguous.
 
+        The next block is read into the memory of the one before.
+
         Raises:
             FileFormatError: A block is missing or damaged; the message names its file.
         """
-        return (read_tensor(path, "values").T for path in self._paths)
+        values = None
+        for path in self._paths:
+            values = read_tensor(path, "values", memory=values)
+            yield values.T
 
     def values_of(self, positions: Sequence[int]) -> Tensor:
         """(N, K) the scores of the maps at K positions; the scores of a map are contiguous.

@@ -24,12 +24,13 @@ from fmiqa.pooling import Pool, pool_scores
 from fmiqa.selection.budget import Budget
 from fmiqa.selection.criteria import Objective
 
-__all__ = ["Across", "Best", "Candidates", "Path", "climb", "combined_across", "ranked"]
+__all__ = ["CONFIRMED", "Across", "Best", "Candidates", "Path", "climb", "combined_across", "ranked"]
 
 Across = Literal["mean", "worst"]
 """How the criteria of several data sets are combined: their mean, or the lowest."""
 
-_CONFIRMED = 8  # candidates of a step whose fit is searched globally
+CONFIRMED = 8
+"""Candidates of a step whose fit is searched globally."""
 _POINTS = {"eager": 2**18, "compiled": 2**19, "gpu": 2**24}  # of a portion of rows, which processes are dealt
 _COPIED = 2**28  # map scores up to which they are laid out again, a map together
 _COMPILING_PAYS = 1e9  # points of a step: at some 50 ns saved a point, compiling (40 s) takes less than the one step
@@ -165,7 +166,7 @@ class Candidates:
             value[problem, candidate] = self._evaluated(self.objective.quick, state, problem, candidate, leaving)
         combined = self._combined(value)
         if self.confirm:
-            top = combined.topk(min(_CONFIRMED, value.shape[1]), dim=1)
+            top = combined.topk(min(CONFIRMED, value.shape[1]), dim=1)
             search, place = top.values.isfinite().nonzero().unbind(1)
             candidate = top.indices[search, place]
             each = torch.arange(self.datasets, device=search.device)
