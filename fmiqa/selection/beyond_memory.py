@@ -82,9 +82,10 @@ def forward_select_store(
         keywords: The fields of `SearchOptions`, such as `max_maps=10`.
 
     Returns:
-        The selection. With a fit, runner-ups are the best of those fitted again, and `options["sampled"]` has the number of images in the sample, and for each step the
-        winner's place among the candidates by the sample (`places`), how many were fitted again (`retried`), and by how
-        many standard deviations the next was out of reach (`margins`; None where all were fitted again).
+        The selection. With a fit, runner-ups are the best of those fitted again, and `options["sampled"]` has the
+        number of images in the sample and for each step the winner's place among the candidates by the sample
+        (`places`), how many were fitted again (`retried`), and by how many standard deviations the next was out of
+        reach (`margins`; None where all were fitted again).
 
     Raises:
         InputError: As in `forward_select`; an option is not to be had beyond memory, or the store holds several data

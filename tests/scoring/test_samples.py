@@ -32,9 +32,7 @@ def test_the_table_is_that_of_the_matrix_and_of_its_store(scores: ScoreMatrix, t
         assert parquet.read_table(path).to_pydict() == expected
 
 
-def test_a_missing_package_is_named(
-    scores: ScoreMatrix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_package_is_named(scores: ScoreMatrix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match=r"pip install 'fmiqa\[table\]'"):
         write_samples(scores, tmp_path / "samples.parquet")
