@@ -11,8 +11,9 @@ sample costs time: the more it errs, the more candidates are fitted again, all o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -20,10 +21,9 @@ from torch import Tensor
 
 from fmiqa._checks import is_count
 from fmiqa.errors import InputError
-from fmiqa.maps import MapIndex
+from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.scoring.store import ScoreStore
-from fmiqa.selection.criteria import Objective
-from fmiqa.selection.engine import CONFIRMED, Best, Candidates, ranked
+from fmiqa.selection.engine import Best
 from fmiqa.selection.forward import (
     as_matrix,
     fit_of,
@@ -36,19 +36,19 @@ from fmiqa.selection.forward import (
 )
 from fmiqa.selection.gram import LinearCandidates, grams_of, target_weights
 from fmiqa.selection.options import SearchKeywords, SearchOptions, flat_keywords
-from fmiqa.selection.prior import fitted_targets
+from fmiqa.selection.repeat import Outcome
 from fmiqa.selection.result import Selection, Step
-from fmiqa.selection.survey import stored_consensus, stratified, survey
+from fmiqa.selection.sampled import SampledCandidates
+from fmiqa.selection.splits import Split
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["SAMPLE", "forward_select_store"]
+__all__ = ["SAMPLE", "fold_outcomes", "forward_select_store", "grow"]
 
 SAMPLE = 20_000
 """Images on which all candidates of a step are ranked, unless more are asked for."""
 _RETRIED = 32
-_MARGIN = 4.0  # standard deviations by which candidates that are not fitted again are out of reach
 
 
 @flat_keywords
@@ -116,14 +116,15 @@ def forward_select_store(
     if chosen.costs is not None:
         chosen.costs.of(store.maps)
     images = as_matrix(store.columns([]), targets, chosen)  # without any map
-    if images.datasets is not None and len(set(images.datasets)) > 1:
-        raise InputError("several data sets in one store are not searched beyond memory; give store.load()")
+    _check_datasets(images)
     where = torch.device(device)
     candidates: _Candidates
     if fits:
-        candidates = _Sampled.of(store, images.targets, chosen, sample, retried, where, progress)
+        candidates = SampledCandidates.of(store, images.targets, chosen, sample, retried, where, progress)
     else:
-        candidates = _Linear.of(store, images.targets, chosen, where, progress)
+        known = bool(images.targets.isfinite().all())
+        (gram,) = grams_of(store, images.targets.nan_to_num(nan=0.0), device=where, progress=progress)
+        candidates = LinearCandidates(gram, target_weights(gram, chosen, known=known), chosen.direction)
     start, allowed = joinable(candidates.usable, store.maps, chosen)
     limit = largest_set(start, allowed, chosen)
     steps: list[Step] = []
@@ -174,6 +175,64 @@ def _check_options(options: SearchOptions) -> None:
         )
 
 
+def _check_datasets(images: ScoreMatrix) -> None:
+    if images.datasets is not None and len(set(images.datasets)) > 1:
+        raise InputError("several data sets in one store are not searched beyond memory; give store.load()")
+
+
+def fold_outcomes(
+    store: ScoreStore, images: ScoreMatrix, splits: Sequence[Split], options: SearchOptions, *, progress: bool = False
+) -> list[Outcome]:
+    """What forward selection by the plain correlation selects where each fold in turn is left out, in one pass.
+
+    What was summed over a fold is subtracted from the sums over all images. A map that is not finite on some image
+    joins in no fold. Each fold takes 8 M^2 bytes.
+
+    Args:
+        store: The scores.
+        images: The images without any map, with the targets to use.
+        splits: Folds, which hold out each image exactly once.
+        options: The options of forward selection, with `fit=None`.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        InputError: An option is not to be had beyond memory, or the splits are no folds.
+    """
+    _check_options(options)
+    if options.fit is not None:
+        raise InputError(
+            f"a store is validated by the plain correlation, fit=None, got fit={options.fit!r}; give store.load(), "
+            "where it fits into memory, or some of it: store.rows(positions), store.columns(maps)"
+        )
+    _check_datasets(images)
+    held = torch.cat([split.held_out for split in splits])
+    if not torch.equal(held.sort().values, torch.arange(len(store))) or any(
+        len(split.train) + len(split.held_out) != len(store) for split in splits
+    ):
+        raise InputError("a store is validated on folds that hold out each image exactly once; give repeats=1")
+    folds = torch.empty(len(store), dtype=torch.long, device="cpu")
+    for number, split in enumerate(splits):
+        folds[split.held_out] = number
+    parts = grams_of(store, images.targets, folds, progress=progress)
+    total = reduce(add, parts)
+    outcomes = []
+    for number, part in enumerate(parts):
+        gram = total.without(part, parts[:number] + parts[number + 1 :])
+        weights = target_weights(gram, options, known=True, finite=total.finite)
+        candidates = LinearCandidates(gram, weights, options.direction)
+        start, allowed = joinable(candidates.usable & total.finite.cpu(), store.maps, options)
+        chosen = grow(candidates, start, allowed, limit=largest_set(start, allowed, options), tol=options.tol)
+        curve = [candidates.value(chosen[:size]) for size in range(1, len(chosen) + 1)]
+        recorded = {"search": "forward", **options.to_dict()}
+        figures = torch.tensor(curve, dtype=torch.float64, device="cpu")
+        outcomes.append(Outcome(store.maps.at(chosen), figures, _combined(store.values_of(chosen)), recorded))
+    return outcomes
+
+
+def _combined(values: Tensor) -> Callable[[int], Tensor]:
+    return lambda size: values[:, :size].mean(1, dtype=torch.float64)
+
+
 class _Candidates(Protocol):
     """What the search asks for."""
 
@@ -196,7 +255,7 @@ def grow(
     *,
     limit: int,
     tol: float,
-    on_step: Callable[[Best, float, int], object],
+    on_step: Callable[[Best, float, int], object] | None = None,
 ) -> list[int]:
     """Forward selection of one set (steps 5 to 8 of the paper).
 
@@ -214,141 +273,9 @@ def grow(
         best = candidates.best(chosen, allowed)
         if best.position < 0 or not best.value > value + tol:
             break
-        on_step(best, value, int(allowed.sum()))
+        if on_step is not None:
+            on_step(best, value, int(allowed.sum()))
         chosen.append(best.position)
         allowed[best.position] = False
         value = best.value
     return chosen
-
-
-class _Linear(LinearCandidates):
-    """Candidates by the plain correlation, which need one pass over the images."""
-
-    record: dict[str, Any]
-    usable: Tensor
-
-    @classmethod
-    def of(
-        cls, store: ScoreStore, targets: Tensor, options: SearchOptions, device: torch.device, progress: bool
-    ) -> _Linear:
-        known = bool(targets.isfinite().all())
-        (gram,) = grams_of(store, targets.nan_to_num(nan=0.0), device=device, progress=progress)
-        found = cls(gram, target_weights(gram, options, known=known))
-        found.usable = (gram.varying & (found.agreement > 0 if options.direction == "rising" else True)).cpu()
-        found.record = {}
-        return found
-
-
-class _Sampled:
-    """Candidates by a fitted correlation: ranked on a sample of the images, the best of them again on all.
-
-    Args:
-        store: The scores of all images.
-        fitted: (N,) what is fitted.
-        rows: (n,) the positions of the sample.
-        values: (n, M) its scores.
-        usable: (M,) which maps may join a set.
-        objective: What is maximised.
-        retried: How many candidates are fitted again at a time.
-        device: Where it is computed.
-    """
-
-    def __init__(
-        self,
-        store: ScoreStore,
-        fitted: Tensor,
-        rows: Tensor,
-        values: Tensor,
-        usable: Tensor,
-        *,
-        objective: Objective,
-        retried: int,
-        device: torch.device,
-    ) -> None:
-        self.usable = usable
-        self._store, self._objective, self._retried, self._device = store, objective, retried, device
-        self._fitted = fitted.to(device)
-        self._sample = self._candidates(values, fitted[rows].to(device), store.maps, confirm=False)
-        self.record: dict[str, Any] = {"sampled": {"images": len(rows), "places": [], "retried": [], "margins": []}}
-
-    @classmethod
-    def of(
-        cls,
-        store: ScoreStore,
-        targets: Tensor,
-        options: SearchOptions,
-        sample: int,
-        retried: int,
-        device: torch.device,
-        progress: bool,
-    ) -> _Sampled:
-        """Draw the sample, and find out which maps may join."""
-        every = torch.arange(len(store), device="cpu")
-        prior = None if options.prior is None else stored_consensus(store, progress)
-        fitted = fitted_targets(targets, prior, options.alpha, [every])
-        rows = stratified(fitted, sample)
-        values, usable = survey(store, fitted, rows, options.direction, progress)
-        return cls(store, fitted, rows, values, usable, objective=options.objective, retried=retried, device=device)
-
-    def value(self, chosen: Sequence[int]) -> float:
-        """The criterion of a set on all images; -inf for an empty one."""
-        if not len(chosen):
-            return -math.inf
-        return float(self._of_all(chosen, confirm=True).value([range(len(chosen))]))
-
-    def best(self, chosen: Sequence[int], allowed: Tensor) -> Best:
-        """The map among `allowed` (M,) with which a set does best on all images."""
-        near = self._sample.tried([chosen], allowed[None].to(self._device))[0].cpu()
-        order = near.argsort(descending=True, stable=True)[: int(near.isfinite().sum())]
-        values = torch.full_like(near, -math.inf)
-        last, margin = 0, 0.0
-        while last < len(order) and margin < _MARGIN:
-            again = order[last : last + self._retried]
-            values[again] = self._tried_on_all(chosen, again, confirm=False)
-            last += len(again)
-            margin = _margin(near, values, order, last)
-        if not self._objective.quick_is_exact:
-            best = values.topk(min(CONFIRMED, last)).indices.sort().values
-            values[best] = self._tried_on_all(chosen, best, confirm=True)
-        winner = ranked(values, int(values.argmax()))
-        if winner.position >= 0:
-            place = 1 + int((order == winner.position).nonzero()[0])
-            for name, found in (("places", place), ("retried", last), ("margins", margin)):
-                self.record["sampled"][name].append(found if math.isfinite(found) else None)
-        return winner
-
-    def _tried_on_all(self, chosen: Sequence[int], again: Tensor, *, confirm: bool) -> Tensor:
-        """(K,) the criterion on all images of a set with each of the maps at K positions."""
-        every = self._of_all([*chosen, *again.tolist()], confirm=confirm)
-        allowed = torch.arange(len(every.maps), device=self._device) >= len(chosen)
-        return every.tried([range(len(chosen))], allowed[None])[0, len(chosen) :].cpu()
-
-    def _of_all(self, positions: Sequence[int], *, confirm: bool) -> Candidates:
-        """Some of the maps, on all images."""
-        values, maps = self._store.values_of(positions), self._store.maps.at(positions)
-        return self._candidates(values, self._fitted, maps, confirm=confirm)
-
-    def _candidates(self, values: Tensor, fitted: Tensor, maps: MapIndex, *, confirm: bool) -> Candidates:
-        return Candidates(values.to(self._device), fitted, maps, objective=self._objective, confirm=confirm)
-
-
-def _margin(near: Tensor, values: Tensor, order: Tensor, last: int) -> float:
-    """How far the next candidate is out of reach, in standard deviations.
-
-    The values of the first candidates on all images differ from those on the sample by a mean and a standard deviation.
-    With this mean, the next candidate stays below the best by the margin.
-
-    Args:
-        near: (M,) values on the sample.
-        values: (M,) values on all images, of the first `last` candidates in `order`.
-        order: The candidates by their values on the sample.
-        last: How many are known on all images.
-    """
-    if last == len(order):
-        return math.inf
-    first = order[:last]
-    first = first[values[first].isfinite()]
-    change = values[first] - near[first]
-    if len(first) < 2:
-        return 0.0
-    return float((values.max() - near[order[last]] - change.mean()) / change.std().clamp(min=1e-12))

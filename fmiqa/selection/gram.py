@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from fmiqa._runtime.precision import strict_float32
 from fmiqa.errors import InputError
 from fmiqa.scoring.store import ScoreStore
 from fmiqa.selection.engine import Best, ranked
-from fmiqa.selection.options import SearchOptions
+from fmiqa.selection.options import Direction, SearchOptions
 
 __all__ = ["Gram", "LinearCandidates", "grams_of", "target_weights"]
 
@@ -91,9 +92,14 @@ class Gram:
         return self.products.diagonal() / self.count - (self.sums / self.count).square()
 
     @property
+    def finite(self) -> Tensor:
+        """(M,) which maps are finite on all images."""
+        return self.low.isfinite() & self.high.isfinite()
+
+    @property
     def varying(self) -> Tensor:
         """(M,) which maps are finite on all images, and not constant."""
-        return self.low.isfinite() & self.high.isfinite() & (self.high > self.low)
+        return self.finite & (self.high > self.low)
 
 
 def grams_of(
@@ -192,7 +198,7 @@ def target_weights(gram: Gram, options: SearchOptions, *, known: bool, finite: T
     scores[-1] = 1
     if options.prior is None:
         return scores
-    finite = (gram.low.isfinite() & gram.high.isfinite()) if finite is None else finite
+    finite = gram.finite if finite is None else finite
     consensus = torch.zeros_like(scores)
     consensus[:-1][finite] = 1 / finite.sum()
     variance = consensus[consensus != 0] @ gram.covariance(consensus)[consensus != 0]
@@ -209,14 +215,20 @@ class LinearCandidates:
     Args:
         gram: The sums over the images.
         target: (M + 1,) what is fitted, as weights of the maps and of the subjective scores.
+        direction: Which maps may join, see `SearchOptions`.
     """
 
-    def __init__(self, gram: Gram, target: Tensor) -> None:
+    def __init__(self, gram: Gram, target: Tensor, direction: Direction = "rising") -> None:
         self._gram = gram
-        self.agreement = gram.covariance(target)[:-1]
-        """(M,) the covariance of each map with what is fitted."""
-        self._square = target[target != 0] @ gram.covariance(target)[target != 0]
+        covariance = gram.covariance(target)
+        self._agreement = covariance[:-1]
+        self._square = target[target != 0] @ covariance[target != 0]
         self._variances = gram.variances[:-1]
+        rising = self._agreement > 0 if direction == "rising" else torch.ones_like(gram.varying)
+        self.usable = (gram.varying & rising).cpu()
+        """(M,) which maps may join a set."""
+        self.record: dict[str, Any] = {}
+        """What a result's options say of how it was searched: nothing, since it is the search in memory."""
 
     def value(self, chosen: Sequence[int]) -> float:
         """The criterion of a set; -inf for an empty one."""
@@ -236,7 +248,7 @@ class LinearCandidates:
         weights = self._gram.sums.new_zeros(len(self._variances) + 1).index_fill(0, index, 1.0)
         with_set = self._gram.covariance(weights)[:-1]
         own = with_set[index].sum()
-        agreement = self.agreement[index].sum() + self.agreement
+        agreement = self._agreement[index].sum() + self._agreement
         variance = own + 2 * with_set + self._variances
         known = variance > _ROUNDING * (own + self._variances)
         correlation = agreement / torch.where(known, variance * self._square, 1.0).sqrt()

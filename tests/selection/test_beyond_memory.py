@@ -171,7 +171,7 @@ def test_wrong_arguments_are_refused(stored: Stored) -> None:
         forward_select(store, scores.targets[1:], fit=None)
     with pytest.raises(InputError, match="not all equal"):
         forward_select(store, torch.ones(600), fit=None)
-    for other in (fmiqa.weighted_select, fmiqa.beam_select, fmiqa.cross_validate):
+    for other in (fmiqa.weighted_select, fmiqa.beam_select, fmiqa.permutation_null):
         with pytest.raises(InputError, match=r"store\.load\(\)"):
             other(store)  # type: ignore[operator]
 
@@ -195,3 +195,44 @@ def test_a_sample_is_even_along_the_scores() -> None:
     ranks = scores.argsort().argsort()[rows].sort().values
     assert torch.equal(ranks // 10, torch.arange(100))
     assert torch.equal(stratified(scores, 1000), torch.arange(1000))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_maps": 5},
+        {"direction": "any", "tol": 0.01},
+        {"prior": "consensus", "start": ["conv1:7", "conv2:8"], "max_maps": 6},
+        {"prior": "consensus", "alpha": 0, "max_maps": 3},
+    ],
+)
+@pytest.mark.parametrize("how", [{"folds": 4}, {"folds": 7, "seed": 3}])
+def test_a_validation_by_subtraction_is_that_in_memory(
+    stored: Stored, options: dict[str, Any], how: dict[str, Any]
+) -> None:
+    scores = planted()
+    found = fmiqa.cross_validate(stored(scores), fit=None, **how, **options)
+    scores = scores.columns([m for m in scores.maps if str(m) != "conv2:0"])  # not finite on one image
+    expected = fmiqa.cross_validate(scores, fit=None, **how, **options)
+    assert found.selected == expected.selected
+    for name in ("in_sample", "plcc", "srocc"):
+        # Logistic fits of equal combined scores to rounding; a fit repeats to some 1e-9.
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-8)
+    assert found.predictions is not None
+    assert expected.predictions is not None
+    torch.testing.assert_close(found.predictions, expected.predictions, rtol=0, atol=1e-6)
+    assert int(found.all_plcc.isnan().sum()) == 1  # of the image with a map that is not finite
+    assert found.options == expected.options
+    assert found.held_out == expected.held_out
+
+
+def test_what_cannot_be_validated_is_refused_by_name(stored: Stored) -> None:
+    store = stored(planted())
+    with pytest.raises(InputError, match="fit='logistic5'"):
+        fmiqa.cross_validate(store)
+    with pytest.raises(InputError, match="repeats=1"):
+        fmiqa.cross_validate(store, fit=None, repeats=2)
+    with pytest.raises(InputError, match="criterion='srocc'"):
+        fmiqa.cross_validate(store, criterion="srocc")
+    with pytest.raises(InputError, match="forward selection alone"):
+        fmiqa.cross_validate(store, search=fmiqa.weighted_select)
