@@ -132,14 +132,16 @@ def grams_of(
     with progress_bar(show=progress, total=len(store), desc="reading", unit=" images") as bar:
         for values in store.values_by_block():
             block = torch.empty(columns, len(values), dtype=torch.float64, device=device)
-            block[:maps] = values.T
+            block[:maps] = values.T.to(device)  # moved before it is widened
             block[maps] = targets[first : first + len(values)]
             if shift is None:
                 shift = block.mean(1).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
                 sums = [_Sums(columns, shift) for _ in range(int(folds.max()) + 1)]
-            own = folds[first : first + len(values)].to(device)
-            for fold in own.unique().tolist():
-                sums[fold].add(block if bool((own == fold).all()) else block[:, own == fold], dtype)
+            own = folds[first : first + len(values)]
+            present = own.unique().tolist()
+            for fold in present:
+                some = block if len(present) == 1 else block[:, (own == fold).nonzero()[:, 0].to(device)]
+                sums[fold].add(some, dtype)
             first += len(values)
             bar.update(len(values))
     return [part.gram() for part in sums]
