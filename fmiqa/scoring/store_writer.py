@@ -77,6 +77,11 @@ class StoreWriter:
     def _length(self) -> int:
         return sum(block.images for block in self._blocks)
 
+    @property
+    def written(self) -> ScoreStore:
+        """The blocks that are written so far, to read."""
+        return ScoreStore(self._folder, self._maps, self._options, self._blocks)
+
     def append(self, scores: ScoreMatrix) -> None:
         """Add images after those that are there. Those that fill no block wait in memory for more, or for `finish`.
 
@@ -120,32 +125,18 @@ class StoreWriter:
     def _write(self, scores: ScoreMatrix) -> None:
         self._blocks.append(write_block(self._folder / _name(len(self._blocks)), scores))
 
-    def check_same(self, scores: ScoreMatrix, first: int) -> None:
-        """Check that images are those that are written already, from position `first`.
-
-        Raises:
-            ResumeError: Some have another name or subjective score.
-        """
-        written = ScoreStore(self._folder, self._maps, self._options, self._blocks)
-        own = written.names[first : first + len(scores)]
-        same = own == list(scores.names)
-        if not same or not torch.equal(written.targets[first : first + len(scores)], scores.targets.double()):
-            raise ResumeError(
-                f"{self._folder} holds an unfinished store of other images than these (from position {first}); give "
-                "the same to go on with it, the name of a new folder, or delete that folder"
-            )
-
     def _begin(self) -> None:
         """Make the folder and say what it will hold, or find what an interrupted writer left there."""
         folder = self._folder
         check_output_folder(folder)
         draft = folder / "writing.json"
         described = {"maps": [str(m) for m in self._maps], "options": self._options, "block_images": self._size}
-        if draft.exists():
+        finished = (folder / "store.json").exists()
+        if draft.exists() and not finished:
             refuse_other(folder, load_json(draft, _DRAFT), described)
             self._find()
         elif folder.exists() and any(folder.iterdir()):
-            kind = "a finished score store" if (folder / "store.json").exists() else "other files"
+            kind = "a finished score store" if finished else "other files"
             raise InputError(f"{folder} holds {kind} already; give the name of a new folder, or delete it")
         else:
             save_json(draft, _DRAFT, described)
@@ -190,20 +181,30 @@ def write_store(
             raise InputError(f"a score store is written from ScoreMatrix objects, got {type(part).__name__}")
         if writer is None:
             writer = StoreWriter(path, part.maps, part.options, block_images=block_images)
-            written = len(writer)
-        known = min(len(part), max(0, written - seen))
+            before = writer.written
+        known = min(len(part), max(0, len(before) - seen))
         if known:
-            writer.check_same(part.rows(range(known)), seen)
+            _check_same(before, part.rows(range(known)), seen)
         if known < len(part):
             writer.append(part.rows(range(known, len(part))) if known else part)
         seen += len(part)
     if writer is None:
         raise InputError("there are no score matrices to write")
-    if seen < written:
+    if seen < len(before):
         raise ResumeError(
-            f"{os.fspath(path)} holds {written} images of an unfinished store, more than the {seen} given"
+            f"{os.fspath(path)} holds {len(before)} images of an unfinished store, more than the {seen} given"
         )
     return writer.finish()
+
+
+def _check_same(before: ScoreStore, part: ScoreMatrix, first: int) -> None:
+    """Raise `ResumeError` unless images are those that were written from position `first`."""
+    places = slice(first, first + len(part))
+    if before.names[places] != list(part.names) or not torch.equal(before.targets[places], part.targets.double()):
+        raise ResumeError(
+            f"{before.path} holds an unfinished store of other images than these (from position {first}); give the "
+            "same to go on with it, the name of a new folder, or delete that folder"
+        )
 
 
 def _name(number: int) -> str:

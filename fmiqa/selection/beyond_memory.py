@@ -205,10 +205,9 @@ def fold_outcomes(
             "where it fits into memory, or some of it: store.rows(positions), store.columns(maps)"
         )
     _check_datasets(images)
-    held = torch.cat([split.held_out for split in splits])
-    if not torch.equal(held.sort().values, torch.arange(len(store))) or any(
-        len(split.train) + len(split.held_out) != len(store) for split in splits
-    ):
+    held = torch.cat([split.held_out for split in splits]).sort().values
+    whole = all(len(split.train) + len(split.held_out) == len(store) for split in splits)
+    if not whole or not torch.equal(held, torch.arange(len(store), device="cpu")):
         raise InputError("a store is validated on folds that hold out each image exactly once; give repeats=1")
     folds = torch.empty(len(store), dtype=torch.long, device="cpu")
     for number, split in enumerate(splits):

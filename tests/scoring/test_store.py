@@ -166,6 +166,10 @@ def test_a_writer_killed_between_the_last_block_and_the_index_goes_on(store: Sco
 def test_a_writer_refuses_what_is_not_its_own(store: ScoreStore, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="finished score store already"):
         write_store(store.path, [matrix()], block_images=8)
+    (store.path / "writing.json").write_text("{}")  # killed after the index was written: the store is whole
+    assert len(ScoreStore.open(store.path)) == 23
+    with pytest.raises(InputError, match="finished score store already"):
+        write_store(store.path, [matrix()], block_images=8)
     path, whole = tmp_path / "other", matrix()
     with pytest.raises(KeyboardInterrupt):
         write_store(path, interrupted([whole], 1), block_images=5)
