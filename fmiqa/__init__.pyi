@@ -39,7 +39,11 @@ from fmiqa.report import write_report as write_report
 from fmiqa.reproduction import Reproduction as Reproduction
 from fmiqa.reproduction import reproduce as reproduce
 from fmiqa.scoring import ScoreMatrix as ScoreMatrix
+from fmiqa.scoring import ScoreStore as ScoreStore
+from fmiqa.scoring import StoreWriter as StoreWriter
 from fmiqa.scoring import score_matrix as score_matrix
+from fmiqa.scoring import write_samples as write_samples
+from fmiqa.scoring import write_store as write_store
 from fmiqa.selection import ObserverStudy as ObserverStudy
 from fmiqa.selection import PermutationNull as PermutationNull
 from fmiqa.selection import SearchOptions as SearchOptions

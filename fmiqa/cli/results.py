@@ -15,12 +15,21 @@ from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.features.viewing import Viewing
 from fmiqa.maps import MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix, sources_of
+from fmiqa.scoring.store import ScoreStore
 
-__all__ = ["load_scores", "networks_of", "recorded_extractors"]
+__all__ = ["load_scores", "networks_of", "open_scores", "recorded_extractors"]
+
+
+def open_scores(given: Sequence[str], args: argparse.Namespace) -> ScoreMatrix | ScoreStore:
+    """As `load_scores`, but a single folder stays on disk."""
+    if len(given) == 1 and Path(given[0]).is_dir():
+        return ScoreStore.open(given[0])
+    return load_scores(given, args)
 
 
 def load_scores(given: Sequence[str], args: argparse.Namespace) -> ScoreMatrix:
     """The score matrix of a FILE, or those of several joined, each FILE or NAME=FILE; its name is else the file's stem.
+    A folder, a score store, is loaded like a file.
 
     Matrices of the same images are candidates side by side; those of other images, at the same maps, are several data
     sets.
@@ -31,16 +40,21 @@ def load_scores(given: Sequence[str], args: argparse.Namespace) -> ScoreMatrix:
     """
     files = [named_file(text) for text in given]
     if len(files) == 1 and not files[0][0]:
-        return ScoreMatrix.load(files[0][1])
+        return _loaded(files[0][1])
     names = [name or printable(Path(path).stem) for name, path in files]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         args.parser.error(f"two score matrices go by the name {twice!r}; give names: NAME={files[0][1]} NAME=...")
-    matrices = {name: ScoreMatrix.load(path) for name, (_, path) in zip(names, files, strict=True)}
+    matrices = {name: _loaded(path) for name, (_, path) in zip(names, files, strict=True)}
     first, *others = matrices.values()
     if all(m.maps == first.maps and not set(m.names) & set(first.names) for m in others):
         return ScoreMatrix.stack(matrices)
     return ScoreMatrix.concat(matrices)
+
+
+def _loaded(path: str) -> ScoreMatrix:
+    opened = ScoreMatrix.open(path)
+    return opened.load() if isinstance(opened, ScoreStore) else opened
 
 
 def networks_of(source: Mapping[str, Any]) -> list[str]:

@@ -11,10 +11,12 @@ from fmiqa._tables import text_table
 from fmiqa.cli import options
 from fmiqa.cli.output import Written, add_output_options, figure4, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFile, OutputPicture
-from fmiqa.cli.results import load_scores, recorded_extractors
+from fmiqa.cli.results import load_scores, open_scores, recorded_extractors
 from fmiqa.cli.searches import add_search_options, asked_search
 from fmiqa.metrics import SelectedFeatureIQM
+from fmiqa.scoring import ScoreMatrix, ScoreStore
 from fmiqa.selection import Selection
+from fmiqa.selection.beyond_memory import forward_select_store
 from fmiqa.visualize.plots import selection_figure
 
 _EXAMPLES = """\
@@ -27,6 +29,8 @@ examples:
 Several score matrices of the same images are joined; a map is then called NAME/LAYER:CHANNEL, NAME being the file's
 stem unless given as NAME=FILE. Matrices of other images at the same maps are several data sets: each has a logistic of
 its own, and the mean or the lowest of their criteria is maximised.
+
+A folder is a score store, and may be larger than memory: forward selection by the PLCC reads it piece by piece.
 
 The figures are in sample: measured on the images that the maps were selected on; `fmiqa validate` tells what they are
 worth on others."""
@@ -42,7 +46,9 @@ def add(commands: Any) -> None:
         run,
         lambda _: "Only files that were finished are kept; --max-maps makes a selection shorter.",
     )
-    parser.add_argument("scores", nargs="+", metavar="SCORES", help="as `fmiqa matrix` writes it: FILE or NAME=FILE")
+    parser.add_argument(
+        "scores", nargs="+", metavar="SCORES", help="as `fmiqa matrix` writes it: FILE or NAME=FILE, or a folder"
+    )
     files = parser.add_argument_group("files to write")
     files.add_argument("--out", "-o", type=OutputFile, required=True, metavar="FILE", help="the selection (.json)")
     files.add_argument("--plot", type=OutputPicture, metavar="FILE", help="its picture (.png, .svg, .pdf)")
@@ -61,16 +67,22 @@ def run(args: argparse.Namespace) -> None:
     if args.fitted and not args.metric:
         args.parser.error("--fitted: only with --metric")
     search = asked_search(args, progress=wants_progress(args))
-    scores, device = load_scores(args.scores, args), options.device_of(args)
+    scores = open_scores(args.scores, args) if args.search == "forward" else load_scores(args.scores, args)
+    if args.plot and isinstance(scores, ScoreStore):
+        args.parser.error("--plot: not with a folder, whose scores stay on disk; `Selection.plot` draws the path")
+    device = options.device_of(args)
     # What could fail is tried before the search, which may take minutes.
     what = " and ".join(args.scores)
     extractors = recorded_extractors(scores.options, what, args) if args.metric else None
-    selection = search(scores.to(device))
+    if isinstance(scores, ScoreStore):
+        selection = forward_select_store(scores, device=device, **search.keywords)
+    else:
+        selection = search(scores.to(device))
     if not is_first():
         return
     written = Written()
     written.write("out", args.out, selection.save)
-    if args.plot:
+    if args.plot and isinstance(scores, ScoreMatrix):
         written.write("plot", args.plot, lambda path: save_figure(selection_figure(selection, scores), path))
     if extractors is not None:
         metric = SelectedFeatureIQM.from_selection(extractors, selection, fitted=args.fitted)

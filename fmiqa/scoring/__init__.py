@@ -2,5 +2,8 @@
 
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.scoring.run import score_matrix
+from fmiqa.scoring.samples import write_samples
+from fmiqa.scoring.store import ScoreStore
+from fmiqa.scoring.store_writer import StoreWriter, write_store
 
-__all__ = ["ScoreMatrix", "score_matrix"]
+__all__ = ["ScoreMatrix", "ScoreStore", "StoreWriter", "score_matrix", "write_samples", "write_store"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,12 +19,16 @@ from fmiqa.pooling import Pool, pool_scores
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["COMPUTATION", "ScoreMatrix", "check_same_computation", "sources_of"]
+    from fmiqa.scoring.store import ScoreStore
+
+__all__ = ["COMPUTATION", "LISTS", "ScoreMatrix", "check_same_computation", "positions_among", "sources_of"]
 
 COMPUTATION = ("network", "weights_sha256", "stage", "viewing", "precision", "normalization", "measure")
 """The options that map scores depend on, beside the images."""
 
-_OPTIONAL = ("distortions", "datasets")  # lists with an entry for each image that a matrix may lack
+_OPTIONAL = ("distortions", "datasets", "digests")  # lists with an entry for each image that a matrix may lack
+LISTS = ("groups", "names", *_OPTIONAL)
+"""The parts of a score matrix that are lists with an entry for each image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +43,7 @@ class ScoreMatrix(Saved):
         names: The name of each image.
         distortions: The distortion type of each image, where the data set has one.
         datasets: The data set of each image, where several are stacked.
+        digests: What tells each image and score from others of the same name, where it is known.
         options: What the values were computed with: data set, network, weights, stage, measure.
 
     Raises:
@@ -58,6 +64,7 @@ class ScoreMatrix(Saved):
     distortions: list[str] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     datasets: list[str] | None = None
+    digests: list[str] | None = None
 
     kind: ClassVar[str] = "fmiqa score matrix 1"
     binary: ClassVar[bool] = True
@@ -69,7 +76,7 @@ class ScoreMatrix(Saved):
             raise InputError(f"targets must have shape (N,), got {tuple(self.targets.shape)}")
         if not isinstance(self.maps, MapIndex):
             raise InputError(f"maps must be a MapIndex, got {type(self.maps).__name__}; write MapIndex([...])")
-        lists = {part: getattr(self, part) for part in ("groups", "names", *_OPTIONAL)}
+        lists = {part: getattr(self, part) for part in LISTS}
         for part, given in lists.items():
             if not isinstance(given, list | tuple) and not (part in _OPTIONAL and given is None):
                 raise InputError(f"{part} must be a list with an entry for each image, got {type(given).__name__}")
@@ -96,17 +103,7 @@ class ScoreMatrix(Saved):
         Raises:
             InputError: Positions that are not there, or a mask of another length.
         """
-        try:
-            given = torch.as_tensor(index, device="cpu")
-            chosen = torch.arange(len(self), device="cpu")[
-                given if given.numel() else given.long()
-            ].tolist()  # [] makes floats
-            if given.ndim != 1:
-                raise IndexError(f"one dimension is expected, got {given.ndim}")
-        except (IndexError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"rows are positions among {len(self)} images or a boolean mask of them: {error}"
-            ) from error
+        chosen = positions_among(len(self), index)
         optional: dict[str, Any] = {part: getattr(self, part) for part in _OPTIONAL}
         optional = {part: own and [own[i] for i in chosen] for part, own in optional.items()}
         return replace(
@@ -212,6 +209,27 @@ class ScoreMatrix(Saved):
         values = torch.cat([m.values for m in matrices.values()], 1)
         return replace(first, values=values, maps=MapIndex(maps), options=options)
 
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> ScoreMatrix | ScoreStore:
+        """Open what `save` or `to_store` wrote: a file as a matrix in memory, a folder as a store on disk.
+
+        Raises:
+            FileFormatError: It is missing, damaged or unfinished, or holds something else.
+        """
+        from fmiqa.scoring.store import ScoreStore
+
+        return ScoreStore.open(path) if os.path.isdir(path) else cls.load(path)
+
+    def to_store(self, path: str | os.PathLike[str]) -> ScoreStore:
+        """Write the matrix as a store, a folder of blocks of which parts can be read; see `ScoreStore`.
+
+        Raises:
+            InputError: The folder holds something else already, or cannot be written to.
+        """
+        from fmiqa.scoring.store_writer import write_store
+
+        return write_store(path, [self])
+
     def pool(self, maps: Iterable[FeatureMap | str] | None = None, *, pool: Pool = "mean") -> Tensor:
         """(N,) the images' scores at a set of maps combined; at all maps by default (DeepSSIM).
 
@@ -230,6 +248,7 @@ class ScoreMatrix(Saved):
             "distortions": self.distortions,
             "options": self.options,
             "datasets": self.datasets,
+            **({} if self.digests is None else {"digests": self.digests}),
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -247,6 +266,22 @@ class ScoreMatrix(Saved):
             f"ScoreMatrix({len(self)} images of {len(set(self.groups))} references x {len(self.maps)} maps"
             f"{', ' + source if source else ''})"
         )
+
+
+def positions_among(images: int, index: Sequence[int] | Tensor) -> list[int]:
+    """The positions from 0 that an index of images means: positions, also negative ones, or a boolean mask.
+
+    Raises:
+        InputError: Positions that are not there, or a mask of another length.
+    """
+    try:
+        given = torch.as_tensor(index, device="cpu")
+        chosen: list[int] = torch.arange(images, device="cpu")[given if given.numel() else given.long()].tolist()
+        if given.ndim != 1:
+            raise IndexError(f"one dimension is expected, got {given.ndim}")
+    except (IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"rows are positions among {images} images or a boolean mask of them: {error}") from error
+    return chosen
 
 
 def sources_of(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

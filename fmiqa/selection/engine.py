@@ -24,12 +24,13 @@ from fmiqa.pooling import Pool, pool_scores
 from fmiqa.selection.budget import Budget
 from fmiqa.selection.criteria import Objective
 
-__all__ = ["Across", "Best", "Candidates", "Path", "Tried", "climb", "combined_across"]
+__all__ = ["CONFIRMED", "Across", "Best", "Candidates", "Path", "Tried", "climb", "combined_across"]
 
 Across = Literal["mean", "worst"]
 """How the criteria of several data sets are combined: their mean, or the lowest."""
 
-_CONFIRMED = 8  # candidates of a step whose fit is searched globally
+CONFIRMED = 8
+"""Candidates of a step whose fit is searched globally."""
 _POINTS = {"eager": 2**18, "compiled": 2**19, "gpu": 2**24}  # of a portion of rows, which processes are dealt
 _COPIED = 2**28  # map scores up to which they are laid out again, a map together
 # Points of a step: on a CPU, at some 50 ns saved a point, compiling (40 s) takes less than the one step; on a GPU, at
@@ -234,7 +235,7 @@ class Candidates:
 
     def _confirmed(self, combined: Tensor, state: _State, leaving: bool) -> Tensor:
         """The criteria (S, M), those of the best maps of each set by a fit that is searched globally."""
-        top = combined.topk(min(_CONFIRMED, combined.shape[1]), dim=1)
+        top = combined.topk(min(CONFIRMED, combined.shape[1]), dim=1)
         candidates = top.indices.repeat_interleave(self.datasets, 0)
         rows = torch.arange(len(candidates), device=candidates.device)[:, None].expand_as(candidates)
         found = self._evaluated(self.objective.exact, state, rows.flatten(), candidates.flatten(), leaving)

@@ -18,6 +18,7 @@ from fmiqa.correlation.problems import weighted_pearson
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix
+from fmiqa.scoring.store import ScoreStore
 from fmiqa.selection.budget import Budget, with_costs
 from fmiqa.selection.engine import Best, Candidates, Path, climb
 from fmiqa.selection.options import Direction, SearchKeywords, SearchOptions, flat_keywords
@@ -36,8 +37,11 @@ __all__ = [
     "as_matrix",
     "fit_of",
     "forward_select",
+    "joinable",
+    "largest_set",
     "source_of",
     "step_bar",
+    "step_of",
     "usable",
     "usable_in_all",
 ]
@@ -48,7 +52,7 @@ Scores = ScoreMatrix | Tensor | Sequence[ScoreMatrix] | Mapping[str, ScoreMatrix
 
 @flat_keywords
 def forward_select(
-    scores: Scores,
+    scores: Scores | ScoreStore,
     targets: Tensor | None = None,
     *,
     options: SearchOptions | None = None,
@@ -69,7 +73,8 @@ def forward_select(
 
     Args:
         scores: A `ScoreMatrix`, or its values (N, M), whose columns are then named `map:0`, `map:1`, ... Several data
-            sets are given as a list of matrices, as name -> matrix, or as one matrix (`ScoreMatrix.stack`).
+            sets are given as a list of matrices, as name -> matrix, or as one matrix (`ScoreMatrix.stack`). A
+            `ScoreStore` is searched without being loaded, see `fmiqa.selection.beyond_memory`.
         targets: (N,) subjective scores, higher = better; by default those of the `ScoreMatrix`.
         options: What is maximised, over which maps, and when the search stops.
         callback: A function that is called after each step with its `Step`.
@@ -91,6 +96,10 @@ def forward_select(
         >>> forward_select(values, targets, max_maps=1).maps
         MapIndex(['map:3'])
     """
+    if isinstance(scores, ScoreStore):
+        from fmiqa.selection.beyond_memory import forward_select_store
+
+        return forward_select_store(scores, targets, options=options, callback=callback, progress=progress, **keywords)
     task = SearchTask.of(scores, targets, SearchOptions.of(options, keywords))
     steps: list[Step] = []
     with step_bar(progress, task.limit) as bar:
@@ -140,16 +149,7 @@ class SearchTask(NamedTuple):
         options = with_costs(options, matrix)
         values, maps, datasets = matrix.values, matrix.maps, dataset_rows(matrix)
         y = fitted_targets(matrix.targets, options.prior_of(values), options.alpha, datasets)
-        start = maps.positions(options.start)
-        allowed = usable_in_all(values, y, options.direction, datasets)
-        allowed[maps.positions(options.exclude)] = False
-        allowed[start] = False
-        if not (allowed.any() or start):
-            raise InputError(
-                f"none of the {len(maps)} maps may join: each is constant, not finite, excluded, or "
-                "(direction='rising') falls with quality; are the targets higher = better?"
-            )
-        most = len(maps) if options.max_maps is None else options.max_maps
+        start, allowed = joinable(usable_in_all(values, y, options.direction, datasets), maps, options)
         several = len(datasets) > 1
         return cls(
             candidates=Candidates(
@@ -167,7 +167,7 @@ class SearchTask(NamedTuple):
             datasets=datasets,
             start=start,
             allowed=allowed,
-            limit=min(most, len(start) + int(allowed.sum())),
+            limit=largest_set(start, allowed, options),
             options=options,
             source=source_of(matrix),
         )
@@ -201,16 +201,7 @@ class SearchTask(NamedTuple):
 
     def step(self, best: Best, before: float, *, removed: bool = False) -> Step:
         """The step that takes the best of the maps tried."""
-        maps = self.candidates.maps
-        return Step(
-            map=maps[best.position],
-            value=best.value,
-            gain=best.value - max(before, 0.0),
-            candidates=best.tried,
-            runner_up=None if best.second < 0 else maps[best.second],
-            runner_up_value=best.second_value,
-            removed=removed,
-        )
+        return step_of(self.candidates.maps, best, before, removed=removed)
 
     def selection(self, selected: Sequence[int], steps: Iterable[Step], *, search: str, **more: Any) -> Selection:
         """The result for a set.
@@ -241,6 +232,43 @@ class SearchTask(NamedTuple):
         )
 
 
+def joinable(usable: Tensor, maps: MapIndex, options: SearchOptions) -> tuple[list[int], Tensor]:
+    """The positions of the maps that a set starts from, and (M,) which of the usable ones may join it.
+
+    Raises:
+        InputError: Maps in the options are unknown, or no map may join.
+    """
+    start = maps.positions(options.start)
+    allowed = usable.clone()
+    allowed[maps.positions(options.exclude)] = False
+    allowed[start] = False
+    if not (allowed.any() or start):
+        raise InputError(
+            f"none of the {len(maps)} maps may join: each is constant, not finite, excluded, or "
+            "(direction='rising') falls with quality; are the targets higher = better?"
+        )
+    return start, allowed
+
+
+def largest_set(start: Sequence[int], allowed: Tensor, options: SearchOptions) -> int:
+    """The largest number of maps that a set may have."""
+    every = len(start) + int(allowed.sum())
+    return every if options.max_maps is None else min(options.max_maps, every)
+
+
+def step_of(maps: MapIndex, best: Best, before: float, *, removed: bool = False) -> Step:
+    """The step that takes the best of the maps tried, from a set with the criterion `before`."""
+    return Step(
+        map=maps[best.position],
+        value=best.value,
+        gain=best.value - max(before, 0.0),
+        candidates=best.tried,
+        runner_up=None if best.second < 0 else maps[best.second],
+        runner_up_value=best.second_value,
+        removed=removed,
+    )
+
+
 def fit_of(pooled: Tensor, targets: Tensor, datasets: Sequence[Tensor], options: SearchOptions) -> LogisticFit | None:
     """The logistic from combined to subjective scores; None for several data sets, whose scales differ, or for none."""
     distilled = options.prior is not None and not options.alpha
@@ -249,7 +277,7 @@ def fit_of(pooled: Tensor, targets: Tensor, datasets: Sequence[Tensor], options:
     return fit_logistic(pooled, targets, form=options.objective.fit or "logistic5", monotone=options.monotone)
 
 
-def as_matrix(scores: Scores, targets: Tensor | None, options: SearchOptions | None = None) -> ScoreMatrix:
+def as_matrix(scores: Scores | ScoreStore, targets: Tensor | None, options: SearchOptions | None = None) -> ScoreMatrix:
     """Scores and targets, checked, as a score matrix with targets in float64.
 
     Args:
@@ -263,6 +291,11 @@ def as_matrix(scores: Scores, targets: Tensor | None, options: SearchOptions | N
     """
     prior = options is not None and options.prior is not None
     distilled = prior and options is not None and not options.alpha
+    if isinstance(scores, ScoreStore):
+        raise InputError(
+            "a score store is read beyond memory by forward_select alone; give store.load(), or some of it, as in "
+            "store.columns(maps) or store.rows(positions)"
+        )
     if isinstance(scores, ScoreMatrix):
         matrix, targets = scores, scores.targets if targets is None else targets
     elif isinstance(scores, Tensor):

@@ -146,6 +146,20 @@ class Selection(Result):
         """The table by a caption that sums up the selection."""
         return {self._summary(): self.table()}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How far a search beyond memory looked, where it ranked candidates on a sample."""
+        sampled = self.options.get("sampled")
+        if not sampled or not sampled["places"]:
+            return ()
+        margins = [margin for margin in sampled["margins"] if margin is not None]
+        others = f"; the others were {min(margins):.1f} or more standard deviations out of reach" if margins else ""
+        return (
+            f"candidates were ranked on a sample of {sampled['images']} images, and up to {max(sampled['retried'])} of "
+            f"a step fitted again on all images: the winners were at most in place {max(sampled['places'])} by the "
+            f"sample{others}",
+        )
+
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the criterion against the number of maps, or the weights of a weighted selection.
 

@@ -15,7 +15,9 @@ from fmiqa.correlation import Form, fit_logistic, plcc, srocc
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix
-from fmiqa.selection.forward import Scores, as_matrix, source_of
+from fmiqa.scoring.store import ScoreStore
+from fmiqa.selection.beyond_memory import fold_outcomes
+from fmiqa.selection.forward import Scores, as_matrix, forward_select, source_of
 from fmiqa.selection.options import SearchKeywords, SearchOptions, flat_keywords
 from fmiqa.selection.prior import dataset_rows, held_out_rows
 from fmiqa.selection.repeat import Outcome, Part, Search, extended, repeat_search, search_to_dict
@@ -205,7 +207,7 @@ def _columns(content: dict[str, Any]) -> dict[str, list[Any]]:
 
 @flat_keywords
 def cross_validate(
-    scores: Scores,
+    scores: Scores | ScoreStore,
     targets: Tensor | None = None,
     *,
     search: Search | None = None,
@@ -222,7 +224,8 @@ def cross_validate(
 
     Args:
         scores: A `ScoreMatrix`, its values (N, M), or those of several data sets as `forward_select` takes them. Images
-            held out of several data sets are judged on each, with a logistic of its own, and the mean is reported.
+            held out of several data sets are judged on each, with a logistic of its own, and the mean is reported. A
+            `ScoreStore` is read piece by piece by forward selection with `fit=None`.
         targets: (N,) subjective scores, higher = better; by default those of the `ScoreMatrix`.
         search: The search: a function from a `ScoreMatrix` to a `Selection`, such as `weighted_select` or
             `functools.partial(beam_select, width=8)`. Whatever it tunes, it tunes on the images that it is given. By
@@ -256,7 +259,7 @@ def cross_validate(
         (['map:1', 'map:1', 'map:1', 'map:1'], 1.0)
     """
     chosen = SearchOptions.of(options, keywords)
-    matrix = as_matrix(scores, targets, chosen)
+    matrix = as_matrix(scores.columns([]) if isinstance(scores, ScoreStore) else scores, targets, chosen)
     y = matrix.targets
     if not y.isfinite().all():
         raise InputError("a validation judges by subjective scores, which some images lack; leave these images out")
@@ -266,10 +269,16 @@ def cross_validate(
         splits = grouped_folds(names, folds=folds, repeats=repeats, seed=seed)
     judged = held_out_rows(matrix, splits, "a held-out part")
     parts = [Part(y, split.train) for split in splits]
-    outcomes = repeat_search(matrix, parts, search, chosen, progress=progress, unit="fold")
+    if isinstance(scores, ScoreStore):
+        if search not in (None, forward_select):
+            raise InputError("a store is validated by forward selection alone; give store.load(), or some of it")
+        outcomes = fold_outcomes(scores, matrix, splits, chosen, progress=progress)
+        every = torch.cat([values.mean(1, dtype=torch.float64) for values in scores.values_by_block()])
+    else:
+        outcomes = repeat_search(matrix, parts, search, chosen, progress=progress, unit="fold")
+        every = matrix.pool(pool=outcomes[0].options.get("pool", "mean"))
     if not all(len(outcome.maps) for outcome in outcomes):
         raise InputError("in some fold no map may join: there are too few usable maps for these data")
-    every = matrix.pool(pool=outcomes[0].options.get("pool", "mean"))
     selected = [_judged(_combined(outcome), y, rows) for outcome, rows in zip(outcomes, judged, strict=True)]
     all_maps = [_judged(every[None], y, rows) for rows in judged]
     size = max(len(outcome.curve) for outcome in outcomes)

@@ -50,6 +50,26 @@ def test_select_prints_the_path_and_says_in_sample(
     assert "in sample" in printed
 
 
+def test_a_folder_is_searched_as_its_scores_are(
+    scores_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores, out = ScoreMatrix.load(scores_file), tmp_path / "s.json"
+    store = str(scores.to_store(tmp_path / "scores").path)
+    for fit in ("none", "logistic5"):
+        asked = ["--max-maps", "2", "--fit", fit]
+        assert cli.main(["select", store, "--out", str(out), *asked]) == 0
+        expected = forward_select(scores, max_maps=2, fit=None if fit == "none" else "logistic5")
+        assert Selection.load(out).maps == expected.maps
+    assert cli.main(["select", store, "--out", str(out), "--search", "beam", "--max-maps", "2"]) == 0  # loaded
+    assert cli.main(["select", store, "--out", str(out), "--criterion", "srocc"]) == 1
+    assert "criterion='srocc'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["select", store, "--out", str(out), "--plot", str(tmp_path / "s.png")])
+    assert "--plot" in capsys.readouterr().err
+    assert cli.main(["select", str(tmp_path), "--out", str(out)]) == 1
+    assert "store.json" in capsys.readouterr().err
+
+
 def test_the_metric_file_scores_as_the_matrix_does(
     study: Path, scores_file: Path, selection_file: Path, metric_file: Path
 ) -> None:
