@@ -6,8 +6,10 @@ float32 must not cancel away the small variance of flat places in E[x^2] - mu^2:
 
 - One constant per reference map is taken off both sides first: the level of the map's flat places (see
   `fmiqa.measures.window`).
-- The contrast-structure term (2 cov + c2) / (var x + var y + c2) is computed as
-  1 - var(x - y) / (var x + var y + c2), which is the same and exactly 1 where the maps are equal.
+- The luminance term (2 a b + c1) / (a^2 + b^2 + c1) of the means a and b is computed as
+  1 - (a - b)^2 / (a^2 + b^2 + c1), with a - b as the mean of x - y; and the contrast-structure term
+  (2 cov + c2) / (var x + var y + c2) as 1 - var(x - y) / (var x + var y + c2). Both are the same, and exactly 1 where
+  the maps are equal.
 """
 
 from __future__ import annotations
@@ -225,9 +227,10 @@ class SSIM:
 
 @partial(Fused, one_loop=True)
 def _down(test: Tensor, shift: Tensor, maps: Tensor, taps: list[float]) -> tuple[Tensor, Tensor, Tensor]:
-    """Columns under the window: of the shifted test maps, of their squares, of their squared difference."""
+    """Columns under the window: of the difference of both maps, of its square, of the shifted test maps' square."""
     x = test - shift
-    return blur(x, taps, -2), blur(x * x, taps, -2), blur((x - maps).square(), taps, -2)
+    difference = x - maps
+    return blur(difference, taps, -2), blur(difference.square(), taps, -2), blur(x.square(), taps, -2)
 
 
 @partial(Fused, one_loop=True)
@@ -241,15 +244,20 @@ def _alike(
     taps: list[float],
     rows: bool,
 ) -> Tensor:
-    """(N, C, H', W') luminance times contrast-structure, or of `rows` of windows the mean, (N, C, H')."""
-    mean_x, power_x, power = (blur(column, taps, -1) for column in columns)
-    unlike = (power - (mean_x - mean_y).square()).clamp(min=0)
-    variance_x = (power_x - mean_x * mean_x).clamp(min=0)
-    a, b = mean_x + shift, mean_y + shift
-    luminance = (2 * a * b + c1) / (a * a + b * b + c1)
-    structure = 1 - unlike / (variance_x + variance_y + c2)
-    alike = luminance * structure
-    return alike.mean(-1) if rows else alike
+    """(N, C, H', W') luminance times contrast-structure, or of `rows` of windows the mean, (N, C, H').
+
+    Both are 1 less a quotient that is exactly 0 where the maps are equal, however sums are rounded or fused.
+    """
+    mean, power, power_x = (blur(column, taps, -1) for column in columns)
+    squared = mean.square()
+    mean_x, b = mean_y + mean, mean_y + shift
+    unlike = (power - squared).clamp(min=0)
+    variance_x = torch.addcmul(power_x, mean_x, mean_x, value=-1).clamp(min=0)
+    a = mean_x + shift
+    other_luminance = squared / torch.addcmul(b.square() + c1, a, a)
+    other_structure = unlike / (variance_x + (variance_y + c2))
+    lost = torch.addcmul(other_luminance + other_structure, other_luminance, other_structure, value=-1)
+    return 1 - (lost.mean(-1) if rows else lost)
 
 
 def _pieces(maps: Tensor, window: int) -> Iterator[tuple[slice, list[tuple[slice, slice]]]]:
