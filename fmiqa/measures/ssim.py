@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from fmiqa._checks import is_recording
-from fmiqa._runtime.compiled import Fused, is_fusing
+from fmiqa._runtime.compiled import Fused, fusing, is_fusing
 from fmiqa._runtime.precision import at_least_float32
 from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, check_data_range, check_maps, check_pair, check_prepared, limit_of
@@ -34,7 +34,8 @@ __all__ = ["SSIM", "PreparedReference"]
 
 # Of a piece of maps: channels at least (on CPUs they lie side by side, and loops want them all), elements at most.
 _PIECES = {"eager": (sys.maxsize, 2**21), "compiled": (sys.maxsize, 2**19), "gpu": (16, 2**26)}
-_TOGETHER = 2**22  # elements of maps up to which compiled loops take all images in one call
+_TOGETHER = 2**22  # elements of maps up to which compiled loops take all images in one call on CPUs
+_TOGETHER_ON_GPUS = 2**28
 
 
 class PreparedReference(NamedTuple):
@@ -46,9 +47,9 @@ class PreparedReference(NamedTuple):
     variance: Tensor  # (N, C, H', W'), windowed
     peak: Tensor | None  # (N, C or 1, 1, 1), where the data range depends on the maps
 
-    def image(self, number: int) -> PreparedReference:
-        """The side of one image, where there is one for each; else the side of the one for all."""
-        parts = [v if v is None or v.shape[0] == 1 else v[number : number + 1] for v in self]
+    def images(self, first: int, stop: int) -> PreparedReference:
+        """The side of some images, where there is one for each; else the side of the one for all."""
+        parts = [v if v is None or v.shape[0] == 1 else v[first:stop] for v in self]
         return PreparedReference(*parts)  # type: ignore[arg-type]
 
     def part(self, channels: slice, rows: slice, windows: slice) -> PreparedReference:
@@ -151,8 +152,11 @@ class SSIM:
         """
         prepared, taps = self._of_pair(test, prepared), self._taps(test)
         test = at_least_float32(test)
-        if is_fusing() and test.is_cpu and test.numel() > _TOGETHER:
-            return torch.cat([self._in_pieces(one, prepared.image(i), taps) for i, one in enumerate(test.split(1))])
+        if is_fusing() and not test.is_cpu:
+            return self._in_images(test, prepared, taps)
+        if is_fusing() and test.numel() > _TOGETHER:
+            each = (self._in_pieces(one, prepared.images(i, i + 1), taps) for i, one in enumerate(test.split(1)))
+            return torch.cat(list(each))
         return self._in_pieces(test, prepared, taps)
 
     def local(self, test: Tensor, reference: Tensor) -> Tensor:
@@ -179,6 +183,20 @@ class SSIM:
         if self.data_range != "pair" or prepared.peak is None:
             return prepared
         return prepared._replace(peak=torch.maximum(prepared.peak, test.abs().amax((-2, -1), keepdim=True)))
+
+    def _in_images(self, test: Tensor, reference: PreparedReference, taps: list[float]) -> Tensor:
+        """Of whole layers, some images at a time: pieces of another size or of one image would be compiled as well."""
+        most = max(1, _TOGETHER_ON_GPUS // test[0].numel())
+        scores, start = [], 0
+        for part in test.tensor_split(-(-len(test) // most)):
+            side = reference.images(start, start + len(part))
+            start += len(part)
+            if len(part) > 1:
+                scores.append(self._compare(part, side, taps).mean(-1))
+            else:
+                with fusing(False):
+                    scores.append(self._in_pieces(part, side, taps))
+        return torch.cat(scores)
 
     def _in_pieces(self, test: Tensor, reference: PreparedReference, taps: list[float]) -> Tensor:
         scores = []
@@ -225,7 +243,7 @@ class SSIM:
         return gaussian_taps(side, self.sigma)
 
 
-@partial(Fused, one_loop=True)
+@partial(Fused, one_loop=True, sized=True)
 def _down(test: Tensor, shift: Tensor, maps: Tensor, taps: list[float]) -> tuple[Tensor, Tensor, Tensor]:
     """Columns under the window: of the difference of both maps, of its square, of the shifted test maps' square."""
     x = test - shift
@@ -233,7 +251,7 @@ def _down(test: Tensor, shift: Tensor, maps: Tensor, taps: list[float]) -> tuple
     return blur(difference, taps, -2), blur(difference.square(), taps, -2), blur(x.square(), taps, -2)
 
 
-@partial(Fused, one_loop=True)
+@partial(Fused, one_loop=True, sized=True)
 def _alike(
     columns: tuple[Tensor, Tensor, Tensor],
     shift: Tensor,
