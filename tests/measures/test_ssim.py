@@ -17,9 +17,8 @@ from torch import Tensor
 
 from fmiqa import FeatureExtractor, InputError
 from fmiqa.datasets import read_image
-from fmiqa.measures import SSIM, get_measure
+from fmiqa.measures import SSIM, get_measure, window
 from fmiqa.measures import ssim as module
-from fmiqa.measures import window
 from fmiqa.measures.window import blur
 from fmiqa.scoring.scorer import MapScorer
 
@@ -200,7 +199,7 @@ def test_all_forms_of_the_window_agree(monkeypatch: pytest.MonkeyPatch, device: 
     ).view(2, 5, 24 - side, 30)
     for longest in (0, 1000):  # as a convolution; on GPUs also as a product with a band
         with monkeypatch.context() as patch:
-            patch.setattr(window, "_LONGEST_BAND", longest)
+            patch.setattr(window_module, "_LONGEST_BAND", longest)
             eager = [blur(x, taps, -2), blur(x.mT, taps, -1).mT]
         torch.testing.assert_close([value.cpu() for value in eager], [exact, exact], rtol=0, atol=1e-14)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
@@ -209,7 +208,7 @@ def test_all_forms_of_the_window_agree(monkeypatch: pytest.MonkeyPatch, device: 
 
 
 def test_constants_of_the_window_serve_calls_with_and_without_gradients(maps: tuple[Tensor, Tensor]) -> None:
-    window._made.cache_clear()
+    window_module._made.cache_clear()
     with torch.inference_mode():
         plain = SSIM()(maps[0][None], maps[1][None])
     test = maps[0][None].clone().requires_grad_()
