@@ -36,7 +36,7 @@ from fmiqa._tables import text_table
 from fmiqa.datasets import Demo, Sample
 from fmiqa.datasets.base import SampleSource
 from fmiqa.measures import Custom, Measure
-from fmiqa.scoring.run import reference_ids
+from fmiqa.scoring.loading import reference_ids
 
 TOLERANCE = 2e-5  # of float32 scores against float64
 TOLERANCE_FLOAT32 = 1e-3  # of packages that take E[x^2] - mu^2 in float32, of maps far from zero

@@ -187,7 +187,7 @@ def add_computing_options(parser: argparse.ArgumentParser) -> None:
         "--memory", type=_bytes, metavar="SIZE", help="memory for images and features, such as 512M or 4G"
     )
     group.add_argument("--batch-size", type=int, metavar="N", help="at most N test images at once")
-    group.add_argument("--workers", type=int, metavar="N", help="processes that decode images ahead")
+    group.add_argument("--workers", type=int, metavar="N", help="threads or processes that decode images ahead")
     group.add_argument("--no-check", action="store_true", help="do not decode every image before the start")
     group.add_argument(
         "--compile",

@@ -175,6 +175,8 @@ class IQADataset(Dataset[Sample]):
     reference_ids: list[str]
     names: list[str]
     distortions: list[str] | None
+    thread_safe: bool = False
+    """Whether several threads may decode items at once."""
 
     def __init__(
         self,
@@ -234,7 +236,8 @@ class ImageDataset(IQADataset):
 
     Making one reads every image's header, and no more, and reports all that is wrong at once. Items are
     decoded when asked for. The last reference is kept, since items in a row mostly share one: their
-    `Sample.reference` is the same tensor, so do not write into it.
+    `Sample.reference` is the same tensor, so do not write into it. A subclass whose items cannot be decoded by several
+    threads at once says `thread_safe = False`; `score_matrix` then decodes in processes.
 
     Args:
         records: One `Record` a scored image.
@@ -267,6 +270,7 @@ class ImageDataset(IQADataset):
         >>> data.check()
     """
 
+    thread_safe = True
     ratings: Tensor | None
     """(N, O) float64, the ratings of O observers where the set has them, higher = better; NaN: not rated."""
 

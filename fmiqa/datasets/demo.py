@@ -66,6 +66,8 @@ class Demo(IQADataset):
         ('scene01_jpeg_3', torch.Size([3, 96, 96]))
     """
 
+    thread_safe = True
+
     def __init__(
         self,
         *,

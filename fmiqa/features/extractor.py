@@ -212,7 +212,8 @@ class FeatureExtractor(WideBuffers):
                 step = next(walk, None)
             if step is None:
                 return
-            yield step[0], step[1].to(self.dtype)
+            maps = step[1].to(self.dtype)
+            yield step[0], maps.contiguous() if maps.is_cuda else maps  # channels last inside, see normalize
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images as the network wants them: (N, 3, H, W) float at its scale, ImageNet mean and deviation removed.
@@ -228,9 +229,11 @@ class FeatureExtractor(WideBuffers):
         check_images(images)
         if is_traced():  # a trace holds sizes as constants, so it must refuse images of another size
             images = images.expand(-1, 3, *map(int, images.shape[-2:]))
-        # Channels last is a fifth faster through CPU convolutions, and the layers' maps inherit it. torch.func.vmap
-        # does not know this layout, and torch.compile chooses its own.
-        channels_last = images.is_cpu and not (torch.compiler.is_compiling() or is_transformed(images))
+        # Channels last is a fifth faster through CPU convolutions, and the layers' maps inherit it. On CUDA it is the
+        # layout of tensor cores, which compute in less than float32. torch.func.vmap does not know this layout, and
+        # torch.compile chooses its own.
+        faster = images.is_cpu or (images.is_cuda and self.precision != "float32")
+        channels_last = faster and not (torch.compiler.is_compiling() or is_transformed(images))
         layout = torch.channels_last if channels_last else torch.contiguous_format
         if images.dtype != torch.uint8:
             seen = self.viewing(at_least_float32(images)).to(self.mean.dtype)

@@ -6,8 +6,10 @@ float32 must not cancel away the small variance of flat places in E[x^2] - mu^2:
 
 - One constant per reference map is taken off both sides first: the level of the map's flat places (see
   `fmiqa.measures.window`).
-- The contrast-structure term (2 cov + c2) / (var x + var y + c2) is computed as
-  1 - var(x - y) / (var x + var y + c2), which is the same and exactly 1 where the maps are equal.
+- The luminance term (2 a b + c1) / (a^2 + b^2 + c1) of the means a and b is computed as
+  1 - (a - b)^2 / (a^2 + b^2 + c1), with a - b as the mean of x - y; and the contrast-structure term
+  (2 cov + c2) / (var x + var y + c2) as 1 - var(x - y) / (var x + var y + c2). Both are the same, and exactly 1 where
+  the maps are equal.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import torch
 from torch import Tensor
 
 from fmiqa._checks import is_recording
-from fmiqa._runtime.compiled import Fused, is_fusing
+from fmiqa._runtime.compiled import Fused, fusing, is_fusing
 from fmiqa._runtime.precision import at_least_float32
 from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, check_data_range, check_maps, check_pair, check_prepared, limit_of
@@ -32,7 +34,8 @@ __all__ = ["SSIM", "PreparedReference"]
 
 # Of a piece of maps: channels at least (on CPUs they lie side by side, and loops want them all), elements at most.
 _PIECES = {"eager": (sys.maxsize, 2**21), "compiled": (sys.maxsize, 2**19), "gpu": (16, 2**26)}
-_TOGETHER = 2**22  # elements of maps up to which compiled loops take all images in one call
+_TOGETHER = 2**22  # elements of maps up to which compiled loops take all images in one call on CPUs
+_TOGETHER_ON_GPUS = 2**28
 
 
 class PreparedReference(NamedTuple):
@@ -44,9 +47,9 @@ class PreparedReference(NamedTuple):
     variance: Tensor  # (N, C, H', W'), windowed
     peak: Tensor | None  # (N, C or 1, 1, 1), where the data range depends on the maps
 
-    def image(self, number: int) -> PreparedReference:
-        """The side of one image, where there is one for each; else the side of the one for all."""
-        parts = [v if v is None or v.shape[0] == 1 else v[number : number + 1] for v in self]
+    def images(self, first: int, stop: int) -> PreparedReference:
+        """The side of some images, where there is one for each; else the side of the one for all."""
+        parts = [v if v is None or v.shape[0] == 1 else v[first:stop] for v in self]
         return PreparedReference(*parts)  # type: ignore[arg-type]
 
     def part(self, channels: slice, rows: slice, windows: slice) -> PreparedReference:
@@ -149,8 +152,11 @@ class SSIM:
         """
         prepared, taps = self._of_pair(test, prepared), self._taps(test)
         test = at_least_float32(test)
-        if is_fusing() and test.is_cpu and test.numel() > _TOGETHER:
-            return torch.cat([self._in_pieces(one, prepared.image(i), taps) for i, one in enumerate(test.split(1))])
+        if is_fusing() and not test.is_cpu:
+            return self._in_images(test, prepared, taps)
+        if is_fusing() and test.numel() > _TOGETHER:
+            each = (self._in_pieces(one, prepared.images(i, i + 1), taps) for i, one in enumerate(test.split(1)))
+            return torch.cat(list(each))
         return self._in_pieces(test, prepared, taps)
 
     def local(self, test: Tensor, reference: Tensor) -> Tensor:
@@ -177,6 +183,20 @@ class SSIM:
         if self.data_range != "pair" or prepared.peak is None:
             return prepared
         return prepared._replace(peak=torch.maximum(prepared.peak, test.abs().amax((-2, -1), keepdim=True)))
+
+    def _in_images(self, test: Tensor, reference: PreparedReference, taps: list[float]) -> Tensor:
+        """Of whole layers, some images at a time: pieces of another size or of one image would be compiled as well."""
+        most = max(1, _TOGETHER_ON_GPUS // test[0].numel())
+        scores, start = [], 0
+        for part in test.tensor_split(-(-len(test) // most)):
+            side = reference.images(start, start + len(part))
+            start += len(part)
+            if len(part) > 1:
+                scores.append(self._compare(part, side, taps).mean(-1))
+            else:
+                with fusing(False):
+                    scores.append(self._in_pieces(part, side, taps))
+        return torch.cat(scores)
 
     def _in_pieces(self, test: Tensor, reference: PreparedReference, taps: list[float]) -> Tensor:
         scores = []
@@ -223,14 +243,15 @@ class SSIM:
         return gaussian_taps(side, self.sigma)
 
 
-@partial(Fused, one_loop=True)
+@partial(Fused, one_loop=True, sized=True)
 def _down(test: Tensor, shift: Tensor, maps: Tensor, taps: list[float]) -> tuple[Tensor, Tensor, Tensor]:
-    """Columns under the window: of the shifted test maps, of their squares, of their squared difference."""
+    """Columns under the window: of the difference of both maps, of its square, of the shifted test maps' square."""
     x = test - shift
-    return blur(x, taps, -2), blur(x * x, taps, -2), blur((x - maps).square(), taps, -2)
+    difference = x - maps
+    return blur(difference, taps, -2), blur(difference.square(), taps, -2), blur(x.square(), taps, -2)
 
 
-@partial(Fused, one_loop=True)
+@partial(Fused, one_loop=True, sized=True)
 def _alike(
     columns: tuple[Tensor, Tensor, Tensor],
     shift: Tensor,
@@ -241,15 +262,20 @@ def _alike(
     taps: list[float],
     rows: bool,
 ) -> Tensor:
-    """(N, C, H', W') luminance times contrast-structure, or of `rows` of windows the mean, (N, C, H')."""
-    mean_x, power_x, power = (blur(column, taps, -1) for column in columns)
-    unlike = (power - (mean_x - mean_y).square()).clamp(min=0)
-    variance_x = (power_x - mean_x * mean_x).clamp(min=0)
-    a, b = mean_x + shift, mean_y + shift
-    luminance = (2 * a * b + c1) / (a * a + b * b + c1)
-    structure = 1 - unlike / (variance_x + variance_y + c2)
-    alike = luminance * structure
-    return alike.mean(-1) if rows else alike
+    """(N, C, H', W') luminance times contrast-structure, or of `rows` of windows the mean, (N, C, H').
+
+    Both are 1 less a quotient that is exactly 0 where the maps are equal, however sums are rounded or fused.
+    """
+    mean, power, power_x = (blur(column, taps, -1) for column in columns)
+    squared = mean.square()
+    mean_x, b = mean_y + mean, mean_y + shift
+    unlike = (power - squared).clamp(min=0)
+    variance_x = torch.addcmul(power_x, mean_x, mean_x, value=-1).clamp(min=0)
+    a = mean_x + shift
+    other_luminance = squared / torch.addcmul(b.square() + c1, a, a)
+    other_structure = unlike / (variance_x + (variance_y + c2))
+    lost = torch.addcmul(other_luminance + other_structure, other_luminance, other_structure, value=-1)
+    return 1 - (lost.mean(-1) if rows else lost)
 
 
 def _pieces(maps: Tensor, window: int) -> Iterator[tuple[slice, list[tuple[slice, slice]]]]:

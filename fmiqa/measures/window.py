@@ -8,18 +8,25 @@ mean of 5 put errors of 5e-4 into whole scores of real AlexNet and VGG maps.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 from torch.nn import functional as F
 
-from fmiqa._checks import is_positive
+from fmiqa._checks import is_positive, is_recording, is_transformed
 from fmiqa._runtime.precision import strict_float32
 from fmiqa.errors import InputError
 
 __all__ = ["SMALLEST_WINDOW", "blur", "check_window", "fitting_side", "flat_level", "gaussian_taps", "moments", "seen"]
 
 SMALLEST_WINDOW = 3
+
+# Products with a matrix of the window's weights cost arithmetic that grows with a map's side, on GPUs; up to this side
+# less than the convolution, which goes through every tap of every window by itself.
+_LONGEST_BAND = 192
 
 
 def check_window(window: int, sigma: float, k1: float, k2: float) -> None:
@@ -49,19 +56,46 @@ def gaussian_taps(side: int, sigma: float) -> list[float]:
 
 def blur(x: Tensor, taps: list[float], axis: int) -> Tensor:
     """Weighted sums along one side (axis -2 or -1) of maps (N, C, H, W), of full windows only."""
-    if x.is_cpu and not torch.compiler.is_compiling():
-        # A depthwise convolution: the fastest eager form on CPUs.
-        side = [1, 1]
-        side[axis] = len(taps)
-        weight = x.new_tensor(taps).expand(x.shape[1], 1, -1).reshape(-1, 1, *side)
-        with strict_float32("cpu"):
-            return F.conv2d(x, weight, groups=x.shape[1])
-    # Shifted slices, symmetric taps paired: no reduced-precision convolution on GPUs, one loop when compiled.
-    n, half = x.shape[axis] - len(taps) + 1, len(taps) // 2
-    y = x.narrow(axis, half, n) * taps[half]
-    for k in range(half):
-        y = y + (x.narrow(axis, k, n) + x.narrow(axis, len(taps) - 1 - k, n)) * taps[k]
-    return y
+    if torch.compiler.is_compiling():
+        # Shifted slices, symmetric taps paired: one loop.
+        n, half = x.shape[axis] - len(taps) + 1, len(taps) // 2
+        y = x.narrow(axis, half, n) * taps[half]
+        for k in range(half):
+            y = y + (x.narrow(axis, k, n) + x.narrow(axis, len(taps) - 1 - k, n)) * taps[k]
+        return y
+    with strict_float32(x.device):
+        if x.is_cpu or x.shape[axis] > _LONGEST_BAND:
+            # A depthwise convolution: the fastest eager form on CPUs, and for large maps on GPUs.
+            return F.conv2d(x, _constant(_filters, (x.shape[1], axis, *taps), x), groups=x.shape[1])
+        band = _constant(_band, (x.shape[axis], *taps), x)
+        return x @ band if axis == -1 else band.mT @ x
+
+
+def _filters(channels: int, axis: int, *taps: float) -> Tensor:
+    """(channels, 1, taps, 1), or (channels, 1, 1, taps) for the axis -1."""
+    row = torch.tensor([taps], dtype=torch.float64, device="cpu")
+    return (row if axis == -1 else row.mT).repeat(channels, 1, 1, 1)
+
+
+def _band(length: int, *taps: float) -> Tensor:
+    """(length, windows): a product with it takes the weighted sums of all windows along a side of this length."""
+    windows = torch.arange(length - len(taps) + 1, device="cpu")
+    band = torch.zeros(length, len(windows), dtype=torch.float64, device="cpu")
+    for k, tap in enumerate(taps):
+        band[windows + k, windows] = tap
+    return band
+
+
+def _constant(make: Callable[..., Tensor], options: tuple[float, ...], x: Tensor) -> Tensor:
+    """What `make` gives of the options, as a tensor like x: made once, and kept on its device."""
+    passing = is_recording() or is_transformed(x) or isinstance(x, FakeTensor)  # tensors of use only inside
+    return (_made.__wrapped__ if passing else _made)(make, options, x.dtype, x.device)
+
+
+@lru_cache(maxsize=256)
+def _made(make: Callable[..., Tensor], options: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # a later call may want gradients
+        return make(*options).to(device, dtype).contiguous()
 
 
 def seen(maps: Tensor, taps: list[float]) -> Tensor:

@@ -2,45 +2,63 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
 from fmiqa._io import check_output
 from fmiqa._progress import progress_bar
-from fmiqa._runtime.compiled import ahead, fusing
 from fmiqa._runtime.distributed import from_first, gather, is_first, processes_here, share
-from fmiqa.datasets.base import Sample, SampleSource, check_data, checked_sample, same_image, share_reference
+from fmiqa.datasets.base import Sample, SampleSource, check_data
 from fmiqa.errors import InputError
-from fmiqa.features.checkpoints import fingerprint
 from fmiqa.features.extractor import FeatureExtractor, check_extractor
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Measure
+from fmiqa.scoring.batches import BatchScorer, to_host
 from fmiqa.scoring.checkpoint import Checkpoint
+from fmiqa.scoring.loading import (
+    dataset_name,
+    decodes_in_threads,
+    digest_of,
+    item_digests,
+    item_names,
+    loaded,
+    reference_ids,
+)
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.scoring.parts import ScorePart, refuse_other_items, scores_of
-from fmiqa.scoring.scorer import MapScorer, PreparedImages
-from fmiqa.scoring.tiling import Tiling
+from fmiqa.scoring.scorer import MapScorer
 
 __all__ = ["score_matrix"]
 
 _RUN = "fmiqa score matrix run 1"
-_PART_ROWS = 32  # a kill costs at most so many images
+# Images in a part, which a kill costs at most.
+_PART_ROWS = 32
+_PART_ROWS_ELSEWHERE = 256
 
 # Batches beyond these are no faster: a CPU's cache is full, a GPU is busy.
 _LARGEST_BATCH = {"cpu": 8}
-_LARGEST_BATCH_ELSEWHERE = 64
+_LARGEST_BATCH_ELSEWHERE = 128
 _DEFAULT_MEMORY = 2**30
-_COMPILING_PAYS = 8e9  # map elements of all images: at some 5 ns saved an element, compiling (40 s) takes less
+_LEAST_MEMORY = 2**20
+_THREADS, _PROCESSES = 16, 8  # that decode for a GPU, at most
+_DROPPED = torch.empty(0, device="cpu")  # in place of images that are no longer needed
+
+
+class _Computed(NamedTuple):
+    """A part whose scores may still be on their way."""
+
+    number: int
+    scores: Callable[[], Tensor]
+    samples: list[Sample]  # without images
+    digests: list[str]
 
 
 def score_matrix(
@@ -150,15 +168,6 @@ def score_matrix(
     return result
 
 
-class _Footprint(NamedTuple):
-    """What images of a size take: how many go into a batch, whether the prepared reference fits beside them."""
-
-    images: int
-    prepared: bool
-    elements: int  # of all maps of one image
-    tiling: Tiling | None  # where not even one test image fits
-
-
 class _ScoreRun:
     """What is computed, in which order and in which batches."""
 
@@ -176,7 +185,7 @@ class _ScoreRun:
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size is at least 1, got {batch_size}")
-        if memory is not None and memory < 2**20:
+        if memory is not None and memory < _LEAST_MEMORY:
             raise InputError(f"memory is a number of bytes, at least one MiB (1048576), got {memory}")
         self.scorer = scorer.eval()
         self.maps = MapIndex(scorer.maps)
@@ -184,14 +193,12 @@ class _ScoreRun:
         self.device = device
         self.memory = memory or _default_memory(device)
         self.batch_size = batch_size or _LARGEST_BATCH.get(device.type, _LARGEST_BATCH_ELSEWHERE)
-        self.workers = _default_workers(device) if workers is None else workers
-        self.plan = _plan(reference_ids(data), len(data))
-        self._reference: tuple[Tensor, PreparedImages | Tensor] | None = None
+        self.workers = _default_workers(device, data) if workers is None else workers
+        self.plan = _plan(reference_ids(data), len(data), device)
+        self._batches = BatchScorer(self.scorer, device, self.memory, self.batch_size, compile, len(data))
         self._compile = compile
-        self._footprint: dict[tuple[int, int], _Footprint] = {}
         self._kept = kept
-        dataset = str(getattr(_innermost(self.data), "name", type(self.data).__name__))
-        self.options = {"dataset": dataset, **self.scorer.options()}  # of the weights as they are at the start
+        self.options = {"dataset": dataset_name(data), **self.scorer.options()}  # of the weights as they are now
 
     def describe(self) -> dict[str, Any]:
         """What finished parts must share with this run to be used again."""
@@ -231,83 +238,33 @@ class _ScoreRun:
         if item_names(self.data) is not None:
             return []
         sample = self.data[rows[0]]
-        return [(rows[0], sample.name, _digest(sample))]
+        return [(rows[0], sample.name, digest_of(sample))]
 
     @torch.inference_mode()
     def compute(self, numbers: Sequence[int]) -> Iterator[tuple[int, ScorePart]]:
         """The given parts of the plan, one by one."""
         order = [row for number in numbers for row in self.plan[number]]
-        loader: DataLoader[Sample] = DataLoader(
-            self.data,  # type: ignore[arg-type]
-            sampler=order,
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=min(self.workers, len(order)),
-            generator=torch.Generator(),  # or the caller's random numbers would move on
-        )
-        with torch.device("cpu"):  # it draws a number on the default device, which may not be the generator's
-            samples = iter(loader)
+        items = loaded(self.data, order, self.workers, digests=self._kept)
+        before: _Computed | None = None
         for number in numbers:
-            rows = self.plan[number]
-            digests = item_digests(self.data, rows) if self._kept else []
-            scored, taken = [], list(digests or ())
-            for batch in self._batches(samples, rows):
-                scored.append(scores_of(self._score(batch), batch, self.maps))
-                taken += [_digest(sample) for sample in batch] if digests is None else []
-            yield number, ScorePart(ScoreMatrix.stack(scored), rows, taken)
+            scores, said, digests = [], [], []
+            for batch in self._batches.batches(items, len(self.plan[number])):
+                scores.append(self._batches.scores(batch))
+                said += [replace(sample, reference=_DROPPED, distorted=_DROPPED) for sample in batch.samples]
+                digests += [item.digest for item in batch.items if item.digest is not None]
+                if before is not None:
+                    yield self._finished(before)  # which the host waits for while the device has a batch to do
+                    before = None
+            before = _Computed(number, to_host(torch.cat(scores)), said, digests)
+            if self.device.type == "cpu":
+                yield self._finished(before)
+                before = None
+        if before is not None:
+            yield self._finished(before)
 
-    def _batches(self, samples: Iterator[object], rows: list[int]) -> Iterator[list[Sample]]:
-        """Samples of one reference image, as many as fit; no more images are held at a time."""
-        batch: list[Sample] = []
-        for row in rows:
-            sample = checked_sample(next(samples), row)
-            if batch and (len(batch) == self._fitting(batch[0]).images or not share_reference(sample, batch[0])):
-                yield batch
-                batch = []
-            batch.append(sample)
-        yield batch
-
-    def _score(self, samples: list[Sample]) -> Tensor:
-        """Samples of one reference image: (n, M)."""
-        image, fitting = samples[0].reference, self._fitting(samples[0])
-        try:
-            if self._reference is None or not same_image(self._reference[0], image):
-                self._reference = None  # frees the last one before the next is made
-                moved = image[None].to(self.device)
-                # A reference whose prepared side does not fit is run again beside each batch, layer by layer.
-                self._reference = image, self.scorer.prepare(moved) if fitting.prepared else moved
-            test = torch.stack([s.distorted for s in samples]).to(self.device)
-            many = fitting.elements * len(self.data) > _COMPILING_PAYS
-            with contextlib.nullcontext() if self._compile is None else fusing(self._compile), ahead(pays=many):
-                reference = self._reference[1]
-                if fitting.tiling is not None and isinstance(reference, Tensor):
-                    scores: Tensor = fitting.tiling(test, reference)
-                else:
-                    scores = self.scorer(test, reference)
-        except InputError as error:
-            names = ", ".join(s.name for s in samples)
-            raise InputError(f"{names}, or the reference {samples[0].reference_id}: {error}") from error
-        return scores.float().cpu()
-
-    def _fitting(self, sample: Sample) -> _Footprint:
-        """What images of this size take."""
-        height, width = sample.reference.shape[1:]
-        if (height, width) not in self._footprint:
-            extractor = self.scorer.extractor
-            layers = [c * h * w for c, h, w in extractor.layer_shapes(height, width, self.scorer.asked).values()]
-            item = max(4, extractor.dtype.itemsize)  # maps are compared in float32 at least
-            # A layer, the next one, a convolution's workspace, and the moments of a few channels.
-            size = 4 * max([*layers, 3 * height * width]) * item
-            fixed = 3 * sum(layers) * item
-            prepared = fixed + size <= self.memory
-            room = self.memory - (fixed if prepared else 0)
-            images = max(1, min(self.batch_size, room // size))
-            tiled = 2 * size > self.memory and getattr(self.scorer.measure, "tile_window", None) is not None
-            tiling = Tiling(self.scorer, *extractor.viewing.size(height, width), self.memory) if tiled else None
-            self._footprint[height, width] = _Footprint(
-                1 if tiled else images, prepared and not tiled, sum(layers), tiling
-            )
-        return self._footprint[height, width]
+    def _finished(self, part: _Computed) -> tuple[int, ScorePart]:
+        scores = scores_of(part.scores(), part.samples, self.maps)
+        return part.number, ScorePart(scores, self.plan[part.number], part.digests)
 
     def assemble(self, parts: Mapping[int, ScorePart]) -> ScoreMatrix:
         """All parts as one matrix, in the order of the data set."""
@@ -316,68 +273,32 @@ class _ScoreRun:
         return replace(ScoreMatrix.stack([part.scores for part in ordered]).rows(order), options=self.options)
 
 
-def reference_ids(data: object) -> list[str] | None:
-    """The reference of each item without decoding any, where the data set knows it; through `Subset`s."""
-    return _known(data, "reference_ids", "reference_id")
+def _plan(ids: list[str] | None, count: int, device: torch.device) -> list[list[int]]:
+    """Parts of rows, those of a reference together; on a CPU of one reference each.
 
-
-def item_names(data: object) -> list[str] | None:
-    """The name of each item without decoding any, where the data set knows it; through `Subset`s."""
-    return _known(data, "names", "name")
-
-
-def item_digests(data: object, rows: Sequence[int]) -> list[str] | None:
-    """What tells these items from others of the same names, without decoding any where the data set can; see `digest`.
-
-    A data set in memory is looked at itself; of others that have no `digest(index)`, nothing is known.
+    The same for any number of processes, whose results would not have the same bits otherwise.
     """
-    if isinstance(data, Subset):
-        return item_digests(data.dataset, [data.indices[row] for row in rows])
-    if isinstance(data, list | tuple):
-        return [_digest(data[row]) for row in rows]
-    known = getattr(data, "digest", None)
-    return None if known is None else [str(known(row)) for row in rows]
-
-
-def _digest(sample: Sample) -> str:
-    described = [float(sample.score), sample.reference_id, sample.distortion]
-    digest = hashlib.sha256(json.dumps(described).encode())
-    digest.update(fingerprint({"reference": sample.reference, "distorted": sample.distorted}).encode())
-    return digest.hexdigest()
-
-
-def _known(data: object, of_all: str, of_one: str) -> list[str] | None:
-    if isinstance(data, Subset):
-        inner = _known(data.dataset, of_all, of_one)
-        return None if inner is None else [inner[i] for i in data.indices]
-    if isinstance(data, list | tuple):
-        return [str(getattr(sample, of_one, "")) for sample in data]
-    known = getattr(data, of_all, None)
-    return None if known is None else [str(item) for item in known]
-
-
-def _innermost(data: Any) -> Any:
-    return _innermost(data.dataset) if isinstance(data, Subset) else data
-
-
-def _plan(ids: list[str] | None, count: int) -> list[list[int]]:
-    """Parts of rows that share a reference, so that its side is computed once."""
     by_reference: dict[str, list[int]] = {}
     for row in range(count):
         by_reference.setdefault("" if ids is None else ids[row], []).append(row)
-    return [rows[i : i + _PART_ROWS] for rows in by_reference.values() for i in range(0, len(rows), _PART_ROWS)]
-
-
-def _as_it_is(sample: object) -> object:
-    return sample
+    groups = list(by_reference.values())
+    if device.type == "cpu":
+        return [rows[i : i + _PART_ROWS] for rows in groups for i in range(0, len(rows), _PART_ROWS)]
+    ordered = [row for rows in groups for row in rows]
+    return [ordered[i : i + _PART_ROWS_ELSEWHERE] for i in range(0, count, _PART_ROWS_ELSEWHERE)]
 
 
 def _default_memory(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else _DEFAULT_MEMORY
+    """On a GPU the largest power of two of which as much again is free, so that most often it is the same."""
+    if device.type != "cuda":
+        return _DEFAULT_MEMORY
+    half: int = torch.cuda.mem_get_info(device)[0] // 2
+    return max(_LEAST_MEMORY, 1 << half.bit_length() - 1)
 
 
-def _default_workers(device: torch.device) -> int:
-    return max(1, min(8, (os.cpu_count() or 1) // processes_here())) if device.type == "cuda" else 0
+def _default_workers(device: torch.device, data: object) -> int:
+    most = _THREADS if decodes_in_threads(data) else _PROCESSES
+    return max(1, min(most, (os.cpu_count() or 1) // processes_here())) if device.type == "cuda" else 0
 
 
 def _bar(progress: bool, total: int, done: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +47,8 @@ class MapScorer(nn.Module):
         InputError: Maps that the network does not have, or none.
     """
 
+    _columns: Tensor | None
+
     def __init__(
         self,
         extractor: FeatureExtractor,
@@ -68,7 +70,9 @@ class MapScorer(nn.Module):
             self.asked = MapIndex(m for m in extractor.maps if m.layer in channels)
         else:
             self.asked = MapIndex(FeatureMap(layer, c) for layer in ran for c in channels[layer])
-        self._columns = None if self.asked == self.maps else self.asked.positions(self.maps)
+        columns = None if self.asked == self.maps else self.asked.positions(self.maps)
+        where = None if columns is None else torch.tensor(columns, device="cpu").to(extractor.device)
+        self.register_buffer("_columns", where, persistent=False)
         extractor.operations(self.asked)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -116,17 +120,49 @@ class MapScorer(nn.Module):
                 prepared for other maps or another measure.
         """
         self._check_pair(test, reference)
+        if isinstance(reference, PreparedImages):
+            return self._with_prepared(test, [reference], [len(test)])
+        return self._beside(test, reference, None)
+
+    def grouped(self, test: Tensor, references: Tensor | Sequence[PreparedImages], counts: Sequence[int]) -> Tensor:
+        """As a call, of test images in groups, side by side, of one reference each.
+
+        Args:
+            test: (N, 3, H, W), float in [0, 1] or uint8.
+            references: The reference of each group, (G, 3, H, W), which go through the network together; or what
+                `prepare` made of each.
+            counts: The number of test images of each group, N in all.
+        """
+        if not isinstance(references, Tensor):
+            for reference in references:
+                self._check_pair(test, reference)
+            return self._with_prepared(test, references, counts)
+        self._check_pair(test, references[:1])
+        if len(references) == len(test):
+            return self._beside(test, references, None)
+        numbers = torch.tensor([group for group, count in enumerate(counts) for _ in range(count)], device="cpu")
+        pinned = torch.empty_like(numbers, pin_memory=test.is_cuda).copy_(numbers)
+        return self._beside(test, references, pinned.to(test.device, non_blocking=True))
+
+    def _with_prepared(self, test: Tensor, references: Sequence[PreparedImages], counts: Sequence[int]) -> Tensor:
+        layers = []
         with _strict_float32(self.extractor.device):
-            parts = []
-            walk = self.extractor.features(test, self.asked)
-            if isinstance(reference, PreparedImages):
-                for layer, maps in walk:
-                    parts.append(self.compare(layer, maps, reference.layers[layer]))
-            else:
-                other = self.extractor.features(reference, self.asked)
-                for (layer, maps), (_, reference_maps) in zip(walk, other, strict=True):
-                    parts.append(self.compare(layer, maps, self.prepare_maps(layer, reference_maps)))
-            return self.ordered(torch.cat(parts, 1))
+            for layer, maps in self.extractor.features(test, self.asked):
+                groups = maps.split(list(counts)) if len(counts) > 1 else [maps]
+                pairs = zip(groups, references, strict=True)
+                scores = [self.compare(layer, group, reference.layers[layer]) for group, reference in pairs]
+                layers.append(torch.cat(scores) if len(scores) > 1 else scores[0])
+            return self.ordered(torch.cat(layers, 1))
+
+    def _beside(self, test: Tensor, references: Tensor, numbers: Tensor | None) -> Tensor:
+        """The references go through the network beside the test images; `numbers` says which one each of these has."""
+        layers = []
+        with _strict_float32(self.extractor.device):
+            walks = (self.extractor.features(images, self.asked) for images in (test, references))
+            for (layer, maps), (_, others) in zip(*walks, strict=True):
+                others = others if numbers is None else others[numbers]
+                layers.append(self.compare(layer, maps, self.prepare_maps(layer, others)))
+            return self.ordered(torch.cat(layers, 1))
 
     def local_losses(self, test: Tensor, reference: Tensor, shares: Tensor) -> dict[str, Tensor]:
         """Where the maps of each layer differ: the best value of the measure less the local one.
@@ -145,7 +181,7 @@ class MapScorer(nn.Module):
         measure, best = local_measure(self.measure), self.measure.value_range[1]
         self._check_pair(test, reference)
         asked = torch.zeros(len(self.asked), dtype=torch.float64, device=shares.device)
-        asked[slice(None) if self._columns is None else self._columns] = shares.double()
+        asked[slice(None) if self._columns is None else self._columns.to(shares.device)] = shares.double()
         losses = {}
         with _strict_float32(self.extractor.device):
             walks = (self.extractor.features(images, self.asked) for images in (test, reference))

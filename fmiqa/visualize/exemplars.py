@@ -19,7 +19,7 @@ from fmiqa.features.receptive_field import Reach, reaches
 from fmiqa.features.viewing import Viewing
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import SSIM
-from fmiqa.scoring.run import reference_ids
+from fmiqa.scoring.loading import reference_ids
 from fmiqa.scoring.scorer import MapScorer
 
 __all__ = ["Exemplar", "as_seen", "exemplars", "local_quality", "mean_activations", "native", "ReferenceImages"]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fmiqa import FeatureExtractor, InputError
 from fmiqa.datasets import read_image
-from fmiqa.measures import SSIM, get_measure
+from fmiqa.measures import SSIM, get_measure, window
 from fmiqa.measures import ssim as module
 from fmiqa.measures.window import blur
 from fmiqa.scoring.scorer import MapScorer
@@ -126,6 +126,15 @@ def test_identical_maps_score_exactly_one(maps: tuple[Tensor, Tensor], device: t
     assert torch.equal(SSIM()(reference, reference), torch.ones(1, 6, device=device))
 
 
+def test_identical_maps_score_exactly_one_however_sums_are_rounded(maps: tuple[Tensor, Tensor]) -> None:
+    # Kernels for another batch, or with fused multiply-adds, give other last bits of the reference's moments.
+    reference = 100 + 30 * maps[1][None]
+    prepared = SSIM().prepare(reference)
+    for sign in (-1, 1):
+        off = prepared._replace(mean=prepared.mean * (1 + sign * 2**-20), variance=prepared.variance * (1 - 2**-20))
+        assert torch.equal(SSIM().compare(reference, off), torch.ones(1, 6))
+
+
 @given(
     a=st.floats(-50, 50),
     b=st.floats(-50, 50),
@@ -182,14 +191,31 @@ def test_images_against_pytorch_msssim(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("side", [3, 7, 11])
-def test_both_forms_of_the_window_agree(monkeypatch: pytest.MonkeyPatch, side: int) -> None:
-    x = torch.randn(2, 5, 23, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+def test_all_forms_of_the_window_agree(monkeypatch: pytest.MonkeyPatch, device: torch.device, side: int) -> None:
+    x = torch.randn(2, 5, 23, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).to(device)
     taps = SSIM(window=side)._taps(x)
-    depthwise = [blur(x, taps, axis) for axis in (-2, -1)]
+    exact = torch.nn.functional.conv2d(
+        x.cpu().reshape(10, 1, 23, 30), torch.tensor(taps, dtype=torch.float64).view(1, 1, side, 1)
+    ).view(2, 5, 24 - side, 30)
+    for longest in (0, 1000):  # as a convolution; on GPUs also as a product with a band
+        with monkeypatch.context() as patch:
+            patch.setattr(window_module, "_LONGEST_BAND", longest)
+            eager = [blur(x, taps, -2), blur(x.mT, taps, -1).mT]
+        torch.testing.assert_close([value.cpu() for value in eager], [exact, exact], rtol=0, atol=1e-14)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    slices = [blur(x, taps, axis) for axis in (-2, -1)]
-    assert [v.shape for v in slices] == [(2, 5, 24 - side, 30), (2, 5, 23, 31 - side)]
-    torch.testing.assert_close(slices, depthwise, rtol=0, atol=1e-14)
+    slices = [blur(x, taps, -2), blur(x.mT, taps, -1).mT]
+    torch.testing.assert_close([value.cpu() for value in slices], [exact, exact], rtol=0, atol=1e-14)
+
+
+def test_constants_of_the_window_serve_calls_with_and_without_gradients(maps: tuple[Tensor, Tensor]) -> None:
+    window_module._made.cache_clear()
+    with torch.inference_mode():
+        plain = SSIM()(maps[0][None], maps[1][None])
+    test = maps[0][None].clone().requires_grad_()
+    scores = SSIM()(test, maps[1][None])
+    scores.sum().backward()
+    assert torch.equal(scores, plain)
+    assert test.grad is not None
 
 
 def test_pieces_cover_maps_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from torch.utils.data import Subset
 
 from fmiqa import SSIM, FeatureExtractor, InputError, ResumeError, ScoreMatrix, score_matrix
 from fmiqa.datasets import IQADataset, Sample
-from fmiqa.scoring import run as scoring
+from fmiqa.scoring.batches import Batch, BatchScorer
 from fmiqa.scoring.scorer import MapScorer
 
 # Kernels for other batches, processors and devices add up in another order: maps in float32 differ by some 1e-5 of
@@ -429,13 +429,13 @@ def test_errors_in_the_data_set_come_through(extractor: FeatureExtractor, sample
 def test_no_more_images_are_held_than_a_batch(extractor: FeatureExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
     data = Named(make_samples(32, 1))
     ahead: list[int] = []
-    real = scoring._ScoreRun._score
+    real = BatchScorer.scores
 
-    def score(self: Any, batch: list[Sample]) -> Tensor:
+    def score(self: BatchScorer, batch: Batch) -> Tensor:
         ahead.append(len(data.decoded))
         return real(self, batch)
 
-    monkeypatch.setattr(scoring._ScoreRun, "_score", score)
+    monkeypatch.setattr(BatchScorer, "scores", score)
     score_matrix(extractor, data, maps=["conv1:5"], batch_size=4)
     assert ahead == [5, 9, 13, 17, 21, 25, 29, 32]  # the batch, and the one that no longer went in
 
