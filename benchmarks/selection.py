@@ -25,7 +25,7 @@ from scipy.optimize import curve_fit
 
 import fmiqa
 from fmiqa import MapIndex, ScoreMatrix
-from fmiqa._runtime.compiled import fusing
+from fmiqa._runtime.compiled import compiling
 from fmiqa._tables import text_table
 from fmiqa.selection.criteria import Objective
 from fmiqa.selection.engine import Candidates
@@ -67,7 +67,7 @@ def main() -> None:
         tried = candidates.tried([chosen], allowed).values[0].cpu()
         gaps = torch.tensor(loop, dtype=torch.float64) - tried[sample]
         eager = shortest(partial(candidates.best, [chosen], allowed), args.repeats, args.device)
-        with fusing(True):
+        with compiling(True):
             compiled_seconds = shortest(partial(candidates.best, [chosen], allowed), args.repeats, args.device)
             (best,) = candidates.best([chosen], allowed)
         (plain,) = candidates.best([chosen], allowed)

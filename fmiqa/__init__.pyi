@@ -5,6 +5,7 @@ from fmiqa import measures as measures
 from fmiqa import presets as presets
 from fmiqa import visualize as visualize
 from fmiqa._runtime import distributed as distributed
+from fmiqa._runtime.compiled import compiling as compiling
 from fmiqa._version import __version__ as __version__
 from fmiqa.correlation import LogisticFit as LogisticFit
 from fmiqa.correlation import fit_logistic as fit_logistic

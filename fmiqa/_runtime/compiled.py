@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 _ONE_LOOP = ("realize_reads_threshold", "realize_acc_reads_threshold", "realize_opcount_threshold")
 _NO_LIMIT = 10_000
 
-__all__ = ["Fused", "ahead", "fusing", "is_fusing"]
+__all__ = ["Fused", "ahead", "compiling", "is_fusing"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,16 +36,21 @@ _wanted = _Wanted()
 
 
 @contextlib.contextmanager
-def fusing(on: bool | None) -> Iterator[None]:
-    """Compile inner loops within this, on this thread.
+def compiling(on: bool | None) -> Iterator[None]:
+    """Compile the inner loops of searches, fits and score matrices within this, on this thread.
+
+    Compiled loops run several times as fast, above all on a GPU. Compiling them takes up to a minute once a machine,
+    and seconds in each later process. Results move by rounding only.
 
     Args:
-        on: Always, never, or (None, the default everywhere) where so much work lies ahead that compiling pays.
+        on: Always (True), never (False), or (None, the default everywhere) where so much work lies ahead that compiling
+            pays.
 
     Example:
-        >>> with fusing(False):
-        ...     is_fusing()
-        False
+        >>> import fmiqa
+        >>> values, targets = torch.rand(2, 40, generator=torch.Generator().manual_seed(0))
+        >>> with fmiqa.compiling(False):
+        ...     found = fmiqa.plcc(values, targets)
     """
     before, _wanted.on = _wanted.on, on
     try:
@@ -56,7 +61,7 @@ def fusing(on: bool | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ahead(*, pays: bool) -> Iterator[None]:
-    """Say of the work within this whether compiling pays; `fusing` has the last word."""
+    """Say of the work within this whether compiling pays; `compiling` has the last word."""
     before, _wanted.paying = _wanted.paying, pays
     try:
         yield

@@ -164,6 +164,15 @@ def add_device_option(group: argparse._ActionsContainer) -> None:
     group.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: cuda if available, otherwise cpu)")
 
 
+def add_compile_option(group: argparse._ActionsContainer) -> None:
+    """`--compile` and `--no-compile`."""
+    group.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="compile the inner loops (default: if there is enough work for that to pay off)",
+    )
+
+
 def device_of(args: argparse.Namespace) -> torch.device:
     """The device asked for.
 
@@ -189,11 +198,7 @@ def add_computing_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch-size", type=int, metavar="N", help="at most N test images at once")
     group.add_argument("--workers", type=int, metavar="N", help="threads or processes that decode images ahead")
     group.add_argument("--no-check", action="store_true", help="do not decode every image before the start")
-    group.add_argument(
-        "--compile",
-        action=argparse.BooleanOptionalAction,
-        help="compile the inner loops (default: if there are enough images for that to pay off)",
-    )
+    add_compile_option(group)
 
 
 def compute_scores(

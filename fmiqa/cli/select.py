@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from fmiqa._plotting import save_figure
+from fmiqa._runtime.compiled import compiling
 from fmiqa._runtime.distributed import is_first
 from fmiqa._tables import text_table
 from fmiqa.cli import options
@@ -59,6 +60,7 @@ def add(commands: Any) -> None:
     add_search_options(parser)
     options.add_weights_options(parser)
     options.add_device_option(parser)
+    options.add_compile_option(parser)
     add_output_options(parser)
 
 
@@ -74,10 +76,11 @@ def run(args: argparse.Namespace) -> None:
     # What could fail is tried before the search, which may take minutes.
     what = " and ".join(args.scores)
     extractors = recorded_extractors(scores.options, what, args) if args.metric else None
-    if isinstance(scores, ScoreStore):
-        selection = forward_select_store(scores, device=device, **search.keywords)
-    else:
-        selection = search(scores.to(device))
+    with compiling(args.compile):
+        if isinstance(scores, ScoreStore):
+            selection = forward_select_store(scores, device=device, **search.keywords)
+        else:
+            selection = search(scores.to(device))
     if not is_first():
         return
     written = Written()

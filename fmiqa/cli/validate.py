@@ -7,6 +7,7 @@ import textwrap
 from typing import Any
 
 from fmiqa._plotting import new_figure, save_figure
+from fmiqa._runtime.compiled import compiling
 from fmiqa._runtime.distributed import is_first
 from fmiqa._tables import text_table
 from fmiqa.cli import options
@@ -52,6 +53,7 @@ def add(commands: Any) -> None:
     files.add_argument("--plot", type=OutputPicture, metavar="FILE", help="the curves of forward search (.png, .pdf)")
     add_search_options(parser)
     options.add_device_option(parser)
+    options.add_compile_option(parser)
     folds = parser.add_argument_group("validation")
     folds.add_argument("--folds", type=_folds, default=5, metavar="N|leave_one_out", help="default: 5")
     folds.add_argument(
@@ -75,6 +77,11 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
+    with compiling(args.compile):
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
     if args.plot and args.search != "forward":
         args.parser.error(f"--plot: not with --search {args.search}, which has no curve by number of maps")
     if not is_first():

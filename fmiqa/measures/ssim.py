@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from fmiqa._checks import is_recording
-from fmiqa._runtime.compiled import Fused, fusing, is_fusing
+from fmiqa._runtime.compiled import Fused, compiling, is_fusing
 from fmiqa._runtime.precision import at_least_float32
 from fmiqa.errors import InputError
 from fmiqa.measures.base import DataRange, check_data_range, check_maps, check_pair, check_prepared, limit_of
@@ -194,7 +194,7 @@ class SSIM:
             if len(part) > 1:
                 scores.append(self._compare(part, side, taps).mean(-1))
             else:
-                with fusing(False):
+                with compiling(False):
                     scores.append(self._in_pieces(part, side, taps))
         return torch.cat(scores)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fmiqa._runtime.compiled import ahead, fusing
+from fmiqa._runtime.compiled import ahead, compiling
 from fmiqa.datasets.base import Sample
 from fmiqa.errors import InputError
 from fmiqa.scoring.loading import Item, Reference
@@ -142,8 +142,8 @@ class BatchScorer:
     def _compared(self, batch: Batch, test: Tensor) -> Tensor:
         fitting = self._fitting(batch.items[0].sample)
         limit = _COMPILING_PAYS.get(self._device.type, _COMPILING_PAYS_ELSEWHERE)
-        compiling = contextlib.nullcontext() if self._compile is None else fusing(self._compile)
-        with compiling, ahead(pays=fitting.elements * self._images > limit):
+        wanted = contextlib.nullcontext() if self._compile is None else compiling(self._compile)
+        with wanted, ahead(pays=fitting.elements * self._images > limit):
             if len(batch.references) > 1:
                 if not _are_many(len(batch.items), len(batch.references)):
                     references = self._moved([reference.image for reference in batch.references])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
-from fmiqa._runtime.compiled import Fused, ahead, fusing, is_fusing
+from fmiqa._runtime.compiled import Fused, ahead, compiling, is_fusing
 from fmiqa.measures import SSIM
 from fmiqa.selection.criteria import Objective
 
@@ -22,10 +22,10 @@ def test_who_decides() -> None:
     assert not is_fusing()
     with ahead(pays=True):
         assert is_fusing()
-        with fusing(False):
+        with compiling(False):
             assert not is_fusing()
         assert is_fusing()
-    with fusing(True), ahead(pays=False):
+    with compiling(True), ahead(pays=False):
         assert is_fusing()
     assert not is_fusing()
 
@@ -39,7 +39,7 @@ def test_goes_on_eagerly_where_compiling_fails_and_says_so_once(monkeypatch: pyt
 
     monkeypatch.setattr(torch, "compile", broken)
     doubled = Fused(lambda x: 2 * x)
-    with fusing(True):
+    with compiling(True):
         with pytest.warns(UserWarning, match="going on without it, slower: no compiler found"):
             assert doubled(3) == 6
         with warnings.catch_warnings():
@@ -61,7 +61,7 @@ def test_ssim_compiled_equals_eager(data_range: float | str, device: torch.devic
         test = reference + 0.2 * torch.rand(shape, generator=generator).to(device)
         for prepared in (measure.prepare(reference), measure.prepare(reference[:1])):
             eager = measure.compare(test, prepared)
-            with fusing(True):
+            with compiling(True):
                 compiled = measure.compare(test, prepared)
             # float32 moments summed in another order.
             torch.testing.assert_close(compiled, eager, atol=2e-6, rtol=0)
@@ -78,7 +78,7 @@ def test_quick_fits_compiled_reach_what_eager_ones_do(device: torch.device) -> N
     y = y.to(device)
     for weights in (torch.ones_like(y), counts):
         eager = Objective().quick(x, y, weights)
-        with fusing(True):
+        with compiling(True):
             compiled = Objective().quick(x, y, weights)
         # Sums in another order may lead to another of two nearly equal maxima.
         torch.testing.assert_close(compiled, eager, atol=1e-3, rtol=0)
