@@ -17,13 +17,14 @@ OLDEST_PYTHON ?= $(shell for p in $(OLDEST_FIRST); do $$p -c '$(NEW_ENOUGH)' 2>/
 UV_ARGS ?= $(PIP_ARGS)
 OLDEST := .venv-oldest
 
-.PHONY: help demo test test-all test-numerical test-processors test-oldest lint clean
+.PHONY: help demo test test-all test-numerical test-processors test-pretended-cuda test-oldest lint clean
 
 help:
 	@echo "make demo   score, select and compare on the embedded data set, into demo/"
 	@echo "make test   run the tests, but for those marked slow"
 	@echo "make test-all   run all tests"
 	@echo "make test-processors   run the numerical tests as on older processors, with two threads"
+	@echo "make test-pretended-cuda   run the tests marked gpu without a GPU, on a pretended CUDA device"
 	@echo "make test-oldest   run the tests with the oldest versions of all packages that pyproject.toml allows"
 	@echo "make lint   ruff, mypy and the import rules"
 	@echo "make clean  remove .venv, .venv-oldest, demo/ and caches"
@@ -63,6 +64,10 @@ test-processors: $(READY)
 	esac; \
 	if [ "$$($(CAPABILITY))" = AVX512 ]; then export ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2; fi; \
 	$(MAKE) test-numerical THREADS=2
+
+# Tests marked gpu on a pretended CUDA device; where there is a real one, on that.
+test-pretended-cuda: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --pretend-cuda -m gpu --durations=15 tests
 
 # The same suite in an environment of its own, since it replaces every package.
 test-oldest: $(OLDEST)/ready

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from pretended_cuda.device import current
+
+pytest_plugins = ["pretended_cuda.plugin"]
+
+with contextlib.suppress(ImportError):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
 
 settings.register_profile("fmiqa", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("fmiqa")
@@ -18,7 +27,8 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     """Every device at hand."""
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
-    return torch.device(request.param)
+    pretended = current()
+    return torch.device(request.param) if pretended is None else torch.device(pretended.device.type)
 
 
 @pytest.fixture(scope="session")

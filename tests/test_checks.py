@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ OF_IMAGES: dict[str, Call] = {
         f"{name}, {side}": (lambda m, f: lambda i: m(*((i, MAPS) if f else (MAPS, i))))(measure, side == "test")
         for name, measure in {
             **{n: make() for n, make in measures.MEASURES.items() if n != "piq"},
-            "piq": measures.Piq("HaarPSI"),
+            **({"piq": measures.Piq("HaarPSI")} if find_spec("piq") else {}),
             "custom": measures.Custom(lambda x, y: (x - y).mean((-2, -1)), higher_is_better=False),
         }.items()
         for side in ("test", "reference")

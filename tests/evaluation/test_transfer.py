@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from matplotlib.figure import Figure
 
 import fmiqa
 from fmiqa import CrossDataset, FileFormatError, InputError, MapIndex, ScoreMatrix, cross_dataset
@@ -101,7 +100,8 @@ def test_references_of_the_same_names_are_marked(found: CrossDataset) -> None:
 
 
 def test_the_heat_map_shows_the_figures(found: CrossDataset) -> None:
-    ax = found.plot(Figure().subplots(), figure="srocc")
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    ax = found.plot(figure.subplots(), figure="srocc")
     shown = torch.tensor(ax.images[0].get_array().tolist())
     expected = found.srocc.clone()
     for a in range(3):

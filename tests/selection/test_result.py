@@ -6,13 +6,10 @@ import json
 import math
 from pathlib import Path
 
-import matplotlib as mpl
 import pytest
 import torch
 
 from fmiqa import FileFormatError, Selection, forward_select
-
-mpl.use("Agg")
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +71,7 @@ def test_table_names_every_map_and_says_in_sample(selection: Selection) -> None:
 
 
 def test_plot_draws_the_curve(selection: Selection) -> None:
+    pytest.importorskip("matplotlib")
     ax = selection.plot()
     (line,) = ax.get_lines()
     assert list(line.get_ydata()) == selection.curve
