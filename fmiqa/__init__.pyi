@@ -42,6 +42,7 @@ from fmiqa.reproduction import reproduce as reproduce
 from fmiqa.scoring import ScoreMatrix as ScoreMatrix
 from fmiqa.scoring import ScoreStore as ScoreStore
 from fmiqa.scoring import StoreWriter as StoreWriter
+from fmiqa.scoring import merge_shards as merge_shards
 from fmiqa.scoring import score_matrix as score_matrix
 from fmiqa.scoring import write_samples as write_samples
 from fmiqa.scoring import write_store as write_store

@@ -18,6 +18,7 @@ from fmiqa.cli import (
     demo,
     evaluate,
     matrix,
+    merge,
     metrics,
     report,
     reproduce,
@@ -40,6 +41,7 @@ Image quality from the few CNN feature maps that matter.
   fmiqa demo     --out demo/
   fmiqa datasets check csiq CSIQ/
   fmiqa matrix   --csv study.csv --out study.safetensors
+  fmiqa merge    --out study.safetensors
   fmiqa select   study.safetensors --out selected.json --metric metric.safetensors
   fmiqa validate study.safetensors
   fmiqa evaluate --selection selected.json --matrix study.safetensors
@@ -113,7 +115,7 @@ def _run_together(args: argparse.Namespace) -> None:
         args.quiet = True
         warnings.simplefilter("ignore", UserWarning)
     from_first(lambda: check_outputs(args))
-    if args.run not in (datasets.run, demo.run, metrics.run, score.run, visualize.run, report.run):
+    if args.run not in (datasets.run, demo.run, merge.run, metrics.run, score.run, visualize.run, report.run):
         args.run(args)
     elif is_first():
         with alone():
@@ -132,8 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fmiqa {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", required=True)
-    shown = (demo, datasets, metrics, score, matrix, select, validate, evaluate, visualize, report, transfer, reproduce)
-    for command in shown:
+    scoring = (demo, datasets, metrics, score, matrix, merge)
+    for command in (*scoring, select, validate, evaluate, visualize, report, transfer, reproduce):
         command.add(commands)
     return parser
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 import time
 from typing import Any
 
@@ -13,6 +15,7 @@ from fmiqa.cli.outputs import OutputFile
 from fmiqa.errors import InputError
 from fmiqa.features.viewing import Viewing
 from fmiqa.measures import MEASURES, Measure, get_measure
+from fmiqa.scoring.shards import Shard, shard_file
 
 _EXAMPLES = """\
 examples:
@@ -21,8 +24,10 @@ examples:
   fmiqa matrix --csv study.csv --scale 0.5 --out study-half.safetensors
   fmiqa matrix --csv study.csv --measure psnr --data-range reference --out study-psnr.safetensors
   fmiqa matrix --csv study.csv --measure piq --measure-option metric=HaarPSI --out study-haarpsi.safetensors
+  fmiqa matrix --csv study.csv --out study.safetensors --shard 2/3
 
-An interrupted run resumes when the same command is given again."""
+An interrupted run resumes when the same command is given again. --shard 2/3 computes the second third of the images and
+writes study.shard-2-of-3.safetensors beside study.safetensors; fmiqa merge makes one file of the three."""
 
 
 def add(commands: Any) -> None:
@@ -33,10 +38,16 @@ def add(commands: Any) -> None:
         "Score every image of a data set at every feature map",
         _EXAMPLES,
         run,
-        lambda args: options.kept_parts(args.out),
+        lambda args: options.kept_parts(shard_file(args.out, *args.shard) if args.shard else args.out),
     )
     parser.add_argument(
         "--out", "-o", type=OutputFile, required=True, metavar="FILE", help="score matrix to write (.safetensors)"
+    )
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="compute only the I-th of N shards (from 1), for fmiqa merge; needs no communication, and can be repeated",
     )
     add_data_options(parser)
     options.add_weights_options(parser, network=True)
@@ -83,16 +94,32 @@ def run(args: argparse.Namespace) -> None:
     options.check_weights_options(args, [args.network], "the score matrix")
     data = data_set(args)
     extractor = options.extractor_of(args, args.network, stage=args.stage, layers=args.layers, viewing=viewing)
+    shard = Shard.of(args.shard, args.out) if args.shard else None
+    before = None if shard is None else shard.read()
     scores = options.compute_scores(
-        extractor, data, args, save=args.out, progress=wants_progress(args), maps=args.maps, measure=measure
+        extractor,
+        data,
+        args,
+        save=args.out,
+        shard=args.shard,
+        progress=wants_progress(args),
+        maps=args.maps,
+        measure=measure,
     )
     seconds, device = time.perf_counter() - start, str(options.device_of(args))
     counts = {"images": len(scores), "references": len(set(scores.groups)), "maps": len(scores.maps)}
+    result = {**counts, "device": device, "seconds": round(seconds, 1), "options": scores.options}
+    text = f"{counts['images']} images of {counts['references']} references, {counts['maps']} maps of "
+    text = f"{scores.options['dataset']}: {text}{scores.options['network']}, on {device} in {seconds:.0f} s\n"
+    if shard is None:
+        print_result(args, {"file": args.out, **result}, f"{text}written to {args.out}")
+        return
+    done = f"{shard.file}, shard {shard.number} of {shard.count}"
+    done = f"written to {done}" if before is None else f"{done}, is complete already and was not computed again"
     print_result(
         args,
-        {"file": args.out, **counts, "device": device, "seconds": round(seconds, 1), "options": scores.options},
-        f"{scores.options['dataset']}: {counts['images']} images of {counts['references']} references, "
-        f"{counts['maps']} maps of {scores.options['network']}, on {device} in {seconds:.0f} s\nwritten to {args.out}",
+        {"file": str(shard.file), "shard": list(args.shard), "computed": before is None, **result},
+        f"{text}{done}\nwhen all shards are there: fmiqa merge --out {shlex.quote(args.out)}",
     )
 
 
@@ -114,6 +141,13 @@ def _measure(args: argparse.Namespace) -> Measure:
     given = {"data_range": args.data_range, "window": args.window, "sigma": args.sigma}
     given = {name: value for name, value in given.items() if value is not None}
     return get_measure({"name": args.measure, **given, **dict(args.measure_option)})
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"expected I/N, the I-th of N shards from 1, as in 2/3, got {text!r}")
+    return int(match[1]), int(match[2])
 
 
 def _option(text: str) -> tuple[str, float | str]:

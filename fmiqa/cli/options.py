@@ -22,6 +22,7 @@ from fmiqa.features.tracing import Stage
 from fmiqa.features.viewing import Viewing
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.scoring.run import score_matrix
+from fmiqa.scoring.shards import shard_file
 
 __all__ = [
     "add_computing_options",
@@ -209,14 +210,16 @@ def compute_scores(
     save: str | None,
     progress: bool,
     check: bool = True,
+    shard: tuple[int, int] | None = None,
     **options: Any,
 ) -> ScoreMatrix:
     """`score_matrix` as the options say; a finished file is never computed over.
 
     Raises:
-        InputError: The file to save to is there already.
+        InputError: The file to save to is there already, and not the shard that is asked for.
     """
-    if save is not None and Path(save).is_file():
+    finished = save is not None and shard is not None and shard_file(save, *shard).is_file()
+    if save is not None and Path(save).is_file() and not finished:
         raise InputError(f"{save} exists already; delete it to compute it again, or give another name")
     return score_matrix(
         extractor,
@@ -228,6 +231,7 @@ def compute_scores(
         compile=args.compile,
         check=check and not args.no_check,
         save=save,
+        shard=shard,
         progress=progress,
         **options,
     )

@@ -193,8 +193,8 @@ class IQADataset(Dataset[Sample]):
         self.names = list(names)
         self.distortions = None if distortions is None else list(distortions)
 
-    def check(self, *, progress: bool = False) -> None:
-        """Decode every image completely; a set that needs no files has nothing to check."""
+    def check(self, *, rows: Iterable[int] | None = None, progress: bool = False) -> None:
+        """Decode every image completely, or those of some items; a set that needs no files has nothing to check."""
 
     def digest(self, index: int) -> str:
         """What tells item `index` from another one of the same name, as far as it is known without decoding it."""
@@ -302,16 +302,18 @@ class ImageDataset(IQADataset):
         )
         self._last_reference: tuple[Path, Tensor] | None = None
 
-    def check(self, *, progress: bool = False) -> None:
+    def check(self, *, rows: Iterable[int] | None = None, progress: bool = False) -> None:
         """Decode every image file completely, so that a long run does not stop at a damaged one.
 
         Args:
+            rows: Only the files of these items.
             progress: Show a progress bar.
 
         Raises:
             DatasetError: Naming every file that is damaged, truncated or has transparent pixels.
         """
-        files = list(dict.fromkeys(path for r in self.records for path in (r.reference, r.distorted)))
+        records = self.records if rows is None else [self.records[row] for row in rows]
+        files = list(dict.fromkeys(path for r in records for path in (r.reference, r.distorted)))
         with ThreadPoolExecutor() as pool:
             results: Iterable[str | None] = pool.map(_decoding_problem, files)
             bar = progress_bar(results, show=progress, total=len(files), desc=f"checking {self.name}", unit="file")

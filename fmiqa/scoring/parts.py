@@ -19,7 +19,10 @@ from fmiqa.scoring.matrix import ScoreMatrix
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ScorePart", "refuse_other_items", "scores_of"]
+__all__ = ["LookAgain", "ScorePart", "in_order", "refuse_other_items", "scores_of"]
+
+LookAgain = Callable[[list[int]], Iterable[tuple[int, str | None, str]]]
+"""From rows to the row, name (None: not looked at) and digest of some of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,17 +93,24 @@ def scores_of(values: Tensor, samples: Sequence[Sample], maps: MapIndex) -> Scor
     )
 
 
+def in_order(parts: Iterable[ScorePart]) -> ScoreMatrix:
+    """Parts as one matrix, in the order of the data set, with the options of the first."""
+    given = list(parts)
+    order = torch.argsort(torch.tensor([row for part in given for row in part.rows], device="cpu"))
+    return ScoreMatrix.stack([part.scores for part in given]).rows(order)
+
+
 def refuse_other_items(
-    folder: Path,
+    path: Path,
     parts: Mapping[int, ScorePart],
-    look_again: Callable[[list[int]], Iterable[tuple[int, str | None, str]]],
+    look_again: LookAgain,
 ) -> None:
     """Compare the items of finished parts with those that the data set has now.
 
     Args:
-        folder: The folder of the parts, for the error.
+        path: Where the parts are, for the error.
         parts: The finished parts by number.
-        look_again: From rows to the row, name (None: not looked at) and digest of some of them.
+        look_again: What is known of their items now.
 
     Raises:
         ResumeError: An item has another name, or is another image or score under the same name.
@@ -116,6 +126,5 @@ def refuse_other_items(
             else:
                 continue
             raise ResumeError(
-                f"{folder} holds finished parts of other images ({difference}); "
-                "save under another name, or delete that folder"
+                f"{path} holds finished parts of other images ({difference}); save under another name, or delete it"
             )

@@ -16,7 +16,7 @@ from torch import Tensor
 from fmiqa._io import check_output
 from fmiqa._progress import progress_bar
 from fmiqa._runtime.distributed import from_first, gather, is_first, processes_here, share
-from fmiqa.datasets.base import Sample, SampleSource, check_data
+from fmiqa.datasets.base import IQADataset, Sample, SampleSource, check_data, checked_sample
 from fmiqa.errors import InputError
 from fmiqa.features.extractor import FeatureExtractor, check_extractor
 from fmiqa.maps import FeatureMap, MapIndex
@@ -33,8 +33,9 @@ from fmiqa.scoring.loading import (
     reference_ids,
 )
 from fmiqa.scoring.matrix import ScoreMatrix
-from fmiqa.scoring.parts import ScorePart, refuse_other_items, scores_of
+from fmiqa.scoring.parts import ScorePart, in_order, refuse_other_items, scores_of
 from fmiqa.scoring.scorer import MapScorer
+from fmiqa.scoring.shards import Shard
 
 __all__ = ["score_matrix"]
 
@@ -42,6 +43,7 @@ _RUN = "fmiqa score matrix run 1"
 # Images in a part, which a kill costs at most.
 _PART_ROWS = 32
 _PART_ROWS_ELSEWHERE = 256
+_SAMPLED = 64  # items that each shard looks at, to see that all are of the same images and scores
 
 # Batches beyond these are no faster: a CPU's cache is full, a GPU is busy.
 _LARGEST_BATCH = {"cpu": 8}
@@ -72,6 +74,7 @@ def score_matrix(
     batch_size: int | None = None,
     workers: int | None = None,
     save: str | os.PathLike[str] | None = None,
+    shard: tuple[int, int] | None = None,
     check: bool = True,
     compile: bool | None = None,
     progress: bool = False,
@@ -101,22 +104,25 @@ def score_matrix(
             Several processes may go on from parts of another number of processes; on several machines, the folder
             has to be on a file system that they share, or only the first one's parts are found again. The first
             process writes the file.
-        check: Decode every image once before the start, so that a damaged file is found now.
+        shard: `(i, n)`, the i-th of n shards from 1: computes its images alone, without communication, and saves
+            them beside `save`, in `scores.shard-2-of-3.safetensors` beside `scores.safetensors`, for `merge_shards`.
+            A shard that is finished is loaded and not computed again.
+        check: Decode every image (of the shard) once before the start, so that a damaged file is found now.
         compile: Make one kernel of the measure's inner loop with `torch.compile`; by default where there are so
             many images that the seconds it takes (fewer once torch has cached the kernels) come back. Where it is
             not possible, a warning says so and the run goes on without. Scores move by rounding only.
         progress: Show a progress bar.
 
     Returns:
-        The scores with maps, targets, groups, names and options. The values do not depend on batches or order
-        beyond float32 rounding (about 1e-6, and up to 1e-3 for dark maps of few positions), and are the same bits for
-        the same call on the same machine with the same number of threads.
+        The scores with maps, targets, groups, names and options, of the whole data set or of the shard. The values do
+        not depend on batches or order beyond float32 rounding (about 1e-6, and up to 1e-3 for dark maps of few
+        positions), and are the same bits for the same call on the same machine with the same number of threads.
 
     Raises:
         InputError: An item that is not a `Sample`, pairs of different size, images too small for a layer; `save`
-            cannot be written.
+            cannot be written. A shard that is not one of n, has no file, or is asked for in a process group.
         DatasetError: From the check, naming every damaged file.
-        ResumeError: `save` has parts of a run with other options, weights or images.
+        ResumeError: `save` has parts, or a finished shard, of a run with other options, weights or images.
         WorkerError: Another process of the group ended or does not answer.
 
     Example:
@@ -128,32 +134,43 @@ def score_matrix(
     """
     check_extractor(extractor)
     check_data(data)
+    chosen = None if shard is None else Shard.of(shard, save)
+    file = save if chosen is None else chosen.file
     home = torch.device(device) if device is not None else extractor.device
     if home != extractor.device:
         extractor = copy.deepcopy(extractor).to(home)
     scorer = MapScorer(extractor, maps, measure=measure)
     run = _ScoreRun(scorer, data, home, memory, batch_size, workers, compile, kept=save is not None)
-    checkpoint = Checkpoint.beside(save)
+    numbers = list(range(len(run.plan))) if chosen is None else chosen.share(run.plan)
+    checkpoint = Checkpoint.beside(file)
+    description = {} if file is None else run.describe(shards=chosen is not None)
     parts: dict[int, ScorePart] = {}
+    if chosen is not None:
+        found = chosen.finished(description, run.look_again)
+        if found is not None:
+            return found.part.scores
 
     def begin() -> list[int]:
-        if save is not None:
-            check_output(save, beside=".parts/run.json")
+        if file is not None:
+            check_output(file, beside=".parts/run.json")
         if check and hasattr(data, "check"):
-            data.check(progress=progress)
+            rows = [row for number in numbers for row in run.plan[number]]
+            partly = {"rows": rows} if chosen is not None and isinstance(data, IQADataset) else {}
+            data.check(progress=progress, **partly)
         if checkpoint.folder is not None:
-            checkpoint.open(_RUN, run.describe())
-            parts.update(run.finished(checkpoint))
+            checkpoint.open(_RUN, description)
+            parts.update(run.finished(checkpoint, numbers))
             refuse_other_items(checkpoint.folder, parts, run.look_again)
         return list(parts)
 
     def end() -> None:
-        if save is not None:
-            result.save(save)
+        if file is not None:
+            saved = result if chosen is None else chosen.of_parts(result, parts, description)
+            saved.save(file)
             checkpoint.remove()
 
     finished = set(from_first(begin))
-    mine = share([number for number in range(len(run.plan)) if number not in finished])
+    mine = share([number for number in numbers if number not in finished])
     done = sum(len(run.plan[number]) for number in finished)
     total = done + sum(len(run.plan[number]) for number in mine)
     with _bar(progress and is_first(), total, done) as bar:
@@ -200,8 +217,8 @@ class _ScoreRun:
         self._kept = kept
         self.options = {"dataset": dataset_name(data), **self.scorer.options()}  # of the weights as they are now
 
-    def describe(self) -> dict[str, Any]:
-        """What finished parts must share with this run to be used again."""
+    def describe(self, *, shards: bool = False) -> dict[str, Any]:
+        """What finished parts must share with this run to be used again, and shards to be merged."""
         names = item_names(self.data)
         digest = hashlib.sha256(json.dumps([names, self.plan, [str(m) for m in self.scorer.maps]]).encode())
         return {
@@ -215,14 +232,22 @@ class _ScoreRun:
             "device": self.device.type,
             "compile": self._compile,
             "images_and_maps_sha256": digest.hexdigest(),
+            **({"sampled_items_sha256": self._sample_sha256()} if shards else {}),
         }
 
-    def finished(self, checkpoint: Checkpoint) -> dict[int, ScorePart]:
-        """The parts that an interrupted run has left."""
+    def _sample_sha256(self) -> str:
+        """Of some items of the data set, which are the same in every shard."""
+        count = min(_SAMPLED, len(self.data))
+        rows = [len(self.data) * i // count for i in range(count)]
+        digests = item_digests(self.data, rows) or [digest_of(checked_sample(self.data[row], row)) for row in rows]
+        return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+
+    def finished(self, checkpoint: Checkpoint, numbers: Iterable[int]) -> dict[int, ScorePart]:
+        """Those of the given parts that an interrupted run has left."""
         found = {}
-        for number, rows in enumerate(self.plan):
+        for number in numbers:
             part = checkpoint.read(_part_name(number), ScorePart)
-            placed = None if part is None else part.placed(rows, self.maps)
+            placed = None if part is None else part.placed(self.plan[number], self.maps)
             if placed is not None:
                 found[number] = placed
         return found
@@ -268,9 +293,9 @@ class _ScoreRun:
 
     def assemble(self, parts: Mapping[int, ScorePart]) -> ScoreMatrix:
         """All parts as one matrix, in the order of the data set."""
-        ordered = [parts[number] for number in sorted(parts)]
-        order = torch.argsort(torch.tensor([row for part in ordered for row in part.rows], device="cpu"))
-        return replace(ScoreMatrix.stack([part.scores for part in ordered]).rows(order), options=self.options)
+        nothing = ScorePart(scores_of(torch.empty(0, len(self.maps), device="cpu"), [], self.maps))
+        ordered = [parts[number] for number in sorted(parts)] or [nothing]  # a shard may have no part
+        return replace(in_order(ordered), options=self.options)
 
 
 def _plan(ids: list[str] | None, count: int, device: torch.device) -> list[list[int]]:
