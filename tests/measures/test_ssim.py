@@ -17,8 +17,9 @@ from torch import Tensor
 
 from fmiqa import FeatureExtractor, InputError
 from fmiqa.datasets import read_image
-from fmiqa.measures import SSIM, get_measure, window
+from fmiqa.measures import SSIM, get_measure
 from fmiqa.measures import ssim as module
+from fmiqa.measures import window as window_module
 from fmiqa.measures.window import blur
 from fmiqa.scoring.scorer import MapScorer
 
