@@ -212,8 +212,9 @@ class FeatureExtractor(WideBuffers):
                 step = next(walk, None)
             if step is None:
                 return
-            maps = step[1].to(self.dtype)
-            yield step[0], maps.contiguous() if maps.is_cuda else maps  # channels last inside, see normalize
+            # Channels last inside on CUDA, see normalize; the measures take rows.
+            layout = torch.contiguous_format if step[1].is_cuda else torch.preserve_format
+            yield step[0], step[1].to(self.dtype, memory_format=layout)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images as the network wants them: (N, 3, H, W) float at its scale, ImageNet mean and deviation removed.

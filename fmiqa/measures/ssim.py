@@ -246,9 +246,10 @@ class SSIM:
 @partial(Fused, one_loop=True, sized=True)
 def _down(test: Tensor, shift: Tensor, maps: Tensor, taps: list[float]) -> tuple[Tensor, Tensor, Tensor]:
     """Columns under the window: of the difference of both maps, of its square, of the shifted test maps' square."""
-    x = test - shift
-    difference = x - maps
-    return blur(difference, taps, -2), blur(difference.square(), taps, -2), blur(x.square(), taps, -2)
+    shifted = test - shift
+    power_x = blur(shifted.square(), taps, -2)
+    difference = shifted - maps
+    return blur(difference, taps, -2), blur(difference.square(), taps, -2), power_x
 
 
 @partial(Fused, one_loop=True, sized=True)
@@ -267,14 +268,12 @@ def _alike(
     Both are 1 less a quotient that is exactly 0 where the maps are equal, however sums are rounded or fused.
     """
     mean, power, power_x = (blur(column, taps, -1) for column in columns)
-    squared = mean.square()
-    mean_x, b = mean_y + mean, mean_y + shift
-    unlike = (power - squared).clamp(min=0)
-    variance_x = torch.addcmul(power_x, mean_x, mean_x, value=-1).clamp(min=0)
-    a = mean_x + shift
-    other_luminance = squared / torch.addcmul(b.square() + c1, a, a)
-    other_structure = unlike / (variance_x + (variance_y + c2))
-    lost = torch.addcmul(other_luminance + other_structure, other_luminance, other_structure, value=-1)
+    mean_x = mean_y + mean
+    variances = torch.addcmul(power_x, mean_x, mean_x, value=-1).clamp(min=0) + (variance_y + c2)
+    structure = torch.addcmul(power, mean, mean, value=-1).clamp(min=0) / variances
+    a, b = mean_x + shift, mean_y + shift
+    luminance = mean.square() / torch.addcmul(b.square() + c1, a, a)
+    lost = torch.addcmul(luminance + structure, luminance, structure, value=-1)
     return 1 - (lost.mean(-1) if rows else lost)
 
 

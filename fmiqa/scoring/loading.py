@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from fmiqa._runtime.distributed import processes_here
 from fmiqa.datasets.base import Sample, SampleSource, checked_sample, same_image
 from fmiqa.features.checkpoints import fingerprint
 
@@ -22,6 +24,8 @@ __all__ = [
     "Reference",
     "dataset_name",
     "decodes_in_threads",
+    "default_workers",
+    "digest_of",
     "item_digests",
     "item_names",
     "loaded",
@@ -29,6 +33,7 @@ __all__ = [
 ]
 
 _AHEAD = 2  # items a worker is ahead
+_THREADS, _PROCESSES = 16, 8  # that decode for a GPU, at most
 _KNOWN = 16  # tensors of one reference picture that are told without a look at their pixels
 
 
@@ -92,6 +97,12 @@ def loaded(data: SampleSource, rows: Sequence[int], workers: int, *, digests: bo
 def decodes_in_threads(data: object) -> bool:
     """Whether several threads may decode items of this data set at once."""
     return bool(getattr(_innermost(data), "thread_safe", False))
+
+
+def default_workers(data: object, device: torch.device) -> int:
+    """How many threads or processes keep a device busy: on a CPU none, as they would take its time."""
+    most = _THREADS if decodes_in_threads(data) else _PROCESSES
+    return max(1, min(most, (os.cpu_count() or 1) // processes_here())) if device.type == "cuda" else 0
 
 
 class _Decoder(Dataset[Item]):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fmiqa._io import check_output
 from fmiqa._progress import progress_bar
-from fmiqa._runtime.distributed import from_first, gather, is_first, processes_here, share
+from fmiqa._runtime.distributed import from_first, gather, is_first, share
 from fmiqa.datasets.base import IQADataset, Sample, SampleSource, check_data, checked_sample
 from fmiqa.errors import InputError
 from fmiqa.features.extractor import FeatureExtractor, check_extractor
@@ -25,7 +25,7 @@ from fmiqa.scoring.batches import BatchScorer, to_host
 from fmiqa.scoring.checkpoint import Checkpoint
 from fmiqa.scoring.loading import (
     dataset_name,
-    decodes_in_threads,
+    default_workers,
     digest_of,
     item_digests,
     item_names,
@@ -50,7 +50,6 @@ _LARGEST_BATCH = {"cpu": 8}
 _LARGEST_BATCH_ELSEWHERE = 128
 _DEFAULT_MEMORY = 2**30
 _LEAST_MEMORY = 2**20
-_THREADS, _PROCESSES = 16, 8  # that decode for a GPU, at most
 _DROPPED = torch.empty(0, device="cpu")  # in place of images that are no longer needed
 
 
@@ -93,10 +92,14 @@ def score_matrix(
         maps: The maps to score, all by default.
         measure: How maps are compared: `"ssim"`, or a `Measure` with options such as `SSIM(data_range="pair")`.
         device: The device to compute on, by default the extractor's. The extractor itself is not moved.
-        memory: Bytes that images, features and moments may take on the device, 1 GiB by default (half of
-            what is free on a GPU); batches are cut to fit, and images of which not one fits are scored in tiles.
-        batch_size: The largest number of test images in a batch, chosen by device and `memory` if None.
-        workers: Processes that decode images ahead; by default 0 on a CPU, up to 8 on a GPU.
+        memory: Bytes that images, features and moments may take on the device; batches are cut to fit, and images of
+            which not one fits are scored in tiles. By default 1 GiB, and on a GPU the largest power of two that is at
+            most half of what is free.
+        batch_size: The largest number of test images in a batch: by default 8 on a CPU, where all of them have one
+            reference, and 128 elsewhere, of any references.
+        workers: How many threads decode images ahead, or processes where the data set does not have an attribute
+            `thread_safe` that is true; those of this library do. By default 0 on a CPU, where items are decoded when
+            they are needed; on a GPU up to 16 threads or 8 processes. A list of samples needs none.
         save: File for the result (safetensors). Finished parts are kept beside it in `<save>.parts`, and
             a run that was stopped goes on from them when called again; a damaged part is computed again. They
             are removed at the end. Weights, images and scores that have changed meanwhile are refused; items of a
@@ -109,14 +112,18 @@ def score_matrix(
             A shard that is finished is loaded and not computed again.
         check: Decode every image (of the shard) once before the start, so that a damaged file is found now.
         compile: Make one kernel of the measure's inner loop with `torch.compile`; by default where there are so
-            many images that the seconds it takes (fewer once torch has cached the kernels) come back. Where it is
-            not possible, a warning says so and the run goes on without. Scores move by rounding only.
+            many images that the seconds it takes (some 40, fewer once torch has cached the kernels) come back: some
+            4,000 of 384x512 with AlexNet and 150 with VGG16 on a CPU, 400,000 and 15,000 on a GPU. Where it is not
+            possible, a warning says so and the run goes on without. Scores move by rounding only.
         progress: Show a progress bar.
 
     Returns:
         The scores with maps, targets, groups, names and options, of the whole data set or of the shard. The values do
         not depend on batches or order beyond float32 rounding (about 1e-6, and up to 1e-3 for dark maps of few
-        positions), and are the same bits for the same call on the same machine with the same number of threads.
+        positions), and are the same bits for the same call on the same machine with the same number of threads. On a
+        GPU this holds for the same `memory`, where its default depends on what is free, and as long as
+        `torch.backends.cudnn.benchmark` is off, which picks the convolution's algorithm by a race. No operation on the
+        way adds up in an order of chance.
 
     Raises:
         InputError: An item that is not a `Sample`, pairs of different size, images too small for a layer; `save`
@@ -210,7 +217,7 @@ class _ScoreRun:
         self.device = device
         self.memory = memory or _default_memory(device)
         self.batch_size = batch_size or _LARGEST_BATCH.get(device.type, _LARGEST_BATCH_ELSEWHERE)
-        self.workers = _default_workers(device, data) if workers is None else workers
+        self.workers = default_workers(data, device) if workers is None else workers
         self.plan = _plan(reference_ids(data), len(data), device)
         self._batches = BatchScorer(self.scorer, device, self.memory, self.batch_size, compile, len(data))
         self._compile = compile
@@ -319,11 +326,6 @@ def _default_memory(device: torch.device) -> int:
         return _DEFAULT_MEMORY
     half: int = torch.cuda.mem_get_info(device)[0] // 2
     return max(_LEAST_MEMORY, 1 << half.bit_length() - 1)
-
-
-def _default_workers(device: torch.device, data: object) -> int:
-    most = _THREADS if decodes_in_threads(data) else _PROCESSES
-    return max(1, min(most, (os.cpu_count() or 1) // processes_here())) if device.type == "cuda" else 0
 
 
 def _bar(progress: bool, total: int, done: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +48,23 @@ def test_goes_on_eagerly_where_compiling_fails_and_says_so_once(monkeypatch: pyt
             assert doubled(4) == 8
 
 
+def test_off_the_cpu_each_size_but_the_first_is_compiled_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[bool] = []
+
+    def recording(function: Any, *, dynamic: bool, options: object) -> Any:
+        compiled.append(dynamic)
+        return function
+
+    monkeypatch.setattr(torch, "compile", recording)
+    doubled = Fused(lambda x: 2 * x, sized=True)
+    with compiling(True):
+        for shape in ((4, 3, 5), (7, 3, 5), (4, 3, 5), (4, 2, 5), (1, 3, 5), (1, 3, 5)):
+            assert doubled(torch.empty(shape, device="meta")).shape == shape
+        assert compiled == [False] * 3  # 3x5, 2x5, and one alone, which torch takes for a size of its own
+        assert doubled(torch.ones(2, 2)).tolist() == [[2, 2], [2, 2]]
+        assert compiled == [False] * 3 + [True]
+
+
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("data_range", [1.0, "pair", "layer"])
@@ -65,6 +83,8 @@ def test_ssim_compiled_equals_eager(data_range: float | str, device: torch.devic
                 compiled = measure.compare(test, prepared)
             # float32 moments summed in another order.
             torch.testing.assert_close(compiled, eager, atol=2e-6, rtol=0)
+            with compiling(True):  # whose fused multiply-adds round otherwise than those of the prepared side
+                assert bool((measure.compare(reference, measure.prepare(reference)) == 1).all())
 
 
 @pytest.mark.slow
