@@ -248,8 +248,11 @@ class _Device:
         to_meta = device is not None and device.type == "meta"
 
         def own(tensor: Tensor) -> Tensor:
-            data = tensor.data_here if isinstance(tensor, PretendedTensor) else tensor
-            return data.to("meta") if to_meta and not data.is_meta else data
+            if not isinstance(tensor, PretendedTensor):
+                return tensor.to("meta") if to_meta else tensor
+            if tensor.data_here.device != self.data:
+                raise AssertionError("a tensor of another pretended device: clear the cache that has kept it")
+            return tensor.data_here
 
         own_args, own_kwargs = with_tensors(own, args), with_tensors(own, kwargs)
         if device is not None and "device" in own_kwargs:
