@@ -12,6 +12,7 @@ how CUDA rounds nor how long anything takes.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any, Literal, NoReturn
 from unittest import mock
@@ -66,12 +67,14 @@ def pretended_cuda(*, data: Literal["cpu", "meta"] = "cpu", gradients: bool = Fa
     torch._C._ensureCUDADeviceGuardSet()
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") becomes a copy from the host
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # a parameter's data cannot change its class
+    _forget_constants()
     _running.append(device)
     try:
         with cuda_functions(device.log), in_new_threads(_Mode), _Mode():
             yield device.log
     finally:
         _running.pop()
+        _forget_constants()
         torch._C._set_only_lift_cpu_tensors(lifting)
         torch.__future__.set_overwrite_module_params_on_conversion(overwriting)
 
@@ -248,8 +251,11 @@ class _Device:
         to_meta = device is not None and device.type == "meta"
 
         def own(tensor: Tensor) -> Tensor:
-            data = tensor.data_here if isinstance(tensor, PretendedTensor) else tensor
-            return data.to("meta") if to_meta and not data.is_meta else data
+            if not isinstance(tensor, PretendedTensor):
+                return tensor.to("meta") if to_meta else tensor
+            if tensor.data_here.device != self.data:
+                raise AssertionError("a tensor of another pretended device, which something has kept")
+            return tensor.data_here
 
         own_args, own_kwargs = with_tensors(own, args), with_tensors(own, kwargs)
         if device is not None and "device" in own_kwargs:
@@ -303,6 +309,16 @@ class _Device:
 
     def _there(self, data: Tensor) -> PretendedTensor:
         return PretendedTensor(data, self.home)
+
+
+def _forget_constants() -> None:
+    """Empty the caches of the library, which keep tensors for each device."""
+    for module in [m for name, m in sys.modules.items() if name.startswith("fmiqa.")]:
+        for owner in (module, *(v for v in vars(module).values() if isinstance(v, type))):
+            for value in vars(owner).values():
+                clear = getattr(getattr(value, "__func__", value), "cache_clear", None)
+                if clear is not None:
+                    clear()
 
 
 def _flops(operation: Any, args: Any, kwargs: Any, result: Any) -> int:
