@@ -64,6 +64,9 @@ def main() -> None:
 
 
 def report(search: str, found: dict[str, Any], size: int) -> None:
+    if "failed" in found:
+        print(f"{search}: failed: {found['failed']}", flush=True)
+        return
     read, first, steps = found["read_s"], found["first_step_s"], found["steps_s"]
     rows = [
         ("", "seconds", ""),

@@ -66,8 +66,9 @@ def forward_select_store(
 ) -> Selection:
     """`forward_select` on a store, which is what `forward_select(store)` calls, with the options that only this has.
 
-    With n images in the sample and M maps it takes some 12 n M bytes, or with `fit=None` 24 M^2 bytes, beside a block
-    of images and, for N images, 4 N bytes for each map that is selected or fitted again and some 400 N bytes more.
+    For N images and M maps it takes some 1000 N bytes for a logistic fit, 82,000 M for a block of images, and with
+    `fit=None` 8 M^2 for the Gram matrix; otherwise, 4 M for each image of the sample, and 4 N for each map that is
+    selected or fitted again at a time.
 
     Args:
         store: The scores.
