@@ -6,8 +6,8 @@
         --out /shared/study.safetensors
 
 The folder of --out has to be on a file system that all nodes share. A task whose worker or node dies is started again
-and goes on from its finished parts. If this script itself ends, start it again: shards that are finished are not computed
-again. Tasks are used and not Ray Data, whose blocks would cut batches in other places than one run does.
+and goes on from its finished parts. If this script itself ends, start it again: finished shards are not computed again.
+Tasks are used and not Ray Data, whose blocks would cut batches in other places than one run does.
 """
 
 import argparse

@@ -6,8 +6,8 @@
         --out /shared/study.safetensors
 
 The folder of --out has to be on a file system that all nodes share. A shard that is preempted or runs out of time is
-queued again and goes on from its finished parts. If this script itself ends, or a node fails, start it again: shards that
-are finished are not computed again.
+queued again and goes on from its finished parts. If this script itself ends, or a node fails, start it again: finished
+shards are not computed again.
 """
 
 import argparse
