@@ -146,6 +146,15 @@ def test_merged_shards_are_one_run(
     assert len(find_shards(save)) == count  # they stay
 
 
+def test_on_every_device(
+    network: FeatureExtractor, samples: list[Sample], device: torch.device, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"maps": MAPS, "device": device, "memory": 2**30}  # as much as is free on a GPU, else
+    for i in (3, 1, 2):
+        score_matrix(network, Toy(samples), shard=(i, 3), save=tmp_path / "s", **options)
+    assert same(merge_shards(tmp_path / "s"), score_matrix(network, Toy(samples), **options))
+
+
 def test_a_shard_is_its_rows_of_one_run(network: FeatureExtractor, whole: Path, shards: Path) -> None:
     one, rows = ScoreMatrix.load(whole), []
     for i in (1, 2, 3):
