@@ -11,6 +11,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+CLUSTER := $(VENV)/cluster
 
 OLDEST_FIRST := python3.10 python3.11 python3.12 python3.13 python3.14 python3 python
 OLDEST_PYTHON ?= $(shell for p in $(OLDEST_FIRST); do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && { echo $$p; break; }; done)
@@ -22,7 +23,7 @@ OLDEST := .venv-oldest
 help:
 	@echo "make demo   score, select and compare on the embedded data set, into demo/"
 	@echo "make test   run the tests, but for those marked slow"
-	@echo "make test-all   run all tests"
+	@echo "make test-all   run all tests, those of examples/ with submitit and ray too"
 	@echo "make test-processors   run the numerical tests as on older processors, with two threads"
 	@echo "make test-pretended-cuda   run the tests marked gpu without a GPU, on a pretended CUDA device"
 	@echo "make test-oldest   run the tests with the oldest versions of all packages that pyproject.toml allows"
@@ -36,7 +37,7 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" --durations=15
 
-test-all: $(READY)
+test-all: $(CLUSTER)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --durations=15
 
 # The tests of what depends on how a processor computes, on THREADS threads; without some of the longest.
@@ -87,6 +88,11 @@ $(READY): pyproject.toml
 	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -e '.[plot,test,lint]'
 	@touch $@
+
+# Where they cannot be installed, the tests that need them are skipped, which says so.
+$(CLUSTER): $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -e '.[submitit,ray]' && touch $@ || \
+		echo "submitit and ray cannot be installed here" >&2
 
 $(OLDEST)/ready: pyproject.toml
 	@"$(OLDEST_PYTHON)" -c '$(NEW_ENOUGH)' 2>/dev/null || \

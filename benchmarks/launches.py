@@ -3,7 +3,7 @@
     python benchmarks/launches.py [--only selection] [--lines]
 
 The work runs on a pretended CUDA device (`tests/pretended_cuda`), mostly without computing anything. A kernel takes a
-launch, its traffic or its arithmetic, whichever is longest; a host wait and a blocking copy add theirs. Nothing overlaps
+launch, its traffic or its arithmetic, whichever is longest; host waits and blocking copies add theirs. Nothing overlaps
 and no cache helps; decoding, Python's own time and kernels that are slower than the memory are left out. Compiled, each
 `Fused` function is one kernel that reads its arguments and writes its results once. Writes results/launches.json.
 """
@@ -125,9 +125,9 @@ def correlation() -> Iterator[Case]:
 
 def weighted() -> Iterator[Case]:
     """A weighted search, whose rounds depend on the scores."""
-    values, targets = random_scores(3000, 1152)
-    groups = [f"r{i // 120}" for i in range(3000)]
-    yield "weighted search, 3000 x 1152", partial(fmiqa.weighted_select, values, targets, groups=groups)
+    values, targets = random_scores(600, 1152)
+    groups = [f"r{i // 24}" for i in range(600)]
+    yield "weighted search, 600 x 1152", partial(fmiqa.weighted_select, values, targets, groups=groups)
 
 
 def random_scores(images: int, maps: int) -> tuple[torch.Tensor, torch.Tensor]:

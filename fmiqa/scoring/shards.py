@@ -286,9 +286,9 @@ def _conflicts(shards: Mapping[Path, ScoreShard], files: Sequence[Path]) -> list
             problems.append(f"{file} and {other} are both shard {shard.number} of {count}; give one of them")
         else:
             holders[shard.number] = file
-    unusable = [file.name for file in files if file not in holders.values()]  # named already
+    unusable = " ".join(file.name for file in files if file not in holders.values())  # named already
     for number in range(1, count + 1):
-        if number not in holders and not any(f".shard-{number}-of-{count}" in name for name in unusable):
+        if number not in holders and not re.search(rf"\.shard-{number}-of-{count}(?!\d)", unusable):
             problems.append(
                 f"shard {number} of {count} is missing; compute it with shard=({number}, {count}) or "
                 f"--shard {number}/{count}"

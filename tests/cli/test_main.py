@@ -22,7 +22,19 @@ from fmiqa.cli import options, output, searches
 DataOptions = Callable[..., list[str]]
 
 
-COMMANDS = ("demo", "datasets", "metrics", "matrix", "select", "validate", "evaluate", "score", "transfer", "reproduce")
+COMMANDS = (
+    "demo",
+    "datasets",
+    "metrics",
+    "matrix",
+    "merge",
+    "select",
+    "validate",
+    "evaluate",
+    "score",
+    "transfer",
+    "reproduce",
+)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +46,10 @@ COMMANDS = ("demo", "datasets", "metrics", "matrix", "select", "validate", "eval
         (["matrix", "--demo", "--out", "s", "--name", "x"], "--name"),
         (["matrix", "--csv", "x", "--out", "s", "--partial"], "--partial"),
         (["matrix", "--demo", "--out", "s", "--memory", "lots"], "512M or 4G"),
+        (["matrix", "--demo", "--out", "s", "--shard", "0/3"], "the I-th of N shards from 1, as in 2/3, got '0/3'"),
+        (["matrix", "--demo", "--out", "s", "--shard", "4/3"], "got '4/3'"),
+        (["matrix", "--demo", "--out", "s", "--shard", "3"], "got '3'"),
+        (["merge", "s"], "--out"),
         (["select", "s", "--out", "o", "--fitted"], "--fitted: only with --metric"),
         (["select", "s", "--out", "o", "--criterion", "rmse"], "plcc"),
         (["evaluate", "--selection", "s", "--matrix", "m", "--save-matrix", "m"], "--save-matrix"),

@@ -313,3 +313,17 @@ def test_reduced_precision_is_near_recorded_and_refused_by_others() -> None:
     assert metric.source["precision"] == "bfloat16"
     with pytest.raises(InputError, match="precision must be one of float32, tf32, bfloat16, got 'half'"):
         FeatureExtractor("alexnet", weights=state, precision="half")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_maps_of_reduced_precision_come_in_rows_on_gpus(device: torch.device, precision: Any) -> None:
+    state = seeded_state(blank_network("alexnet"), seed=0)
+    extractor = FeatureExtractor("alexnet", weights=state, layers=["conv1", "conv2"], precision=precision).to(device)
+    images = torch.rand(2, 3, 96, 112, generator=torch.Generator().manual_seed(0)).to(device)
+    if device.type == "cuda":
+        assert extractor.normalize(images).is_contiguous(memory_format=torch.channels_last)
+        assert all(maps.is_contiguous() for maps in extractor(images).values())
+    full = FeatureExtractor("alexnet", weights=state, layers=["conv1", "conv2"]).to(device)
+    for layer, maps in extractor(images).items():
+        reference = full(images)[layer]
+        assert (maps - reference).norm() < 2e-2 * reference.norm()  # see above

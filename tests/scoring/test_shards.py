@@ -38,7 +38,6 @@ from fmiqa import (
 from fmiqa._result import Saved
 from fmiqa.datasets import CSVDataset, Demo, Sample
 from fmiqa.scoring.checkpoint import Checkpoint
-from fmiqa.scoring.run import _plan
 from fmiqa.scoring.shards import Shard, find_shards, shard_file
 
 MAPS = ["conv3:100", "conv1:5", "conv1:0"]
@@ -140,11 +139,20 @@ def test_merged_shards_are_one_run(
     assert sorted(decoded) == list(range(90))  # each image once
     assert sum(map(len, parts)) == 90
     assert all(part.options == parts[0].options for part in parts)
-    assert os.listdir(tmp_path).__len__() == count  # no folder of parts is left
+    assert len(os.listdir(tmp_path)) == count  # no folder of parts is left
     merged = merge_shards(save)
     assert same(merged, ScoreMatrix.load(whole))
-    assert same(ScoreMatrix.load(save), merged)
+    assert same(ScoreMatrix.load(save), ScoreMatrix.load(whole))
     assert len(find_shards(save)) == count  # they stay
+
+
+def test_on_every_device(
+    network: FeatureExtractor, samples: list[Sample], device: torch.device, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"maps": MAPS, "device": device, "memory": 2**30}  # as much as is free on a GPU, else
+    for i in (3, 1, 2):
+        score_matrix(network, Toy(samples), shard=(i, 3), save=tmp_path / "s", **options)
+    assert same(merge_shards(tmp_path / "s"), score_matrix(network, Toy(samples), **options))
 
 
 def test_a_shard_is_its_rows_of_one_run(network: FeatureExtractor, whole: Path, shards: Path) -> None:
@@ -211,19 +219,24 @@ def test_shards_that_were_stopped_go_on_from_their_own_parts(
     network: FeatureExtractor, samples: list[Sample], whole: Path, tmp_path: Path
 ) -> None:
     save = tmp_path / "scores.safetensors"
-    for i, after in ((3, 40), (1, 10), (2, 10)):  # all at work in one folder: one is begun before the others end
+    for i, after in ((3, 33), (1, 10), (2, 8)):
         with pytest.raises(KeyboardInterrupt):
             score_matrix(network, Toy(samples, breaks_after=after), maps=MAPS, shard=(i, 3), save=save)
     assert find_shards(save) == []
-    finished = {i: sorted(Path(f"{shard_file(save, i, 3)}.parts").glob("part-*")) for i in (1, 2, 3)}
-    assert [len(finished[i]) for i in (1, 2, 3)] == [0, 1, 2]
-    plan = _plan([s.reference_id for s in samples], len(samples), torch.device("cpu"))
-    for i in (2, 3, 1):
-        data = Toy(samples)
+    folders = {i: Path(f"{shard_file(save, i, 3)}.parts") for i in (1, 2, 3)}
+    assert {i: len(list(folder.glob("part-*"))) for i, folder in folders.items()} == {1: 0, 2: 1, 3: 2}
+    for i, remaining in ((2, 5), (3, 12), (1, 32)):
+        data, others = Toy(samples), contents(tmp_path, but=folders[i])
         score_matrix(network, data, maps=MAPS, shard=(i, 3), save=save)
-        mine = Shard.of((i, 3), save).share(plan)
-        assert len(data.decoded) == sum(len(plan[n]) for n in mine[len(finished[i]) :])
+        assert len(data.decoded) == remaining
+        assert contents(tmp_path, but=shard_file(save, i, 3)) == others
     assert same(merge_shards(save), ScoreMatrix.load(whole))
+
+
+def contents(folder: Path, but: Path) -> dict[Path, bytes]:
+    """All files below a folder, but for a file or those of one folder."""
+    files = (file for file in folder.rglob("*") if file.is_file() and but not in (file, *file.parents))
+    return {file: file.read_bytes() for file in files}
 
 
 def test_a_finished_shard_is_loaded(network: FeatureExtractor, samples: list[Sample], shards: Path) -> None:
@@ -240,15 +253,15 @@ def test_a_finished_shard_is_loaded(network: FeatureExtractor, samples: list[Sam
     assert same(again, shard.part.scores)
 
 
-def test_a_damaged_shard_is_computed_again(network: FeatureExtractor, samples: list[Sample], shards: Path) -> None:
+def test_a_damaged_shard_is_computed_again(
+    network: FeatureExtractor, samples: list[Sample], shards: Path, whole: Path
+) -> None:
     file = shard_file(shards, 2, 3)
-    before = score_matrix(network, Toy(samples), maps=MAPS, shard=(2, 3), save=shards)
-    before = before.rows(range(len(before)))  # in memory: as loaded, they lie in the file
     file.write_bytes(file.read_bytes()[:-5])
     data = Toy(samples)
     score_matrix(network, data, maps=MAPS, shard=(2, 3), save=shards)
-    assert len(data.decoded) == len(before)
-    assert same(score_matrix(network, data, maps=MAPS, shard=(2, 3), save=shards), before)
+    assert len(data.decoded) == 13
+    assert same(merge_shards(shards), ScoreMatrix.load(whole))
 
 
 def test_a_finished_shard_of_another_run_is_refused(
