@@ -179,24 +179,23 @@ class _Device:
 
     def run(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One operation, on either device or between them."""
+        tensors = tensors_of((args, kwargs)) if kwargs else tensors_of(args)
+        there = [t for t in tensors if isinstance(t, PretendedTensor)]
+        asked, name = kwargs.get("device"), name_of(operation)
+        if name in ("aten._pin_memory.default", "aten.is_pinned.default"):
+            return self._is_pinned(args[0]) if name == "aten.is_pinned.default" else self._kept_pinned(args[0].clone())
+        result_there = bool(there) if asked is None else self._is_home(asked)
+        if not there and not result_there:
+            made = operation(*args, **{**kwargs, "pin_memory": False} if kwargs.get("pin_memory") else kwargs)
+            return self._kept_pinned(made) if kwargs.get("pin_memory") else made
         if torch.is_inference_mode_enabled() and is_view(operation) and not args[0].is_inference():
             with torch.inference_mode(False), torch.no_grad():  # views are of the kind of what they are views of
                 return self.run(operation, args, kwargs)
-        name = name_of(operation)
         if is_composite(operation):
             with _Mode():
                 result = operation.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        if name in ("aten._pin_memory.default", "aten.is_pinned.default"):
-            return self._is_pinned(args[0]) if name == "aten.is_pinned.default" else self._kept_pinned(args[0].clone())
-        tensors = tensors_of((args, kwargs))
-        there = [t for t in tensors if isinstance(t, PretendedTensor)]
-        asked = kwargs.get("device")
-        result_there = bool(there) if asked is None else self._is_home(asked)
-        if not there and not result_there:
-            made = operation(*args, **{**kwargs, "pin_memory": False} if kwargs.get("pin_memory") else kwargs)
-            return self._kept_pinned(made) if kwargs.get("pin_memory") else made
         if name in COPIES and (copied := self._copied(operation, args, kwargs, result_there)) is not None:
             return copied
         self._check(operation, tensors, args, kwargs)
