@@ -503,7 +503,9 @@ def test_parts_of_version_0_1_are_taken_up(
     new = ("operations_sha256", "measure_sha256", "normalization")
     real, kept = scoring._ScoreRun.describe, ScorePart.to_dict
     with monkeypatch.context() as patch:
-        patch.setattr(scoring._ScoreRun, "describe", lambda s: {k: v for k, v in real(s).items() if k not in new})
+        patch.setattr(
+            scoring._ScoreRun, "describe", lambda s, **of: {k: v for k, v in real(s, **of).items() if k not in new}
+        )
         patch.setattr(ScorePart, "to_dict", lambda s: {k: v for k, v in kept(s).items() if k != "digests"})
         stop(extractor, data, maps=MAPS, save=tmp_path / "x")
     resumed = score_matrix(extractor, data, maps=MAPS, save=tmp_path / "x")

@@ -59,7 +59,7 @@ def pretended_cuda(*, data: Literal["cpu", "meta"] = "cpu", gradients: bool = Fa
         gradients: Have backward passes. Autograd's engine asks CUDA's driver, so that the device type is then called
             otherwise (see `Log.device`) and code that looks for the type "cuda" takes another branch.
     """
-    device = _Device(data, _device_type(gradients))
+    device = _Device(data, device_type(gradients))
     lifting, overwriting = (
         torch._C._only_lift_cpu_tensors(),
         torch.__future__.get_overwrite_module_params_on_conversion(),
@@ -336,8 +336,11 @@ def _read_back(name: str, args: Any) -> Any:
     raise NotImplementedError(f"{name} gives a tensor of a size that depends on values, and meta tensors have none")
 
 
-def _device_type(gradients: bool) -> str:
-    """The device type; that with gradients is registered with torch for the rest of the process."""
+def device_type(gradients: bool) -> str:
+    """The device type; that with gradients is registered with torch for the rest of the process.
+
+    That must come before the first backward pass of the process, when the engine counts the devices.
+    """
     if not gradients:
         return "cuda"
     if torch._C._get_privateuse1_backend_name() != _WITH_GRADIENTS:

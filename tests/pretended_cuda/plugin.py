@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from .device import compiled_as_one_kernel, current, pretended_cuda
+from .device import compiled_as_one_kernel, current, device_type, pretended_cuda
 from .log import Log
 
 
@@ -39,6 +39,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--pretend-cuda", action="store_true", help="run tests marked gpu on a pretended CUDA device if there is none"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if _is_pretending(config):
+        device_type(gradients=True)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
