@@ -59,8 +59,10 @@ test-numerical: $(READY)
 
 # The same as on older processors than this one, with two threads; `make test` runs on this one with one thread. Torch
 # would crash if told to use instructions that are not there, so AVX2 is asked for only where torch finds AVX-512.
+# SSE= leaves out the run without AVX.
+SSE ?= yes
 test-processors: $(READY)
-	@set -e; case $$($(CAPABILITY)) in AVX*) \
+	@set -e; case "$(SSE)$$($(CAPABILITY))" in yesAVX*) \
 		ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(MAKE) test-numerical THREADS=2;; \
 	esac; \
 	if [ "$$($(CAPABILITY))" = AVX512 ]; then export ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2; fi; \

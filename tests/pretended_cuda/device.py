@@ -185,7 +185,7 @@ class _Device:
         if name in ("aten._pin_memory.default", "aten.is_pinned.default"):
             return self._is_pinned(args[0]) if name == "aten.is_pinned.default" else self._kept_pinned(args[0].clone())
         result_there = bool(there) if asked is None else self._is_home(asked)
-        if not there and not result_there:
+        if not there and not result_there and not is_composite(operation):  # those may yet go to the device
             made = operation(*args, **{**kwargs, "pin_memory": False} if kwargs.get("pin_memory") else kwargs)
             return self._kept_pinned(made) if kwargs.get("pin_memory") else made
         if torch.is_inference_mode_enabled() and is_view(operation) and not args[0].is_inference():
