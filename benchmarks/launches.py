@@ -1,6 +1,6 @@
 """What an H100 would take, modelled from kernels, bytes, copies and host waits that are counted without a GPU.
 
-    python benchmarks/launches.py [--only selection] [--lines]
+    python benchmarks/launches.py [--only selection] [--lines 10]
 
 The work runs on a pretended CUDA device (`tests/pretended_cuda`), mostly without computing anything. A kernel takes a
 launch, its traffic or its arithmetic, whichever is longest; host waits and blocking copies add theirs. Nothing overlaps

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from fmiqa._checks import is_positive
 from fmiqa.errors import InputError
-from fmiqa.measures.base import MapMeasure, Sides
+from fmiqa.measures.base import MapMeasure, Sides, mean_similarity
 from fmiqa.measures.window import gaussian_taps, moments, seen
 
 __all__ = ["DeepSimSSIM"]
@@ -73,7 +73,7 @@ class DeepSimSSIM(MapMeasure):
         local = (luminance * structure).flatten(2)
         if self.pool == "lowest":
             local = local.topk(math.ceil(self.fraction * local.shape[-1]), largest=False).values
-        return local.mean(-1)
+        return mean_similarity(local, -1)
 
 
 def _peak(maps: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fmiqa._checks import is_positive
 from fmiqa._runtime.precision import at_least_float32
 from fmiqa.errors import InputError
-from fmiqa.measures.base import DataRange, MapMeasure, Sides
+from fmiqa.measures.base import DataRange, MapMeasure, Sides, mean_similarity
 
 __all__ = ["GMS", "GMSD"]
 
@@ -66,7 +66,7 @@ class GMS(MapMeasure):
         return (_magnitude(maps),)
 
     def _score(self, test: Tensor, limit: Tensor, sides: Sides) -> Tensor:
-        return self._local(test, limit, sides[0]).mean((-2, -1))
+        return mean_similarity(self._local(test, limit, sides[0]), (-2, -1))
 
     def _local(self, test: Tensor, limit: Tensor, magnitude: Tensor) -> Tensor:
         a, b = _magnitude(test) / limit, magnitude / limit
@@ -94,8 +94,8 @@ class GMSD(GMS):
     tile_window: ClassVar[None] = None
 
     def _score(self, test: Tensor, limit: Tensor, sides: Sides) -> Tensor:
-        similarity = self._local(test, limit, sides[0])
-        variance = (similarity - similarity.mean((-2, -1), keepdim=True)).square().mean((-2, -1))
+        unlike = 1 - self._local(test, limit, sides[0])
+        variance = (unlike - unlike.mean((-2, -1), keepdim=True)).square().mean((-2, -1))
         # The root's slope at 0 is infinite: the gradient is 0 there. A variance of NaN remains.
         equal = variance == 0
         return torch.where(equal, 1.0, variance).sqrt() * ~equal

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmiqa.measures.base import DataRange, MapMeasure, Sides
+from fmiqa.measures.base import DataRange, MapMeasure, Sides, mean_similarity
 from fmiqa.measures.window import SMALLEST_WINDOW, check_window, fitting_side, flat_level, gaussian_taps, moments, seen
 
 __all__ = ["MSSSIM"]
@@ -93,8 +93,8 @@ class MSSSIM(MapMeasure):
             alike = 1 - unlike / (variance_x + variance_y / limit / limit + self.k2**2)
             if scale == scales - 1:
                 a, b, c1 = mean_x + level, mean_y + level, self.k1**2
-                alike = alike * (2 * a * b + c1) / (a * a + b * b + c1)
-            mean = alike.mean((-2, -1))
+                alike = alike * (1 - (mean_x - mean_y).square() / (a * a + b * b + c1))
+            mean = mean_similarity(alike, (-2, -1))
             opposed = mean <= 0  # NaN is not, and remains
             score = score * torch.where(opposed, 1.0, mean).pow(weight / sum(weights)) * ~opposed
         return score

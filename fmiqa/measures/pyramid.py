@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fmiqa._runtime.precision import at_least_float32
 from fmiqa.errors import InputError
-from fmiqa.measures.base import check_maps, check_pair, check_prepared
+from fmiqa.measures.base import check_maps, check_pair, check_prepared, mean_similarity
 
 __all__ = ["PyramidIntersection"]
 
@@ -93,8 +93,10 @@ class PyramidIntersection:
         check_prepared(self.name, prepared, _Pyramid)
         own = self.prepare(test)
         check_pair(self.name, test, prepared.shape, prepared.levels[0])
-        levels = [_intersection(x, y).mean((-2, -1)) for x, y in zip(own.levels, prepared.levels, strict=True)]
-        return torch.stack(levels).mean(0)[:, None].expand(test.shape[:2])
+        levels = [
+            mean_similarity(_intersection(x, y), (-2, -1)) for x, y in zip(own.levels, prepared.levels, strict=True)
+        ]
+        return mean_similarity(torch.stack(levels), 0)[:, None].expand(test.shape[:2])
 
 
 def _shares(sums: Tensor) -> Tensor:

@@ -27,7 +27,15 @@ from fmiqa._checks import is_recording
 from fmiqa._runtime.compiled import Fused, compiling, is_fusing
 from fmiqa._runtime.precision import at_least_float32
 from fmiqa.errors import InputError
-from fmiqa.measures.base import DataRange, check_data_range, check_maps, check_pair, check_prepared, limit_of
+from fmiqa.measures.base import (
+    DataRange,
+    check_data_range,
+    check_maps,
+    check_pair,
+    check_prepared,
+    limit_of,
+    mean_similarity,
+)
 from fmiqa.measures.window import SMALLEST_WINDOW, blur, check_window, fitting_side, flat_level, gaussian_taps, moments
 
 __all__ = ["SSIM", "PreparedReference"]
@@ -192,7 +200,7 @@ class SSIM:
             side = reference.images(start, start + len(part))
             start += len(part)
             if len(part) > 1:
-                scores.append(self._compare(part, side, taps).mean(-1))
+                scores.append(mean_similarity(self._compare(part, side, taps), -1))
             else:
                 with compiling(False):
                     scores.append(self._in_pieces(part, side, taps))
@@ -205,7 +213,7 @@ class SSIM:
                 self._compare(test[:, channels, rows], reference.part(channels, rows, windows), taps)
                 for rows, windows in strips
             ]
-            scores.append(torch.cat(rows, -1).mean(-1) if len(rows) > 1 else rows[0].mean(-1))
+            scores.append(mean_similarity(torch.cat(rows, -1) if len(rows) > 1 else rows[0], -1))
         return torch.cat(scores, 1) if len(scores) > 1 else scores[0]
 
     def _moments_of(self, maps: Tensor, taps: list[float]) -> tuple[Tensor, Tensor]:

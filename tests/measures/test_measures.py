@@ -110,6 +110,15 @@ def test_equal_maps_have_the_best_value(measure: Any, device: torch.device) -> N
     assert torch.equal(values, torch.full_like(values, best(measure)))
 
 
+@pytest.mark.parametrize("measure", [*OWN, MSVD()], ids=str)
+def test_equal_maps_have_the_best_value_at_any_size(measure: Any, device: torch.device) -> None:
+    # CUDA multiplies a sum of n by 1 / n, and 41 x (1 / 41) is less than 1 in float32, as with 47, 55, 61, ...
+    for height, width in ((44, 44), (51, 57), (57, 71), (65, 51), (71, 93)):
+        maps = textured(max(height, width))[..., :height, :width].contiguous().to(device)
+        values = measure(maps, maps.clone())
+        assert torch.equal(values, torch.full_like(values, best(measure))), (height, width)
+
+
 @pytest.mark.parametrize("measure", ALL, ids=str)
 def test_dead_and_constant_maps_have_a_value(measure: Any, device: torch.device) -> None:
     maps = textured(side_of(measure), 1).to(device)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fmiqa import FeatureExtractor, InputError
 from fmiqa.datasets import read_image
@@ -313,3 +314,47 @@ def test_saved_options_make_the_same_measure() -> None:
     assert get_measure(measure) is measure
     with pytest.raises(InputError, match="no measure 'lpips'"):
         get_measure("lpips")
+
+
+class FusedMultiplyAdds(TorchDispatchMode):
+    """Products of float32 that go into a sum or difference are not rounded before, as where a compiler fuses them.
+
+    Products of 24 bits have 48 and are exact in float64.
+    """
+
+    def __init__(self, first: bool) -> None:
+        super().__init__()
+        self.first = first  # of two products the one that is fused
+        self.exact: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aten, result = torch.ops.aten, func(*args, **(kwargs or {}))
+        if func is aten.mul.Tensor or (func is aten.pow.Tensor_Scalar and args[1] == 2):
+            wide = [v.double() if isinstance(v, Tensor) else v for v in args]
+            self.exact[id(result)] = result, func(*wide)
+        elif func in (aten.add.Tensor, aten.sub.Tensor, aten.rsub.Scalar):
+            fused = [p for p, v in enumerate(args) if id(v) in self.exact]
+            if fused:
+                place = fused[0 if self.first else -1]
+                wide = [self.exact[id(v)][1] if p == place else v for p, v in enumerate(args)]
+                return func(*(v.double() if isinstance(v, Tensor) else v for v in wide)).float()
+        elif func is aten.addcmul.default:
+            return func(*(v.double() for v in args), **(kwargs or {})).float()
+        return result
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("data_range", [1.0, "pair", "layer"])
+def test_equal_maps_have_exactly_1_where_multiply_adds_are_fused(data_range: Any, first: bool) -> None:
+    # x - x is 0 however products are rounded, and both factors of SSIM are 1 less a quotient of such differences.
+    generator = torch.Generator().manual_seed(0)
+    measure = SSIM(data_range=data_range)
+    maps = 3 * torch.rand(2, 3, 51, 29, generator=generator) - torch.rand(2, 3, 1, 1, generator=generator)
+    with FusedMultiplyAdds(first):
+        values = measure(maps, maps)
+        x = torch.tensor(1 + 2.0**-12)
+        assert float(x * x - (x * x).clone()) == 2.0**-24  # what rounding the square takes off
+    assert torch.equal(values, torch.ones_like(values))
+    with FusedMultiplyAdds(first):
+        other = measure(maps.roll(1, 3), maps)
+    torch.testing.assert_close(other, measure(maps.roll(1, 3), maps), rtol=0, atol=1e-6)

@@ -136,8 +136,8 @@ def takes_cpu_scalars(operation: Any) -> bool:
 
 
 def on_cpu(operation: Any) -> Callable[..., Any]:
-    """What does on a CPU what an operation does on CUDA: the operation itself, unless it is CUDA's own."""
-    return _cudnn_batch_norm if name_of(operation) == "aten.cudnn_batch_norm.default" else operation
+    """What does on a CPU what an operation does on CUDA: mostly the operation itself."""
+    return _AS_ON_CUDA.get(name_of(operation), operation)
 
 
 def waits(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -181,6 +181,28 @@ def size_of(tensor: Tensor) -> int:
 
 def _cudnn_batch_norm(maps: Tensor, *args: Any) -> tuple[Tensor, ...]:
     return (*torch.ops.aten.native_batch_norm.default(maps, *args), maps.new_empty(0, dtype=torch.uint8))
+
+
+def _mean(values: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
+    """CUDA multiplies a sum by 1 / n, so that the mean of n ones may be less than 1: .99999994 of 41."""
+    total = torch.ops.aten.sum.dim_IntList(values, dim, keepdim, dtype=dtype)
+    return total * torch.tensor(total.numel() / max(1, values.numel()), dtype=total.dtype, device=total.device)
+
+
+def _divided(values: Tensor, divisor: Any) -> Tensor:
+    """CUDA multiplies by the reciprocal of a number that is not a tensor on the device."""
+    if isinstance(divisor, Tensor) or not (values.is_floating_point() and divisor):
+        return torch.ops.aten.div.Tensor(values, divisor)
+    wide = torch.promote_types(values.dtype, torch.float32)
+    return (values.to(wide) * torch.tensor(1 / divisor, dtype=wide, device=values.device)).to(values.dtype)
+
+
+_AS_ON_CUDA: dict[str, Callable[..., Any]] = {
+    "aten.cudnn_batch_norm.default": _cudnn_batch_norm,
+    "aten.div.Tensor": _divided,
+    "aten.mean.default": _mean,
+    "aten.mean.dim": _mean,
+}
 
 
 def _are_views(results: list[Tensor], given: list[Tensor]) -> bool:

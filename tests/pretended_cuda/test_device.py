@@ -141,6 +141,14 @@ def test_kernels_bytes_copies_and_waits_are_counted(x: Tensor, log: Log) -> None
     assert log.of(lambda: torch.cuda.synchronize()).waits == 1
 
 
+def test_means_and_quotients_round_as_on_cuda(log: Log) -> None:
+    # 1 / 41 is rounded down, and so is 41 times that.
+    ones = torch.ones(2, 41, device="cuda")
+    assert ones.mean(1).tolist() == ones.mean((0, 1)).expand(2).tolist() == (ones * 41 / 41).mT[0].tolist()
+    assert ones.mean().item() == 1 - 2**-24
+    assert (ones * 41 / torch.full_like(ones, 41)).min().item() == 1
+
+
 def test_asynchronous_copies_hold_nobody_up(x: Tensor, log: Log) -> None:
     pinned, pageable = torch.empty(2, 3, pin_memory=True), torch.empty(2, 3)
     assert pinned.is_pinned()
