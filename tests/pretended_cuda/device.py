@@ -70,9 +70,7 @@ def pretended_cuda(*, data: Literal["cpu", "meta"] = "cpu", gradients: bool = Fa
     _forget_constants()
     _running.append(device)
     try:
-        # Autograd starts a thread for each device at its first backward pass, and would have none for this one.
-        without_threads = torch.autograd.set_multithreading_enabled(False)
-        with without_threads, cuda_functions(device.log), in_new_threads(_Mode), _Mode():
+        with cuda_functions(device.log), in_new_threads(_Mode), _Mode():
             yield device.log
     finally:
         _running.pop()
