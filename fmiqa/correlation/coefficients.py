@@ -221,7 +221,7 @@ def _inversions(numbers: Tensor) -> Tensor:
     total = torch.zeros(len(values), dtype=torch.int64, device=values.device)
     size = length
     while size > 1:
-        groups = values.view(len(values), -1, size)
+        groups = values.view(len(values), length // size, size)
         bit = groups.bitwise_and(size // 2).ne(0)
         ones = bit.cumsum(-1)
         total += torch.where(bit, 0, ones).sum((-2, -1))

@@ -35,6 +35,11 @@ def columns(rng, n, levels):
     return x, y
 
 
+@pytest.mark.parametrize("coefficient", [*COEFFICIENTS, plcc])
+def test_no_columns_have_no_coefficients(coefficient):
+    assert coefficient(torch.rand(0, 10), torch.rand(10)).shape == (0,)
+
+
 @pytest.mark.parametrize(("ours", "theirs"), PEERS)
 @pytest.mark.parametrize("levels", [0, 1, 4])
 @pytest.mark.parametrize("n", [2, 3, 7, 64, 65, 500])
