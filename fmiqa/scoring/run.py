@@ -150,9 +150,10 @@ def score_matrix(
     run = _ScoreRun(scorer, data, home, memory, batch_size, workers, compile, kept=save is not None)
     numbers = list(range(len(run.plan))) if chosen is None else chosen.share(run.plan)
     checkpoint = Checkpoint.beside(file)
-    description = {} if file is None else run.describe(shards=chosen is not None)
     parts: dict[int, ScorePart] = {}
+    description: dict[str, Any] = {}
     if chosen is not None:
+        description = run.describe(shards=True)
         found = chosen.finished(description, run.look_again)
         if found is not None:
             return found.part.scores
@@ -165,7 +166,7 @@ def score_matrix(
             partly = {"rows": rows} if chosen is not None and isinstance(data, IQADataset) else {}
             data.check(progress=progress, **partly)
         if checkpoint.folder is not None:
-            checkpoint.open(_RUN, description)
+            checkpoint.open(_RUN, description or run.describe())
             parts.update(run.finished(checkpoint, numbers))
             refuse_other_items(checkpoint.folder, parts, run.look_again)
         return list(parts)

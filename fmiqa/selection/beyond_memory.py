@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from fmiqa._checks import is_count
 from fmiqa.errors import InputError
 from fmiqa.scoring.matrix import ScoreMatrix
 from fmiqa.scoring.store import ScoreStore
-from fmiqa.selection.engine import Best
+from fmiqa.selection.engine import Best, climb
 from fmiqa.selection.forward import (
     as_matrix,
     fit_of,
@@ -44,7 +44,7 @@ from fmiqa.selection.splits import Split
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["SAMPLE", "fold_outcomes", "forward_select_store", "grow"]
+__all__ = ["SAMPLE", "fold_outcomes", "forward_select_store"]
 
 SAMPLE = 20_000
 """Images on which all candidates of a step are ranked, unless more are asked for."""
@@ -119,7 +119,7 @@ def forward_select_store(
     images = as_matrix(store.columns([]), targets, chosen)  # without any map
     _check_datasets(images)
     where = torch.device(device)
-    candidates: _Candidates
+    candidates: SampledCandidates | LinearCandidates
     if fits:
         candidates = SampledCandidates.of(store, images.targets, chosen, sample, retried, where, progress)
     else:
@@ -131,14 +131,15 @@ def forward_select_store(
     steps: list[Step] = []
     with step_bar(progress, limit) as bar:
 
-        def on_step(best: Best, before: float) -> None:
+        def on_step(_: int, best: Best, before: float) -> None:
             steps.append(step_of(store.maps, best, before))
             bar.update()
             bar.set_postfix(map=str(steps[-1].map), plcc=f"{best.value:.4f}")
             if callback is not None:
                 callback(steps[-1])
 
-        selected = grow(candidates, start, allowed, limit=limit, tol=chosen.tol, on_step=on_step)
+        (path,) = climb(candidates, [start], allowed[None], max_maps=limit, tol=chosen.tol, on_step=on_step)
+    selected = path.chosen
     if not selected:
         raise InputError("no map agrees with the targets at all: every candidate's criterion is undefined")
     maps = store.maps.at(selected)
@@ -147,7 +148,7 @@ def forward_select_store(
     return Selection(
         maps=maps,
         steps=tuple(steps),
-        value=candidates.value(selected),
+        value=float(candidates.value([selected])),
         options={
             "search": "forward",
             **chosen.to_dict(),
@@ -221,61 +222,14 @@ def fold_outcomes(
         weights = target_weights(gram, options, known=True, finite=total.finite)
         candidates = LinearCandidates(gram, weights, options.direction)
         start, allowed = joinable(candidates.usable & total.finite.cpu(), store.maps, options)
-        chosen = grow(candidates, start, allowed, limit=largest_set(start, allowed, options), tol=options.tol)
-        curve = [candidates.value(chosen[:size]) for size in range(1, len(chosen) + 1)]
+        limit = largest_set(start, allowed, options)
+        (path,) = climb(candidates, [start], allowed[None], max_maps=limit, tol=options.tol)
+        chosen = path.chosen
+        curve = candidates.value([chosen[:size] for size in range(1, len(chosen) + 1)])
         recorded = {"search": "forward", **options.to_dict()}
-        figures = torch.tensor(curve, dtype=torch.float64, device="cpu")
-        outcomes.append(Outcome(store.maps.at(chosen), figures, _combined(store.values_of(chosen)), recorded))
+        outcomes.append(Outcome(store.maps.at(chosen), curve, _combined(store.values_of(chosen)), recorded))
     return outcomes
 
 
 def _combined(values: Tensor) -> Callable[[int], Tensor]:
     return lambda size: values[:, :size].mean(1, dtype=torch.float64)
-
-
-class _Candidates(Protocol):
-    """What the search asks for."""
-
-    usable: Tensor
-    """(M,) which maps may join a set."""
-    record: dict[str, Any]
-    """What the result's options say of how it was searched."""
-
-    def value(self, chosen: Sequence[int]) -> float:
-        """The criterion of a set; -inf for an empty one."""
-
-    def best(self, chosen: Sequence[int], allowed: Tensor) -> Best:
-        """The map among `allowed` (M,) with which a set does best."""
-
-
-def grow(
-    candidates: _Candidates,
-    start: Sequence[int],
-    allowed: Tensor,
-    *,
-    limit: int,
-    tol: float,
-    on_step: Callable[[Best, float], object] | None = None,
-) -> list[int]:
-    """Forward selection of one set (steps 5 to 8 of the paper).
-
-    Args:
-        candidates: The maps.
-        start: The positions that the set starts from.
-        allowed: (M,) which maps may join.
-        limit: Stop at so many maps.
-        tol: Stop where the best candidate gains no more than this.
-        on_step: Called with each step and the value before it.
-    """
-    chosen, allowed = list(start), allowed.clone()
-    value = candidates.value(chosen)
-    while len(chosen) < limit and bool(allowed.any()):
-        best = candidates.best(chosen, allowed)
-        if best.position < 0 or not best.value > value + tol:
-            break
-        if on_step is not None:
-            on_step(best, value)
-        chosen.append(best.position)
-        allowed[best.position] = False
-        value = best.value
-    return chosen

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from fmiqa.pooling import Pool, pool_scores
 from fmiqa.selection.budget import Budget
 from fmiqa.selection.criteria import Objective
 
-__all__ = ["CONFIRMED", "Across", "Best", "Candidates", "Path", "Tried", "climb", "combined_across"]
+__all__ = ["CONFIRMED", "Across", "Best", "Candidates", "Climbable", "Path", "Tried", "climb", "combined_across"]
 
 Across = Literal["mean", "worst"]
 """How the criteria of several data sets are combined: their mean, or the lowest."""
@@ -229,16 +229,13 @@ class Candidates:
             return row, candidate
         every = torch.arange(allowed.shape[1], device=allowed.device)
         own = torch.where(state.members < 0, state.members[:, :1], state.members)  # the first again beyond a set
-        candidates = own if leaving else every.expand(len(own), -1)
-        rows = torch.arange(len(candidates), device=allowed.device)[:, None].expand_as(candidates)
-        return rows.flatten(), candidates.flatten()
+        return _paired(own if leaving else every.expand(len(own), -1))
 
     def _confirmed(self, combined: Tensor, state: _State, leaving: bool) -> Tensor:
         """The criteria (S, M), those of the best maps of each set by a fit that is searched globally."""
         top = combined.topk(min(CONFIRMED, combined.shape[1]), dim=1)
         candidates = top.indices.repeat_interleave(self.datasets, 0)
-        rows = torch.arange(len(candidates), device=candidates.device)[:, None].expand_as(candidates)
-        found = self._evaluated(self.objective.exact, state, rows.flatten(), candidates.flatten(), leaving)
+        found = self._evaluated(self.objective.exact, state, *_paired(candidates), leaving)
         exact = self._combined(found.view_as(candidates))
         return combined.scatter(1, top.indices, torch.where(top.values.isfinite(), exact, -math.inf))
 
@@ -270,6 +267,12 @@ class Candidates:
             x = by_portions(lambda *own: state.joined(*own, leaving=leaving), *part, points=self.targets.shape[1])
             value[start : start + rows] = criterion(x, y, counts)
         return largest(value)
+
+
+def _paired(candidates: Tensor) -> tuple[Tensor, Tensor]:
+    """(S K,) the number of each candidate's set, and the candidate, of (S, K) candidates."""
+    rows = torch.arange(len(candidates), device=candidates.device)[:, None].expand_as(candidates)
+    return rows.flatten(), candidates.flatten()
 
 
 class _State:
@@ -343,8 +346,20 @@ class _State:
         return torch.stack(totals, 1), torch.stack(numbers, 1).to(own.dtype)
 
 
+class Climbable(Protocol):
+    """What `climb` asks of the candidates of one or more searches."""
+
+    def value(self, sets: Sequence[Sequence[int]]) -> Tensor:
+        """(S,) the criterion of a set for each search; -inf for an empty one."""
+
+    def best(
+        self, sets: Sequence[Sequence[int]], allowed: Tensor, *, searches: Sequence[int] | None = None
+    ) -> list[Best]:
+        """For each set, the map that is no member, among `allowed` (S, M), with which it does best."""
+
+
 def climb(
-    candidates: Candidates,
+    candidates: Climbable,
     sets: Sequence[Sequence[int]],
     allowed: Tensor,
     *,

@@ -232,19 +232,21 @@ class LinearCandidates:
         self.record: dict[str, Any] = {}
         """What a result's options say of how it was searched: nothing, since it is the search in memory."""
 
-    def value(self, chosen: Sequence[int]) -> float:
-        """The criterion of a set; -inf for an empty one."""
-        if not len(chosen):
-            return -math.inf
-        *before, last = chosen
-        return float(self.tried(before)[last])
+    def value(self, sets: Sequence[Sequence[int]]) -> Tensor:
+        """(S,) the criterion of each set; -inf for an empty one."""
+        values = [float(self.tried(s[:-1])[s[-1]]) if len(s) else -math.inf for s in sets]
+        return torch.tensor(values, dtype=torch.float64, device="cpu")
 
-    def best(self, chosen: Sequence[int], allowed: Tensor) -> Best:
-        """The map among `allowed` (M,) with which a set does best."""
-        allowed = allowed.to(self._variances.device)
-        values = torch.where(allowed, self.tried(chosen), -math.inf)
-        (best,) = Tried(values[None], allowed[None]).ranked()
-        return best
+    def best(
+        self, sets: Sequence[Sequence[int]], allowed: Tensor, *, searches: Sequence[int] | None = None
+    ) -> list[Best]:
+        """For each set, the map that is no member, among `allowed` (S, M), with which it does best."""
+        is_open = allowed.clone()
+        for row, members in zip(is_open, sets, strict=True):
+            row[list(members)] = False
+        is_open = is_open.to(self._variances.device)
+        values = torch.stack([self.tried(members) for members in sets])
+        return Tried(values.masked_fill(~is_open, -math.inf), is_open).ranked()
 
     def tried(self, chosen: Sequence[int]) -> Tensor:
         """(M,) the criterion of a set with each map beside it; -inf where it has no information."""

@@ -73,15 +73,19 @@ class SampledCandidates:
         values, usable = survey(store, fitted, rows, options.direction, progress)
         return cls(store, fitted, rows, values, usable, objective=options.objective, retried=retried, device=device)
 
-    def value(self, chosen: Sequence[int]) -> float:
-        """The criterion of a set on all images; -inf for an empty one."""
+    def value(self, sets: Sequence[Sequence[int]]) -> Tensor:
+        """(1,) the criterion of the one set on all images; -inf for an empty one."""
+        (chosen,) = sets
         if not len(chosen):
-            return -math.inf
-        return float(self._of_all(chosen, confirm=True).value([range(len(chosen))]))
+            return torch.tensor([-math.inf], dtype=torch.float64, device="cpu")
+        return self._of_all(chosen, confirm=True).value([range(len(chosen))])
 
-    def best(self, chosen: Sequence[int], allowed: Tensor) -> Best:
-        """The map among `allowed` (M,) with which a set does best on all images."""
-        near = self._sample.tried([chosen], allowed[None].to(self._device)).values[0].cpu()
+    def best(
+        self, sets: Sequence[Sequence[int]], allowed: Tensor, *, searches: Sequence[int] | None = None
+    ) -> list[Best]:
+        """The map that is no member, among `allowed` (1, M), with which the one set does best on all images."""
+        (chosen,) = sets
+        near, is_open = (part[0].cpu() for part in self._sample.tried(sets, allowed.to(self._device)))
         order = near.argsort(descending=True, stable=True)[: int(near.isfinite().sum())]
         values = torch.full_like(near, -math.inf)
         last, margin = 0, 0.0
@@ -93,12 +97,12 @@ class SampledCandidates:
         if not self._objective.quick_is_exact:
             best = values.topk(min(CONFIRMED, last)).indices.sort().values
             values[best] = self._tried_on_all(chosen, best, confirm=True)
-        (winner,) = Tried(values[None], allowed[None]).ranked()
+        (winner,) = Tried(values[None], is_open[None]).ranked()
         if winner.position >= 0:
             place = 1 + int((order == winner.position).nonzero()[0])
             for name, found in (("places", place), ("retried", last), ("margins", margin)):
                 self.record["sampled"][name].append(found if math.isfinite(found) else None)
-        return winner
+        return [winner]
 
     def _tried_on_all(self, chosen: Sequence[int], again: Tensor, *, confirm: bool) -> Tensor:
         """(K,) the criterion on all images of a set with each of the maps at K positions."""
