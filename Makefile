@@ -12,13 +12,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 CLUSTER := $(VENV)/cluster
+DOCS := $(VENV)/docs
 
 OLDEST_FIRST := python3.10 python3.11 python3.12 python3.13 python3.14 python3 python
 OLDEST_PYTHON ?= $(shell for p in $(OLDEST_FIRST); do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && { echo $$p; break; }; done)
 UV_ARGS ?= $(PIP_ARGS)
 OLDEST := .venv-oldest
 
-.PHONY: help demo test test-all test-numerical test-processors test-pretended-cuda test-oldest lint clean
+.PHONY: help demo test test-all test-numerical test-processors test-pretended-cuda test-oldest docs lint clean
 
 help:
 	@echo "make demo   score, select and compare on the embedded data set, into demo/"
@@ -27,6 +28,7 @@ help:
 	@echo "make test-processors   run the numerical tests as on older processors, with two threads"
 	@echo "make test-pretended-cuda   run the tests marked gpu without a GPU, on a pretended CUDA device"
 	@echo "make test-oldest   run the tests with the oldest versions of all packages that pyproject.toml allows"
+	@echo "make docs   build the documentation, examples included, into docs/_build/html"
 	@echo "make lint   ruff, mypy and the import rules"
 	@echo "make clean  remove .venv, .venv-oldest, demo/ and caches"
 
@@ -78,6 +80,11 @@ test-oldest: $(OLDEST)/ready
 	$(OLDEST)/bin/python -m pip list --disable-pip-version-check
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n auto -m "not slow" --durations=15
 
+docs: $(DOCS)
+	rm -rf docs/_build docs/examples docs/api/generated docs/api/examples
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -j auto -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html: $$(find docs/_build/html -name '*.html' | wc -l) pages"
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -89,6 +96,10 @@ $(READY): pyproject.toml
 		{ echo "fmiqa needs Python 3.10 or newer; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -e '.[plot,test,lint]'
+	@touch $@
+
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -e '.[docs]'
 	@touch $@
 
 # Where they cannot be installed, the tests that need them are skipped, which says so.
@@ -106,5 +117,5 @@ $(OLDEST)/ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis fmiqa.egg-info build dist
+	rm -rf $(VENV) $(OLDEST) demo docs/_build docs/examples docs/api/generated docs/api/examples .pytest_cache .mypy_cache .ruff_cache .hypothesis fmiqa.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -33,7 +33,11 @@ def pool_scores(
     weights: Tensor | None = None,
     power: float = 1.0,
 ) -> Tensor:
-    """Combine map scores.
+    r"""Combine map scores: with `"mean"`, the mean of the M scores, weighted where there are weights.
+
+    .. math::
+
+        Q = \frac{\sum_m w_m \operatorname{sign}(q_m) |q_m|^p}{\sum_m w_m}
 
     Args:
         values: (..., M), a column for each of `maps`.
@@ -41,8 +45,8 @@ def pool_scores(
         pool: See `Pool`. Under `layer_geometric` a layer whose mean is negative gives NaN: signed
             maps (before the ReLU) can do so.
         weights: (M,), not negative: a weighted mean under `mean`.
-        power: Each score q is first raised to sign(q) |q|^power, a rising curve from 0 to 1 that above 1
-            spreads out high quality.
+        power: The power p that each score is first raised to, keeping its sign. The curve rises from 0 to 1; a power
+            above 1 spreads out high quality.
 
     Returns:
         (...), one score an image; 1 where every map's score is 1. The gradient is finite wherever the score is: where
