@@ -157,6 +157,18 @@ class SelectedFeatureIQM(WideBuffers):
         return options[""] if list(options) == [""] else {"sources": options}
 
     @property
+    def extractors(self) -> dict[str, FeatureExtractor]:
+        """The networks by source name (`""` for a single one), cut to the layers of the metric's maps.
+
+        Example:
+            >>> import torchvision
+            >>> iqm = SelectedFeatureIQM(torchvision.models.alexnet(), ["conv1:27", "conv2:5"])
+            >>> iqm.extractors[""].layers
+            ['conv1', 'conv2']
+        """
+        return {s: _scorer(scorer).extractor for s, scorer in zip(self.sources, self.scorers, strict=True)}
+
+    @property
     def device(self) -> torch.device:
         """Where the metric is."""
         return _scorer(self.scorers[0]).extractor.device
