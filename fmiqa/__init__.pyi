@@ -13,6 +13,8 @@ from fmiqa.correlation import krocc as krocc
 from fmiqa.correlation import plcc as plcc
 from fmiqa.correlation import rmse as rmse
 from fmiqa.correlation import srocc as srocc
+from fmiqa.datasets import read_image as read_image
+from fmiqa.datasets import to_tensor as to_tensor
 from fmiqa.errors import DatasetError as DatasetError
 from fmiqa.errors import FileFormatError as FileFormatError
 from fmiqa.errors import FmiqaError as FmiqaError

@@ -24,6 +24,7 @@ from fmiqa.cli.output import Written, add_output_options, print_result, show, wa
 from fmiqa.cli.outputs import OutputFile, OutputFolder, save_picture
 from fmiqa.cli.results import recorded_extractors
 from fmiqa.datasets import read_image
+from fmiqa.datasets.colours import Background, background_colour
 from fmiqa.datasets.folders import file_key
 from fmiqa.datasets.pairing import pair_folders
 from fmiqa.datasets.table import Row, read_rows
@@ -88,6 +89,9 @@ def add(commands: Any) -> None:
     one = images.add_mutually_exclusive_group()
     one.add_argument("--reference", metavar="IMAGE", help="their common reference")
     one.add_argument("--pairs", metavar="FILE", help="a CSV table of pairs, instead")
+    images.add_argument(
+        "--background", metavar="COLOUR", help="lay transparent pixels on this colour, such as white or #808080"
+    )
     files = parser.add_argument_group("files to write")
     files.add_argument("--csv", type=OutputFile, metavar="FILE", help="the qualities as a table")
     files.add_argument(
@@ -106,10 +110,11 @@ def run(args: argparse.Namespace) -> None:
     pairs = _asked_pairs(args)
     places = _places(args.maps, [test for _, test in pairs]) if args.maps else [None] * len(pairs)
     _refuse_read(args, pairs, places)
+    background = background_colour(args.background)
     metric = _metric(args).to(options.device_of(args))
     bar = progress_bar(show=wants_progress(args) and args.json, total=len(pairs), desc="scoring", unit="image")
     written, rows = Written(), []
-    for found, place in zip(_judged(metric, pairs, pictures=bool(args.maps)), places, strict=True):
+    for found, place in zip(_judged(metric, pairs, background, pictures=bool(args.maps)), places, strict=True):
         rated = _rated(metric, found.quality)
         row: dict[str, Any] = {"reference": found.reference, "test": found.test, "quality": found.quality, **rated}
         if place is not None and found.picture is not None:
@@ -189,15 +194,17 @@ def _rating_in_words(rated: Mapping[str, Any]) -> list[str]:
 
 
 @torch.inference_mode()
-def _judged(metric: SelectedFeatureIQM, pairs: Sequence[tuple[str, str]], *, pictures: bool) -> Iterator[_Pair]:
+def _judged(
+    metric: SelectedFeatureIQM, pairs: Sequence[tuple[str, str]], background: Background | None, *, pictures: bool
+) -> Iterator[_Pair]:
     """One image at a time, since sizes may differ; neighbours that share a reference share its side."""
     for _, group in itertools.groupby(pairs, key=lambda pair: file_key(pair[0])):
         same = list(group)
-        reference = read_image(same[0][0])[None].to(metric.device)
+        reference = read_image(same[0][0], background=background)[None].to(metric.device)
         prepared = metric.prepare(reference)
         for name, test in same:
             try:
-                image = read_image(test)
+                image = read_image(test, background=background)
                 quality = metric(image[None].to(metric.device), prepared).item()
                 picture = _picture(metric, image, reference) if pictures else None
             except InputError as error:
