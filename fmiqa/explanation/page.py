@@ -61,7 +61,8 @@ def page(explanation: Explanation) -> str:
         for number, (m, limit, overlay) in enumerate(zip(shown, limits[1:], overlays[1:], strict=True), 1)
     )
     others = e.maps[len(shown) :]
-    rest = f"{len(others)} other maps take {_percent(sum(m.share for m in others))} of the loss."
+    taken = f"{_percent(sum(m.share for m in others))} of the loss"
+    rest = f"{len(others)} other maps take {taken}." if len(others) > 1 else f"1 other map takes {taken}."
     names = [escape(name, quote=True) for name in e.names]
     smaller = f" They are shown at {_LARGEST} pixels on the longer side." if max(height, width) > _LARGEST else ""
     said = (
@@ -172,7 +173,7 @@ def _file(image: Tensor, longest: int, quality: int) -> tuple[str, bytes]:
     kind = "png" if pixels[0].numel() <= _LOSSLESS and longest > _THUMB else "jpeg"
     content = io.BytesIO()
     picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    picture.save(content, kind, optimize=True, quality=quality, subsampling=0)  # colours are compared too
+    picture.save(content, kind, quality=quality, subsampling=0)  # full colours, which are compared too
     return kind, content.getvalue()
 
 

@@ -20,7 +20,7 @@ SIDE = 80
 """The side of the pictures in pixels, as the network sees them."""
 
 _PERIODS = (3.0, 4.3, 6.1, 8.7, 12.3, 17.5, 25.0)  # steps of half an octave
-_HUES = {  # of equal luma, which is mid-grey's; each is the opposite of that six places on
+_HUES = {  # angles of Cr over Cb in degrees, at the luma of mid-grey; each has its opposite six places on
     "violet-blue": 0, "violet": 30, "magenta": 60, "crimson": 90, "red": 120, "orange": 150,
     "olive": 180, "yellow-green": 210, "green": 240, "turquoise": 270, "sky blue": 300, "blue": 330,
 }  # fmt: skip
@@ -125,7 +125,7 @@ def _made() -> Iterator[tuple[Stimulus, list[Tensor]]]:
         steps = [_mixed(_step(direction, offset), _BLACK, _WHITE) for offset in (-4, -2, 0, 2)]
         yield Stimulus("edges", direction=direction), steps
     for first, second in _OPPOSITES:
-        a, b = _hue(_HUES[first]), _hue(_HUES[second])
+        a, b = _pair(_HUES[first], _HUES[second])
         for direction, period in product((0.0, 45.0, 90.0, 135.0), (6.1, 17.5)):
             waves = [_mixed(_wave(direction, period, phase), a, b) for phase in quarters]
             yield Stimulus("coloured stripes", (first, second), direction, period), waves
@@ -149,13 +149,16 @@ def _made() -> Iterator[tuple[Stimulus, list[Tensor]]]:
         yield Stimulus("plain", (name,)), [_mixed(torch.zeros(SIDE, SIDE, device="cpu"), colour, colour)]
 
 
-def _hue(angle: float) -> Colour:
-    """The most saturated colour of a hue (the angle of Cr over Cb, in degrees) whose luma is mid-grey's (BT.601)."""
-    cb, cr = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    chroma = (1.402 * cr, -0.344 * cb - 0.714 * cr, 1.772 * cb)
-    most = 0.5 / max(map(abs, chroma))
-    red, green, blue = (0.5 + most * part for part in chroma)
-    return red, green, blue
+def _pair(first: float, second: float) -> tuple[Colour, Colour]:
+    """Two hues at the luma of mid-grey (BT.601), as far apart in RGB as black is from a primary colour."""
+    chroma = []
+    for angle in (math.radians(first), math.radians(second)):
+        cb, cr = math.cos(angle), math.sin(angle)
+        raw = (1.402 * cr, -0.344 * cb - 0.714 * cr, 1.772 * cb)
+        chroma.append([part / math.hypot(*raw) for part in raw])
+    apart = math.dist(*chroma)
+    a, b = ([0.5 + part / apart for part in one] for one in chroma)
+    return (a[0], a[1], a[2]), (b[0], b[1], b[2])
 
 
 def _mixed(weight: Tensor, first: Colour, second: Colour) -> Tensor:

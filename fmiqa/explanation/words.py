@@ -116,9 +116,9 @@ def _responses(extractor: FeatureExtractor, pictures: Tensor, maps: MapIndex) ->
     with strict_float32(extractor.device):
         for batch in pictures.split(_BATCH):
             layers = extractor(batch.to(extractor.device), maps)
-            peaks = {layer: _middle(values).amax((-2, -1)).double().cpu() for layer, values in layers.items()}
+            peaks = {layer: _middle(values).amax((-2, -1)) for layer, values in layers.items()}
             found.append(torch.stack([peaks[m.layer][:, channels[m.layer].index(m.channel)] for m in maps], 1))
-    return torch.cat(found)
+    return torch.cat(found).double().cpu()
 
 
 def _middle(values: Tensor) -> Tensor:
