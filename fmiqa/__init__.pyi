@@ -28,6 +28,8 @@ from fmiqa.evaluation import compare as compare
 from fmiqa.evaluation import cross_dataset as cross_dataset
 from fmiqa.evaluation import evaluate as evaluate
 from fmiqa.evaluation import peers as peers
+from fmiqa.explanation import Explanation as Explanation
+from fmiqa.explanation import explain as explain
 from fmiqa.features import Costs as Costs
 from fmiqa.features import FeatureExtractor as FeatureExtractor
 from fmiqa.features import Viewing as Viewing

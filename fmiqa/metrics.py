@@ -169,6 +169,11 @@ class SelectedFeatureIQM(WideBuffers):
         return {s: _scorer(scorer).extractor for s, scorer in zip(self.sources, self.scorers, strict=True)}
 
     @property
+    def measures(self) -> dict[str, Measure]:
+        """Source name -> how its maps are compared."""
+        return {source: _scorer(scorer).measure for source, scorer in zip(self.sources, self.scorers, strict=True)}
+
+    @property
     def device(self) -> torch.device:
         """Where the metric is."""
         return _scorer(self.scorers[0]).extractor.device
@@ -206,7 +211,10 @@ class SelectedFeatureIQM(WideBuffers):
         Raises:
             InputError: Sizes that differ, images of another form, too small, or on another device.
         """
-        scores = self.map_scores(test, reference)
+        return self.combined(self.map_scores(test, reference))
+
+    def combined(self, scores: Tensor) -> Tensor:
+        """(N,) the quality of images whose map scores, (N, M), are known: what a call does with them."""
         score = pool_scores(scores, self.maps, pool=self.pool, weights=self.weights, power=self.power)
         if self.fit is None:
             return score

@@ -124,9 +124,9 @@ def loss_shares(
 
     - `pool="mean"`: 1 - q is the sum of w_i (1 - r_i), with weights w_i of sum 1, and the share of map i is
       w_i (1 - r_i) / (1 - q).
-    - `pool="layer_geometric"`: log q is the mean of log m_l over the layers l, with m_l the mean of r_i over a layer. The
-      share of a layer is log m_l / (sum of log m_k over layers k), and that of a map within its layer is
-      (1 - r_i) / (sum of 1 - r_j over the layer).
+    - `pool="layer_geometric"`: log q is the mean over layers l of log m_l, with m_l the mean of r_i over a layer. The
+      share of a layer is log m_l / (sum over layers k of log m_k), and that of a map within its layer is
+      (1 - r_i) / (sum over the layer of 1 - r_j).
 
     Both are integrated gradients, of q and of log q, from scores of 1 along a straight line of the r_i.
 

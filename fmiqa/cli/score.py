@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import io
 import itertools
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +20,7 @@ from fmiqa._progress import progress_bar
 from fmiqa.cli import options
 from fmiqa.cli.output import Written, add_output_options, print_result, show, wants_progress
 from fmiqa.cli.outputs import OutputFile, OutputFolder, save_picture
-from fmiqa.cli.results import recorded_extractors
+from fmiqa.cli.results import named_metric, recorded_extractors
 from fmiqa.datasets import read_image
 from fmiqa.datasets.colours import Background, background_colour
 from fmiqa.datasets.folders import file_key
@@ -31,7 +29,7 @@ from fmiqa.datasets.table import Row, read_rows
 from fmiqa.errors import DatasetError, InputError
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.selection import Selection
-from fmiqa.zoo import Card, ReadyMetric, load_metric, metric_names
+from fmiqa.zoo import ReadyMetric
 
 _EXAMPLES = """\
 examples:
@@ -75,12 +73,7 @@ def add(commands: Any) -> None:
     summary = "Judge test images against their references"
     parser = options.new_command(commands, "score", summary, _EXAMPLES, run, _kept)
     metric = parser.add_argument_group("metric (one of)").add_mutually_exclusive_group()
-    metric.add_argument(
-        "--metric",
-        metavar="NAME",
-        default="fast",
-        help="a ready-made metric (default: fast), or a file that `fmiqa select --metric` wrote (.safetensors)",
-    )
+    options.add_metric_option(metric)
     metric.add_argument("--selection", metavar="FILE", help="as `fmiqa select --out` writes it, with --weights (.json)")
     images = parser.add_argument_group("images (test images and --reference, two folders, or --pairs)")
     images.add_argument(
@@ -166,18 +159,7 @@ def _metric(args: argparse.Namespace) -> SelectedFeatureIQM:
         selection = Selection.load(args.selection)
         extractors = recorded_extractors(selection.source, args.selection, args, selection.maps)
         return SelectedFeatureIQM.from_selection(extractors, selection)
-    if args.metric not in metric_names():
-        if not os.path.exists(args.metric):
-            raise InputError(
-                f"--metric {args.metric} is neither a file nor a ready-made metric: there are "
-                f"{', '.join(metric_names())}"
-            )
-        return SelectedFeatureIQM.load(args.metric)
-    networks = Card.load(args.metric).networks
-    options.check_weights_options(args, networks, f"the metric {args.metric}")
-    given = {network: options.weights_of(args, network) for network in networks} if args.weights else None
-    with contextlib.redirect_stdout(sys.stderr):  # torchvision announces a download on standard output
-        return load_metric(args.metric, weights=given)
+    return named_metric(args)
 
 
 def _rated(metric: SelectedFeatureIQM, quality: float) -> dict[str, Any]:
