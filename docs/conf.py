@@ -73,6 +73,7 @@ sphinx_gallery_conf = {
     "reset_modules": ("matplotlib",),
     "min_reported_time": 0,
     "show_memory": False,
+    "write_computation_times": False,
     "parallel": True,  # as many as `sphinx-build -j` says
     "download_all_examples": False,
     "remove_config_comments": True,
