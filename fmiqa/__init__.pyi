@@ -22,6 +22,7 @@ from fmiqa.errors import InputError as InputError
 from fmiqa.errors import ResumeError as ResumeError
 from fmiqa.errors import WeightsError as WeightsError
 from fmiqa.errors import WorkerError as WorkerError
+from fmiqa.evaluation import Comparison as Comparison
 from fmiqa.evaluation import CrossDataset as CrossDataset
 from fmiqa.evaluation import compare as compare
 from fmiqa.evaluation import cross_dataset as cross_dataset

@@ -1,4 +1,4 @@
-"""What every data set gives: `Sample`s and scores (`IQADataset`), and how image files become one."""
+"""What every data set gives: `Sample` objects and scores (`IQADataset`), and how image files become one."""
 
 from __future__ import annotations
 
@@ -457,7 +457,7 @@ def check_data(data: object) -> None:
 
 
 class SampleSource(Protocol):
-    """Any map-style data set of `Sample`s."""
+    """Any map-style data set of `Sample` objects."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Sample: ...

@@ -37,7 +37,7 @@ def read_image(path: str | os.PathLike[str], *, background: Background | None = 
     Greyscale, bilevel and palette images become RGB. The image is turned as its orientation tag (EXIF, TIFF or XMP)
     says. A colour profile (ICC) is applied, which leaves those in sRGB as they are. PNG and TIFF files of 16 bits a
     channel keep them. Images of any size are read; Pillow's limit on the number of pixels does not apply.
-    `docs/images.md` has the rule for each form of file.
+    `docs/guide/images.md` has the rule for each form of file.
 
     Args:
         path: A file that Pillow reads (BMP, PNG, JPEG, TIFF, WebP, ...).

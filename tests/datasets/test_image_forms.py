@@ -1,4 +1,4 @@
-"""Every row of the table of files in docs/images.md: such a file is written, and its pixels are what the row says."""
+"""Every row of the table of files in docs/guide/images.md: such a file has the pixels that the row says."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ HEIF = {"HEIF of 8 bits, pillow-heif registered", "HEIF without pillow-heif"}  #
 
 
 def test_every_form_of_the_table_has_a_case() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "images.md").read_text("utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "guide" / "images.md").read_text("utf-8")
     table = re.search(r"\| form \|.*?\n\n", text, re.DOTALL)
     assert table is not None
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:] if line]
