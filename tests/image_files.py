@@ -103,9 +103,9 @@ def profile(curve: tuple[int, ...], primaries: tuple[tuple[float, ...], ...] | N
 
 
 def cmyk_profile() -> bytes:
-    """The ICC profile of a printer whose inks are grey: lightness falls with the mean of CMY, and with K to black."""
-    inks = np.stack(np.meshgrid(*[[0, 1]] * 4, indexing="ij"), -1).reshape(-1, 4)  # K varies fastest
-    lightness = 255 * (1 - inks[:, :3].mean(1)) * (1 - inks[:, 3])
+    """The ICC profile of a printer whose inks are grey: lightness is 100 less the mean of the inks in percent."""
+    inks = np.stack(np.meshgrid(*[[0, 1]] * 4, indexing="ij"), -1).reshape(-1, 4)
+    lightness = 255 * (1 - inks.mean(1))
     table = np.stack([lightness, np.full(16, 128), np.full(16, 128)], -1).round().astype(np.uint8).tobytes()
     identity = bytes(range(256))
     lut = struct.pack(">4B", 4, 3, 2, 0) + _numbers((1, 0, 0, 0, 1, 0, 0, 0, 1)) + 4 * identity + table + 3 * identity

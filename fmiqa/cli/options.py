@@ -25,6 +25,7 @@ from fmiqa.scoring.run import score_matrix
 from fmiqa.scoring.shards import shard_file
 
 __all__ = [
+    "add_background_option",
     "add_computing_options",
     "add_device_option",
     "add_metric_option",
@@ -168,6 +169,13 @@ def add_metric_option(group: argparse._ActionsContainer) -> None:
         metavar="NAME",
         default="fast",
         help="a ready-made metric (default: fast), or a file that `fmiqa select --metric` wrote (.safetensors)",
+    )
+
+
+def add_background_option(group: argparse._ActionsContainer) -> None:
+    """`--background`."""
+    group.add_argument(
+        "--background", metavar="COLOUR", help="lay transparent pixels on this colour, such as white or '#808080'"
     )
 
 

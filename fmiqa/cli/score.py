@@ -82,9 +82,7 @@ def add(commands: Any) -> None:
     one = images.add_mutually_exclusive_group()
     one.add_argument("--reference", metavar="IMAGE", help="their common reference")
     one.add_argument("--pairs", metavar="FILE", help="a CSV table of pairs, instead")
-    images.add_argument(
-        "--background", metavar="COLOUR", help="lay transparent pixels on this colour, such as white or #808080"
-    )
+    options.add_background_option(images)
     files = parser.add_argument_group("files to write")
     files.add_argument("--csv", type=OutputFile, metavar="FILE", help="the qualities as a table")
     files.add_argument(

@@ -37,7 +37,7 @@ def read_image(path: str | os.PathLike[str], *, background: Background | None = 
     Greyscale, bilevel and palette images become RGB. The image is turned as its orientation tag (EXIF, TIFF or XMP)
     says. A colour profile (ICC) is applied, which leaves those in sRGB as they are. PNG and TIFF files of 16 bits a
     channel keep them. Images of any size are read; Pillow's limit on the number of pixels does not apply.
-    `docs/images.md` has the rule for each form of file.
+    `docs/guide/images.md` has the rule for each form of file.
 
     Args:
         path: A file that Pillow reads (BMP, PNG, JPEG, TIFF, WebP, ...).
@@ -141,8 +141,7 @@ def _file_pixels(file: BinaryIO, background: tuple[int, int, int] | None) -> np.
     else:
         load(image)
         colours, alpha = colours_of(image)
-    multiplied = image.format == "TIFF" and 1 in image.tag_v2.get(338, ())  # type: ignore[attr-defined]
-    return _turned(laid_on(colours, alpha, background, multiplied=multiplied), image)
+    return _shown(image, colours, alpha, background)
 
 
 def _picture_pixels(image: Image.Image, background: tuple[int, int, int] | None) -> np.ndarray:
@@ -153,17 +152,23 @@ def _picture_pixels(image: Image.Image, background: tuple[int, int, int] | None)
         bits = check_header(file)
         file.seek(position)
         if bits == 16 and not image.mode.startswith("I;16"):
-            raise InputError("16 bits a channel, which Pillow reduces to 8; give its file to fmiqa.read_image")
+            raise InputError("16 bits a channel, which Pillow does not keep; give its file to fmiqa.read_image")
     deep = image.mode.startswith("I;16")
     check_image(image, deep=deep)
     image.load()
     if deep:
-        return _turned(np.array(image).astype(np.uint16)[..., None].repeat(3, -1), image)
-    return _turned(laid_on(*colours_of(image), background), image)
+        return _shown(image, np.array(image).astype(np.uint16)[..., None].repeat(3, -1), None, background)
+    return _shown(image, *colours_of(image), background)
 
 
-def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
-    if image.format == "TIFF":  # which Pillow turns itself
+def _shown(
+    image: Image.Image, colours: np.ndarray, alpha: np.ndarray | None, background: tuple[int, int, int] | None
+) -> np.ndarray:
+    """Pixels on the background, the right way up."""
+    tiff = image.format == "TIFF"
+    multiplied = tiff and 1 in image.tag_v2.get(338, ())  # type: ignore[attr-defined]
+    pixels = laid_on(colours, alpha, background, multiplied=multiplied)
+    if tiff:  # which Pillow turns itself
         return pixels
     turn = _TURNS.get(orientation(image))
     return pixels if turn is None else turn(pixels)
