@@ -44,6 +44,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> argparse._MutuallyExclu
     for option, (dest, text) in _TABLE_FOLDERS.items():
         table.add_argument(option, dest=dest, metavar="FOLDER", help=text)
     table.add_argument("--lower-is-better", action="store_true", help="the scores rise with distortion (DMOS)")
+    table.add_argument("--background", metavar="COLOUR", help="lay transparent pixels on this colour, such as white")
     table.add_argument("--delimiter", help="the separator of the cells (default: detected in the header line)")
     return one
 
@@ -52,6 +53,7 @@ def check_data_options(args: argparse.Namespace) -> None:
     """End with a usage error where an option does not go with the data set."""
     given = [option for option, (dest, _) in {**_TABLE_COLUMNS, **_TABLE_FOLDERS}.items() if getattr(args, dest)]
     given += ["--lower-is-better"] * args.lower_is_better + ["--delimiter"] * bool(args.delimiter)
+    given += ["--background"] * bool(args.background)
     if given and not args.csv:
         args.parser.error(f"{', '.join(given)}: only with --csv")
     published = any(getattr(args, key) for key in CATALOGUE)
@@ -74,6 +76,7 @@ def data_set(args: argparse.Namespace) -> IQADataset:
         args.csv,
         higher_is_better=not args.lower_is_better,
         delimiter={"\\t": "\t"}.get(args.delimiter, args.delimiter),
+        background=args.background,
         name=args.name,
         **options,
     )

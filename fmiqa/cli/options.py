@@ -27,6 +27,7 @@ from fmiqa.scoring.shards import shard_file
 __all__ = [
     "add_computing_options",
     "add_device_option",
+    "add_metric_option",
     "add_weights_options",
     "at_least",
     "check_weights_options",
@@ -158,6 +159,16 @@ def check_weights_options(args: argparse.Namespace, networks: Iterable[str], wha
     other = [network for network in given if network and network not in known]
     if other:
         raise InputError(f"--weights {other[0]}=...: {what} is of {', '.join(known)}, not of {other[0]}")
+
+
+def add_metric_option(group: argparse._ActionsContainer) -> None:
+    """`--metric`."""
+    group.add_argument(
+        "--metric",
+        metavar="NAME",
+        default="fast",
+        help="a ready-made metric (default: fast), or a file that `fmiqa select --metric` wrote (.safetensors)",
+    )
 
 
 def add_device_option(group: argparse._ActionsContainer) -> None:

@@ -1,6 +1,6 @@
-"""Draw the pictures of docs/held-out.md from a score matrix.
+"""Draw the pictures of docs/guide/held-out.md from a score matrix.
 
-python docs/plots.py SCORES.safetensors
+python benchmarks/validation_plots.py SCORES.safetensors
 """
 
 from __future__ import annotations
