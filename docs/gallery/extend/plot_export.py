@@ -2,8 +2,9 @@
 Take a metric elsewhere
 =======================
 
-Three files, for three places: fmiqa's own, which loads wherever fmiqa is installed; a program of ``torch.export``, for
-PyTorch without fmiqa; and ONNX, for a runtime without PyTorch. All give the same numbers.
+Three files, for three places: fmiqa's own, which loads wherever fmiqa is installed; a
+program of ``torch.export``, for PyTorch without fmiqa; and ONNX, for a runtime without
+PyTorch. All give the same numbers.
 """
 
 import tempfile
@@ -19,17 +20,16 @@ import fmiqa
 # A metric and some images
 # ------------------------
 #
-# Two maps of AlexNet with random weights are enough to show it; a ready-made metric, ``fmiqa.load_metric()``, exports
-# the same way and takes longer. The 36 images are those of the embedded data set.
+# Two maps of AlexNet with random weights are enough to show it; a ready-made metric,
+# ``fmiqa.load_metric()``, exports the same way and takes longer. The 36 images are
+# those of the embedded data set.
 
 data = fmiqa.datasets.Demo(references=2, size=128, levels=3)
 iqm = fmiqa.SelectedFeatureIQM(data.extractor(), ["conv1:44", "conv1:10"])
-batches = [
-    (torch.stack([sample.distorted for sample in data if sample.reference_id == scene]) / 255, reference[None] / 255)
-    for scene, reference in zip(["scene01", "scene02"], fmiqa.visualize.ReferenceImages(data), strict=True)
-]
+test = torch.stack([sample.distorted for sample in data]) / 255
+reference = torch.stack([sample.reference for sample in data]) / 255
 with torch.inference_mode():
-    quality = torch.cat([iqm(test, reference) for test, reference in batches])
+    quality = iqm(test, reference)
 folder = Path(tempfile.mkdtemp())
 found = {}
 
@@ -42,50 +42,50 @@ found = {}
 iqm.save(folder / "metric.safetensors")
 loaded = fmiqa.SelectedFeatureIQM.load(folder / "metric.safetensors")
 with torch.inference_mode():
-    found["fmiqa"] = torch.cat([loaded(test, reference) for test, reference in batches])
+    found["fmiqa"] = loaded(test, reference)
 
 # %%
 # torch.export
 # ------------
 #
-# The program is recorded with images of one size, a few of which the file keeps as samples; ``dynamic_shapes`` leaves
-# their number open. It needs PyTorch and nothing else.
+# The program is recorded with images of one size, a few of which the file keeps as
+# samples; ``dynamic_shapes`` leaves their number open. It needs PyTorch and nothing
+# else.
 
-number = torch.export.Dim("images", min=1)
-test, reference = batches[0]
-program = torch.export.export(
-    iqm, (test[:2].clone(), reference), dynamic_shapes={"test": {0: number}, "reference": None}
-)
+number = torch.export.Dim("images")
+shapes = {"test": {0: number}, "reference": {0: number}}
+two = (test[:2].clone(), reference[:2].clone())
+program = torch.export.export(iqm, two, dynamic_shapes=shapes)
 torch.export.save(program, folder / "metric.pt2")
+
 loaded = torch.export.load(folder / "metric.pt2").module()
 with torch.inference_mode():
-    found["torch.export"] = torch.cat([loaded(test, reference) for test, reference in batches])
-    print(loaded(test[:5], reference))  # five images, where the program was recorded with two
+    found["torch.export"] = loaded(test, reference)
 
 # %%
 # ONNX
 # ----
 #
-# From the same program, with the packages onnxscript and onnxruntime (``pip install onnxscript onnxruntime``).
+# From the same program, with the packages onnxscript and onnxruntime (``pip install
+# onnxscript onnxruntime``).
 
 if find_spec("onnxscript") and find_spec("onnxruntime"):
     import onnxruntime
 
-    model = torch.onnx.export(program, dynamo=True, input_names=["test", "reference"], verbose=False)
+    names = ["test", "reference"]
+    model = torch.onnx.export(program, input_names=names, dynamo=True, verbose=False)
     model.save(folder / "metric.onnx")
+
     session = onnxruntime.InferenceSession(folder / "metric.onnx")
-    found["ONNX"] = torch.cat(
-        [
-            torch.from_numpy(session.run(None, {"test": test.numpy(), "reference": reference.numpy()})[0])
-            for test, reference in batches
-        ]
-    )
+    images = {"test": test.numpy(), "reference": reference.numpy()}
+    found["ONNX"] = torch.from_numpy(session.run(None, images)[0])
 
 # %%
 # The same numbers?
 # -----------------
 #
-# Differences are those of rounding in 32-bit floating point, whose numbers just below 1 are 6e-8 apart.
+# Differences are those of rounding in 32-bit floating point, whose numbers just below 1
+# are 6e-8 apart.
 
 for name, values in found.items():
     print(f"{name:13} differs by at most {(values - quality).abs().max():.1g}")
@@ -93,7 +93,9 @@ for path in sorted(folder.iterdir()):
     print(f"{path.name:20} {path.stat().st_size / 1e3:6.0f} kB")
 
 plt.style.use("tableau-colorblind10")
-figure, (above, below) = plt.subplots(2, sharex=True, height_ratios=[2, 1], figsize=(6.4, 5), layout="constrained")
+figure, (above, below) = plt.subplots(
+    2, sharex=True, height_ratios=[2, 1], figsize=(6.4, 5), layout="constrained"
+)
 for (name, values), marker in zip(found.items(), "osx", strict=False):
     above.plot(quality, values, marker, fillstyle="none", label=name)
     below.plot(quality, values - quality, marker, fillstyle="none")
@@ -105,5 +107,5 @@ below.set_xlabel("quality by the metric in memory")
 plt.show()
 
 # %%
-# **To take away:** keep ``metric.safetensors``; make the other two from it for where they are needed, and compare a few
-# numbers as above.
+# **To take away:** keep ``metric.safetensors``; make the other two from it for where
+# they are needed, and compare a few numbers as above.

@@ -2,8 +2,9 @@
 A metric as a loss
 ==================
 
-A metric is differentiable in both images, so ``1 - quality`` can be a loss. Here gradient descent on the pixels of a
-damaged picture shows what the loss wants, and what it does not care about.
+A metric is differentiable in both images, so ``1 - quality`` can be a loss. Here
+gradient descent on the pixels of a damaged picture shows what the loss wants, and what
+it does not care about.
 """
 
 import matplotlib.cbook
@@ -18,22 +19,27 @@ from fmiqa.datasets.distortions import DISTORTIONS
 # Two damaged pictures
 # --------------------
 #
-# A piece of a photograph that comes with matplotlib, with noise and after JPEG. A loss takes pixels as floats in [0,
-# 1].
+# A piece of a photograph that comes with matplotlib, with noise and after JPEG. A loss
+# takes pixels as floats in [0, 1].
 
-photo = fmiqa.datasets.read_image(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+photo = fmiqa.datasets.read_image(
+    matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+)
 reference = photo[:, 60:252, 160:352]
 rng = np.random.default_rng(0)
-damaged = torch.stack([DISTORTIONS[kind](reference, 4, 5, rng) for kind in ("white noise", "JPEG")])
+damaged = torch.stack(
+    [DISTORTIONS[kind](reference, 4, 5, rng) for kind in ("white noise", "JPEG")]
+)
 damaged, reference = damaged / 255, reference[None] / 255
 
 # %%
 # Gradient descent
 # ----------------
 #
-# ``Viewing(factor=1)`` lets the networks see the piece as it is; by default it would be enlarged to a shorter side of
-# 384 pixels. ``prepare`` computes the reference's side once. The loss is the metric alone, or the metric and a mean
-# absolute difference of pixels.
+# ``Viewing(factor=1)`` lets the networks see the piece as it is; by default it would be
+# enlarged to a shorter side of 384 pixels. ``prepare`` computes the reference's side
+# once. The loss is the metric alone, or the metric and a mean absolute difference of
+# pixels.
 
 iqm = fmiqa.load_metric(viewing=fmiqa.Viewing(factor=1))
 prepared = iqm.prepare(reference)
@@ -69,18 +75,21 @@ for ax in axes.flat:
 plt.show()
 
 # %%
-# By itself, ``1 - quality`` raises the quality and brings back edges and texture, but not the pixels: PSNR does not
-# rise, and a fine pattern appears that the metric's few feature maps do not see. With a little of a pixel loss beside
-# it, both rise, and the pattern is gone.
+# By itself, ``1 - quality`` raises the quality and brings back edges and texture, but
+# not the pixels: PSNR does not rise, and a fine pattern appears that the metric's few
+# feature maps do not see. With a little of a pixel loss beside it, both rise, and the
+# pattern is gone.
 #
-# What this is not: the descent knows the reference, so it restores nothing that you do not have already. In training,
-# the picture is what a network makes of its input, and the reference is the picture that it should have made:
+# What this is not: the descent knows the reference, so it restores nothing that you do
+# not have already. In training, the picture is what a network makes of its input, and
+# the reference is the picture that it should have made:
 #
 # .. code-block:: python
 #
 #     output = network(batch.damaged)
-#     loss = (1 - iqm(output.clamp(0, 1), batch.original)).mean() + (output - batch.original).abs().mean()
+#     loss = (1 - iqm(output.clamp(0, 1), batch.original)).mean()
+#     loss = loss + (output - batch.original).abs().mean()
 #     loss.backward()
 #
-# **To take away:** use a metric of few maps beside a pixel loss, not in its place, and judge the result by a metric
-# that was not the loss.
+# **To take away:** use a metric of few maps beside a pixel loss, not in its place, and
+# judge the result by a metric that was not the loss.
