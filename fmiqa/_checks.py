@@ -13,7 +13,10 @@ from torch._subclasses import FakeTensor
 from fmiqa.errors import InputError
 
 __all__ = [
+    "CONVERTERS",
+    "channels_first",
     "check_images",
+    "check_layout",
     "check_picture",
     "check_tensor",
     "is_batched",
@@ -33,7 +36,10 @@ _LOWEST, _HIGHEST = -0.5, 1.5
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-def check_tensor(value: object, what: str, *, meta: bool = False) -> Tensor:
+CONVERTERS = "fmiqa.to_tensor(...) makes a tensor (3, H, W) of an array or a PIL image, fmiqa.read_image(...) of a file"
+
+
+def check_tensor(value: object, what: str, *, meta: bool = False, advice: str = "") -> Tensor:
     """The value itself if it is an ordinary tensor.
 
     The library takes tensors and converts nothing, so that dtype and device are always the caller's choice.
@@ -42,14 +48,15 @@ def check_tensor(value: object, what: str, *, meta: bool = False) -> Tensor:
         value: What was given.
         what: The name of the argument and the shape it should have, which opens the message: "targets (N,)".
         meta: Whether a tensor on the meta device will do, which has a shape but no values.
+        advice: How to make a tensor of what was given, where `torch.as_tensor` would not do.
 
     Raises:
         InputError: The value is no tensor, or is a sparse, quantized, nested, complex or 8-bit float tensor, or has no
             values.
     """
     if not isinstance(value, Tensor):
-        advice = "" if value is None or isinstance(value, str) else "; convert it with torch.as_tensor(...)"
-        raise InputError(f"{what} must be a torch.Tensor, got {type(value).__name__}{advice}")
+        advice = advice or ("" if value is None or isinstance(value, str) else "convert it with torch.as_tensor(...)")
+        raise InputError(f"{what} must be a torch.Tensor, got {type(value).__name__}{advice and f'; {advice}'}")
     if value.layout != torch.strided or value.is_nested:
         kind = "a nested tensor" if value.is_nested else f"the layout {value.layout}"
         raise InputError(f"{what} must be a dense tensor, got {kind}; convert it with .to_dense()")
@@ -70,20 +77,30 @@ def check_picture(value: object, what: str) -> Tensor:
     Raises:
         InputError: As `check_tensor`, or the tensor has another shape.
     """
-    image = check_tensor(value, f"{what} (3, H, W)")
+    image = check_tensor(value, f"{what} (3, H, W)", advice=CONVERTERS)
     if image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
-        raise InputError(f"{what} is one RGB image (3, H, W), got {tuple(image.shape)}")
+        raise InputError(f"{what} is one RGB image (3, H, W), got {tuple(image.shape)}{channels_first(image)}")
     return image
+
+
+def check_layout(images: object, what: str = "images") -> Tensor:
+    """The images themselves if they are a tensor (N, 3, H, W).
+
+    Raises:
+        InputError: Arrays, PIL images, and tensors of another layout, such as (N, H, W, 3).
+    """
+    given = check_tensor(images, f"{what} (N, 3, H, W)", meta=True, advice=CONVERTERS)
+    if given.ndim != 4 or given.shape[1] != 3 or given.numel() == 0:
+        raise InputError(
+            f"{what}: expected RGB images of shape (N, 3, H, W), got {tuple(given.shape)}"
+            + (channels_first(given) or "; add a batch dimension with [None], or repeat a grey channel three times")
+        )
+    return given
 
 
 def check_images(images: Tensor, what: str = "images") -> None:
     """Raise `InputError` unless `images` is (N, 3, H, W), uint8 or float in [0, 1]."""
-    check_tensor(images, f"{what} (N, 3, H, W)", meta=True)
-    if images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
-        raise InputError(
-            f"{what}: expected RGB images of shape (N, 3, H, W), got {tuple(images.shape)}; "
-            "add a batch dimension with [None], or repeat a grey channel three times"
-        )
+    check_layout(images, what)
     if images.dtype == torch.uint8:
         return
     if not images.is_floating_point():
@@ -105,6 +122,14 @@ def check_images(images: Tensor, what: str = "images") -> None:
             f"{what}: float images lie in [0, 1], got values from {low:.4g} to {high:.4g}; "
             "divide by 255, pass uint8, or undo a mean/std normalisation (fmiqa does its own)"
         )
+
+
+def channels_first(images: Tensor) -> str:
+    """What to do about one image or a batch in the layout of arrays, (..., H, W, 3); nothing for another layout."""
+    if images.ndim not in (3, 4) or images.shape[-1] != 3 or images.shape[-3] == 3:
+        return ""
+    batch = ".movedim(-1, 0)[None]" if images.ndim == 3 else ".movedim(-1, 1)"
+    return f"; channels come first: give images{batch} ({CONVERTERS})"
 
 
 def scalar_or_tensor(value: object, what: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from fmiqa._checks import check_layout
 from fmiqa._io import load_tensors, save_tensors
 from fmiqa._runtime.precision import WideBuffers, strict_float32
 from fmiqa.correlation.logistic import LogisticFit
@@ -18,6 +20,7 @@ from fmiqa.features.enlarging import enlarged, seen_by
 from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.features.networks import NETWORKS
 from fmiqa.features.viewing import Viewing
+from fmiqa.loss import QualityLoss, Reduction
 from fmiqa.maps import FeatureMap, MapIndex
 from fmiqa.measures import Custom, Measure
 from fmiqa.measures.base import local_measure
@@ -189,8 +192,10 @@ class SelectedFeatureIQM(WideBuffers):
         return scores if self._columns is None else scores[:, self._columns]
 
     def _check_prepared(self, reference: object) -> None:
-        if not isinstance(reference, (list, tuple)) or len(reference) != len(self.scorers):
-            given = f"{len(reference)} parts" if isinstance(reference, (list, tuple)) else type(reference).__name__
+        if not isinstance(reference, (list, tuple, PreparedImages)):
+            check_layout(reference, "reference images")
+        elif isinstance(reference, PreparedImages) or len(reference) != len(self.scorers):
+            given = "PreparedImages" if isinstance(reference, PreparedImages) else f"{len(reference)} parts"
             raise InputError(
                 f"reference images are a torch.Tensor (N, 3, H, W), or the list of {len(self.scorers)} that prepare() "
                 f"gave, got {given}"
@@ -297,28 +302,66 @@ class SelectedFeatureIQM(WideBuffers):
             local_measure(scorer.measure)
         return scorers
 
+    def as_loss(self, reduction: Reduction = "mean") -> QualityLoss:
+        """The metric as a loss: 1 - quality, or the best quality less the quality where the best is not 1.
+
+        Args:
+            reduction: `"mean"` or `"sum"` over the images, or `"none"`.
+
+        Raises:
+            InputError: A metric with a `fit`, which answers on the scale of subjective scores; a measure whose values
+                have no bound; an unknown reduction.
+
+        Example:
+            >>> import torch, torchvision
+            >>> loss = SelectedFeatureIQM(torchvision.models.alexnet(), ["conv1:27", "conv2:5"]).as_loss()
+            >>> test, reference = torch.rand(2, 3, 96, 96, requires_grad=True), torch.rand(2, 3, 96, 96)
+            >>> loss(test, reference).backward()
+            >>> test.grad.shape
+            torch.Size([2, 3, 96, 96])
+        """
+        if self.fit is not None:
+            raise InputError(
+                "the metric has a fit and answers on the scale of subjective scores, where no value stands for equal "
+                "images; make the loss of the same metric without fit= (with from_selection, without fitted=True)"
+            )
+        best = {s: m.value_range[1] if m.higher_is_better else -m.value_range[0] for s, m in self.measures.items()}
+        unbounded = [str(self.measures[s]) for s in best if not math.isfinite(best[s])]
+        if unbounded:
+            raise InputError(f"the measure {unbounded[0]} has no best value; minimize -iqm(test, reference)")
+        scores = torch.tensor([best[m.source] for m in self.maps], dtype=torch.float64, device="cpu")
+        weights = None if self.weights is None else self.weights.cpu()
+        value = pool_scores(scores, self.maps, pool=self.pool, weights=weights, power=self.power)
+        return QualityLoss(self, best=float(value), reduction=reduction)
+
     def prepare(self, reference: Tensor) -> list[PreparedImages]:
         """The reference side (N or 1, 3, H, W), computed once for many calls; one part a network."""
         return [_scorer(scorer).prepare(reference) for scorer in self.scorers]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Save networks, maps and options in one safetensors file that suffices to score images elsewhere."""
-        tensors: dict[str, Tensor] = {}
-        sources = []
-        for number, (source, scorer) in enumerate(zip(self.sources, map(_scorer, self.scorers), strict=True)):
-            constants = scorer.extractor.constants
-            state = {**scorer.extractor.network.state_dict(), **constants}
-            tensors |= {f"{number}.{name}": value for name, value in state.items()}
-            sources.append({"source": source, **scorer.options(), "constants": list(constants)})
-        header = {
+    def definition(self) -> dict[str, Any]:
+        """All that defines the metric but its networks' weights, of which it has fingerprints; as JSON can hold it."""
+        return {
             "class": type(self).__name__,
             "maps": [str(m) for m in self.maps],
-            "sources": sources,
+            "sources": [
+                {"source": source, **_scorer(scorer).options()}
+                for source, scorer in zip(self.sources, self.scorers, strict=True)
+            ],
             "pool": self.pool,
             "weights": None if self.weights is None else self.weights.tolist(),
             "power": self.power,
             "fit": None if self.fit is None else self.fit.to_dict(),
         }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save networks, maps and options in one safetensors file that suffices to score images elsewhere."""
+        tensors: dict[str, Tensor] = {}
+        header = self.definition()
+        for number, (part, scorer) in enumerate(zip(header["sources"], map(_scorer, self.scorers), strict=True)):
+            constants = scorer.extractor.constants
+            state = {**scorer.extractor.network.state_dict(), **constants}
+            tensors |= {f"{number}.{name}": value for name, value in state.items()}
+            part["constants"] = list(constants)
         save_tensors(path, _KIND, tensors, header)
 
     @classmethod

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import fmiqa
@@ -450,3 +451,30 @@ def test_maps_that_are_not_there_are_refused(maps: Any) -> None:
 def test_arguments_of_another_kind_are_refused(make: Callable[[], Any]) -> None:
     with pytest.raises(InputError):
         make()
+
+
+ARRAY = np.zeros((48, 56, 3), np.uint8)
+
+
+@pytest.mark.parametrize("call", ["call", "prepare", "loss", "rate", "error_map", "measure"])
+@pytest.mark.parametrize(
+    "image",
+    [ARRAY, Image.fromarray(ARRAY), torch.from_numpy(ARRAY), torch.from_numpy(ARRAY)[None]],
+    ids=["array", "PIL", "HWC", "NHWC"],
+)
+def test_images_of_another_layout_are_refused_with_what_converts_them(image: object, call: str) -> None:
+    iqm = fmiqa.load_metric()
+    good = torch.zeros(1, 3, 48, 56)
+    calls = {
+        "call": [lambda: iqm(image, image), lambda: iqm(image, good), lambda: iqm(good, image)],
+        "prepare": [lambda: iqm.prepare(image)],  # type: ignore[arg-type]
+        "loss": [lambda: iqm.as_loss()(image, image)],  # type: ignore[arg-type]
+        "rate": [lambda: iqm.rate(image, image)],  # type: ignore[arg-type]
+        "error_map": [lambda: iqm.error_map(image, image)],  # type: ignore[arg-type]
+        "measure": [lambda: fmiqa.SSIM()(image, image)],  # type: ignore[arg-type]
+    }
+    if call == "measure" and isinstance(image, torch.Tensor) and image.ndim == 4:
+        pytest.skip("feature maps may be 3 wide")
+    for one in calls[call]:
+        with pytest.raises(InputError, match=r"fmiqa\.to_tensor\(\.\.\.\).*fmiqa\.read_image\(\.\.\.\)"):
+            one()

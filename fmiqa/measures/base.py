@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from fmiqa._checks import check_tensor, is_positive, is_recording
+from fmiqa._checks import CONVERTERS, channels_first, check_tensor, is_positive, is_recording
 from fmiqa._runtime.precision import at_least_float32
 from fmiqa.errors import InputError
 
@@ -220,9 +220,10 @@ class MapMeasure(ABC):
 
 def check_maps(name: str, maps: Tensor) -> None:
     """Raise `InputError` unless maps are a float tensor (N, C, H, W) that is not empty."""
-    check_tensor(maps, f"{name}: maps (N, C, H, W)")
+    check_tensor(maps, f"{name}: maps (N, C, H, W)", advice=f"convert maps with torch.as_tensor(...); {CONVERTERS}")
     if maps.ndim != 4 or not maps.is_floating_point() or 0 in maps.shape:
-        raise InputError(f"{name} compares float maps (N, C, H, W), got {tuple(maps.shape)} of {maps.dtype}")
+        advice = channels_first(maps) if maps.ndim == 3 else ""  # four dimensions may be maps 3 wide
+        raise InputError(f"{name} compares float maps (N, C, H, W), got {tuple(maps.shape)} of {maps.dtype}{advice}")
 
 
 def check_pair(name: str, test: Tensor, reference: tuple[int, ...], prepared: Tensor) -> None:

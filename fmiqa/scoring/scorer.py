@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fmiqa._checks import check_layout
 from fmiqa._runtime.precision import at_least_float32, strict_float32
 from fmiqa.errors import InputError
 from fmiqa.features.extractor import FeatureExtractor, check_extractor
@@ -214,12 +215,9 @@ class MapScorer(nn.Module):
         return scores if self._columns is None else scores[:, self._columns]
 
     def _check_pair(self, test: Tensor, reference: Tensor | PreparedImages) -> None:
-        if not isinstance(test, Tensor) or not isinstance(reference, (Tensor, PreparedImages)):
-            given = f"{type(test).__name__} and {type(reference).__name__}"
-            raise InputError(
-                f"test and reference images are tensors (N, 3, H, W), got {given}; convert arrays with "
-                "torch.as_tensor(...)"
-            )
+        check_layout(test, "test images")
+        if not isinstance(reference, PreparedImages):
+            check_layout(reference, "reference images")
         if isinstance(reference, PreparedImages) and (
             reference.maps != self.asked or reference.measure != self.measure.options()
         ):
@@ -228,7 +226,7 @@ class MapScorer(nn.Module):
                 f"{self.asked!r} under {self.measure.options()}; prepare it with the same metric"
             )
         shape = reference.shape
-        if len(shape) != 4 or test.shape[1:] != shape[1:] or shape[0] not in (1, test.shape[0]):
+        if test.shape[1:] != shape[1:] or shape[0] not in (1, test.shape[0]):
             raise InputError(
                 f"test images {tuple(test.shape)} and reference images {tuple(shape)} must have one size "
                 "(N, 3, H, W), the reference being one image a test image or one for all; fmiqa never resizes or crops"
