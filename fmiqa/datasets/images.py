@@ -122,7 +122,9 @@ def to_tensor(image: Image.Image | np.ndarray, *, background: Background | None 
         try:
             return _tensor(_picture_pixels(image, behind))
         except InputError as error:
-            raise InputError(f"the PIL image has {error}") from error
+            raise InputError(f"the PIL image: {error}") from error
+        except Exception as error:  # as in read_image
+            raise InputError(f"the PIL image cannot be decoded ({type(error).__name__}: {error})") from error
     if not isinstance(image, np.ndarray):
         kind = f"{type(image).__module__.partition('.')[0]}.{type(image).__name__}"
         if isinstance(image, Tensor):
@@ -154,6 +156,8 @@ def _picture_pixels(image: Image.Image, background: tuple[int, int, int] | None)
         if bits == 16 and not image.mode.startswith("I;16"):
             raise InputError("16 bits a channel, which Pillow does not keep; give its file to fmiqa.read_image")
     deep = image.mode.startswith("I;16")
+    if deep and "transparency" in image.info:
+        raise InputError("16 bits a channel and a transparent colour; give its file to fmiqa.read_image")
     check_image(image, deep=deep)
     image.load()
     if deep:
