@@ -1,4 +1,4 @@
-"""The plots of docs/performance.md, drawn from the results that the other scripts wrote.
+"""The plots of docs/guide/performance.md, drawn from the results that the other scripts wrote.
 
     python benchmarks/figures.py [--device cpu --out docs/images/performance.png]
 

@@ -30,9 +30,8 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, own_name = _PUBLIC[name]
-    if module == __name__:
-        return importlib.import_module(f"{module}.{own_name}")
-    return getattr(importlib.import_module(module), own_name)
+    found = None if module == __name__ else getattr(importlib.import_module(module), own_name, None)
+    return importlib.import_module(f"{module}.{own_name}") if found is None else found
 
 
 def __dir__() -> list[str]:

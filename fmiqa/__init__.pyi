@@ -13,6 +13,8 @@ from fmiqa.correlation import krocc as krocc
 from fmiqa.correlation import plcc as plcc
 from fmiqa.correlation import rmse as rmse
 from fmiqa.correlation import srocc as srocc
+from fmiqa.datasets import read_image as read_image
+from fmiqa.datasets import to_tensor as to_tensor
 from fmiqa.errors import DatasetError as DatasetError
 from fmiqa.errors import FileFormatError as FileFormatError
 from fmiqa.errors import FmiqaError as FmiqaError
@@ -20,11 +22,14 @@ from fmiqa.errors import InputError as InputError
 from fmiqa.errors import ResumeError as ResumeError
 from fmiqa.errors import WeightsError as WeightsError
 from fmiqa.errors import WorkerError as WorkerError
+from fmiqa.evaluation import Comparison as Comparison
 from fmiqa.evaluation import CrossDataset as CrossDataset
 from fmiqa.evaluation import compare as compare
 from fmiqa.evaluation import cross_dataset as cross_dataset
 from fmiqa.evaluation import evaluate as evaluate
 from fmiqa.evaluation import peers as peers
+from fmiqa.explanation import Explanation as Explanation
+from fmiqa.explanation import explain as explain
 from fmiqa.features import Costs as Costs
 from fmiqa.features import FeatureExtractor as FeatureExtractor
 from fmiqa.features import Viewing as Viewing

@@ -17,6 +17,7 @@ from fmiqa.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 __all__ = [
@@ -118,11 +119,11 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     write_whole(path, _drawn(figure, path))
 
 
-def whole_numbers(ax: Axes) -> None:
-    """Label the x axis at whole numbers only."""
+def whole_numbers(axis: Axis) -> None:
+    """Label an axis at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _drawn(figure: Figure, path: str | os.PathLike[str]) -> bytes:

@@ -160,6 +160,23 @@ class SelectedFeatureIQM(WideBuffers):
         return options[""] if list(options) == [""] else {"sources": options}
 
     @property
+    def extractors(self) -> dict[str, FeatureExtractor]:
+        """The networks by source name (`""` for a single one), cut to the layers of the metric's maps.
+
+        Example:
+            >>> import torchvision
+            >>> iqm = SelectedFeatureIQM(torchvision.models.alexnet(), ["conv1:27", "conv2:5"])
+            >>> iqm.extractors[""].layers
+            ['conv1', 'conv2']
+        """
+        return {s: _scorer(scorer).extractor for s, scorer in zip(self.sources, self.scorers, strict=True)}
+
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """Source name -> how its maps are compared."""
+        return {source: _scorer(scorer).measure for source, scorer in zip(self.sources, self.scorers, strict=True)}
+
+    @property
     def device(self) -> torch.device:
         """Where the metric is."""
         return _scorer(self.scorers[0]).extractor.device
@@ -199,7 +216,10 @@ class SelectedFeatureIQM(WideBuffers):
         Raises:
             InputError: Sizes that differ, images of another form, too small, or on another device.
         """
-        scores = self.map_scores(test, reference)
+        return self.combined(self.map_scores(test, reference))
+
+    def combined(self, scores: Tensor) -> Tensor:
+        """(N,) the quality of images whose map scores, (N, M), are known: what a call does with them."""
         score = pool_scores(scores, self.maps, pool=self.pool, weights=self.weights, power=self.power)
         if self.fit is None:
             return score
@@ -232,9 +252,7 @@ class SelectedFeatureIQM(WideBuffers):
             >>> iqm.error_map(torch.rand(2, 3, 96, 80), torch.rand(1, 3, 96, 80)).shape
             torch.Size([2, 1, 96, 80])
         """
-        scorers = [_scorer(scorer) for scorer in self.scorers]
-        for scorer in scorers:
-            local_measure(scorer.measure)  # before any of them runs
+        scorers = self._local_scorers()
         shares = pool_shares(self.maps, pool=self.pool, weights=self.weights)
         ran = torch.empty_like(shares)
         ran[slice(None) if self._columns is None else self._columns] = shares
@@ -242,6 +260,47 @@ class SelectedFeatureIQM(WideBuffers):
         for scorer, share in zip(scorers, ran.split([len(scorer.maps) for scorer in scorers]), strict=True):
             found += _at_size(scorer, scorer.local_losses(test, reference, share), test.shape[-2:])
         return torch.stack(found).sum(0)[:, None]
+
+    def error_maps(self, test: Tensor, reference: Tensor, maps: Iterable[FeatureMap | str] | None = None) -> Tensor:
+        """Where each test image is judged worse by single maps: what `error_map` averages.
+
+        Args:
+            test: (N, 3, H, W), float in [0, 1] or uint8, on the metric's device.
+            reference: Images of the same size, N of them or one for all.
+            maps: K of the metric's maps, all by default. Many maps take much memory: 4 bytes a pixel each.
+
+        Returns:
+            (N, K, H, W), the local loss of each map at the size of the images, at least 0.
+
+        Raises:
+            InputError: As `error_map`; a map that the metric does not have.
+
+        Example:
+            >>> import torch, torchvision
+            >>> iqm = SelectedFeatureIQM(torchvision.models.alexnet(), ["conv1:27", "conv2:5"])
+            >>> iqm.error_maps(torch.rand(2, 3, 96, 80), torch.rand(1, 3, 96, 80), ["conv2:5"]).shape
+            torch.Size([2, 1, 96, 80])
+        """
+        asked = self.maps if maps is None else MapIndex(maps)
+        self.maps.positions(asked)  # names wrong maps
+        found: dict[FeatureMap, Tensor] = {}
+        for source, scorer in zip(self.sources, self._local_scorers(), strict=True):
+            own = {replace(m, source=""): m for m in asked if m.source == source}
+            channels = scorer.asked.channels
+            losses = scorer.losses_by_map(test, reference) if own else ()
+            for layer, loss in losses:
+                wanted = [m for m in own if m.layer == layer]
+                picked = loss[:, [channels[layer].index(m.channel) for m in wanted]]
+                (enlarged_losses,) = _at_size(scorer, {layer: picked}, test.shape[-2:])
+                found |= {own[m]: enlarged_losses[:, place] for place, m in enumerate(wanted)}
+        return torch.stack([found[m] for m in asked], 1)
+
+    def _local_scorers(self) -> list[MapScorer]:
+        """The scorers, whose measures must have local values; asked before any of them runs."""
+        scorers = [_scorer(scorer) for scorer in self.scorers]
+        for scorer in scorers:
+            local_measure(scorer.measure)
+        return scorers
 
     def as_loss(self, reduction: Reduction = "mean") -> QualityLoss:
         """The metric as a loss: 1 - quality, or the best quality less the quality where the best is not 1.
@@ -266,9 +325,8 @@ class SelectedFeatureIQM(WideBuffers):
                 "the metric has a fit and answers on the scale of subjective scores, where no value stands for equal "
                 "images; make the loss of the same metric without fit= (with from_selection, without fitted=True)"
             )
-        measures = {s: _scorer(scorer).measure for s, scorer in zip(self.sources, self.scorers, strict=True)}
-        best = {s: m.value_range[1] if m.higher_is_better else -m.value_range[0] for s, m in measures.items()}
-        unbounded = [str(measures[s]) for s in best if not math.isfinite(best[s])]
+        best = {s: m.value_range[1] if m.higher_is_better else -m.value_range[0] for s, m in self.measures.items()}
+        unbounded = [str(self.measures[s]) for s in best if not math.isfinite(best[s])]
         if unbounded:
             raise InputError(f"the measure {unbounded[0]} has no best value; minimize -iqm(test, reference)")
         scores = torch.tensor([best[m.source] for m in self.maps], dtype=torch.float64, device="cpu")
@@ -406,7 +464,7 @@ def _cut_scorer(model: Model, maps: list[FeatureMap], measure: MeasureLike) -> M
 
 
 def _at_size(scorer: MapScorer, losses: dict[str, Tensor], size: tuple[int, ...]) -> list[Tensor]:
-    """What each layer loses (N, h, w), at the size of the images."""
+    """What each layer or map loses (N, ..., h, w), at the size of the images."""
     extractor, (height, width) = scorer.extractor, size
     seen, shapes = seen_by(extractor, scorer.asked), extractor.layer_shapes(height, width, scorer.asked)
     image = extractor.viewing.size(height, width)

@@ -12,7 +12,7 @@ from fmiqa._checks import check_tensor, is_positive, known_values
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 
-__all__ = ["Pool", "check_pool", "pool_scores", "pool_shares", "raised"]
+__all__ = ["Pool", "check_pool", "loss_shares", "pool_scores", "pool_shares", "raised"]
 
 Pool = Literal["mean", "layer_geometric"]
 """`mean`: over all maps of the set. `layer_geometric`: the mean over the maps of a layer, then the
@@ -33,7 +33,11 @@ def pool_scores(
     weights: Tensor | None = None,
     power: float = 1.0,
 ) -> Tensor:
-    """Combine map scores.
+    r"""Combine map scores: with `"mean"`, the mean of the M scores, weighted where there are weights.
+
+    .. math::
+
+        Q = \frac{\sum_m w_m \operatorname{sign}(q_m) |q_m|^p}{\sum_m w_m}
 
     Args:
         values: (..., M), a column for each of `maps`.
@@ -41,8 +45,8 @@ def pool_scores(
         pool: See `Pool`. Under `layer_geometric` a layer whose mean is negative gives NaN: signed
             maps (before the ReLU) can do so.
         weights: (M,), not negative: a weighted mean under `mean`.
-        power: Each score q is first raised to sign(q) |q|^power, a rising curve from 0 to 1 that above 1
-            spreads out high quality.
+        power: The power p that each score is first raised to, keeping its sign. The curve rises from 0 to 1; a power
+            above 1 spreads out high quality.
 
     Returns:
         (...), one score an image; 1 where every map's score is 1. The gradient is finite wherever the score is: where
@@ -74,10 +78,7 @@ def pool_scores(
         return (values * share).sum(-1)
     if pool == "mean":
         return values.mean(-1)
-    by_layer: dict[str, list[int]] = {}
-    for i, m in enumerate(maps):
-        by_layer.setdefault(m.place, []).append(i)
-    means = torch.stack([values[..., columns].mean(-1) for columns in by_layer.values()], -1)
+    means = torch.stack([values[..., columns].mean(-1) for columns in _by_layer(maps)], -1)
     vanishing = _vanishing(means)
     smooth = torch.where(vanishing, 1.0, means).log().mean(-1).exp()
     return torch.where(vanishing.any(-1), means.detach().log().mean(-1).exp(), smooth)
@@ -109,6 +110,58 @@ def pool_shares(maps: MapIndex, *, pool: Pool = "mean", weights: Tensor | None =
     return 1 / torch.tensor(sizes, dtype=torch.float64, device="cpu")
 
 
+def loss_shares(
+    values: Tensor,
+    maps: MapIndex,
+    *,
+    pool: Pool = "mean",
+    weights: Tensor | None = None,
+    power: float = 1.0,
+) -> Tensor:
+    """What share of the loss 1 - q of a pooled score q each map takes.
+
+    With r_i = sign(q_i) |q_i|^power of the map scores q_i:
+
+    - `pool="mean"`: 1 - q is the sum of w_i (1 - r_i), with weights w_i of sum 1, and the share of map i is
+      w_i (1 - r_i) / (1 - q).
+    - `pool="layer_geometric"`: log q is the mean over layers l of log m_l, with m_l the mean of r_i over a layer. The
+      share of a layer is log m_l / (sum over layers k of log m_k), and that of a map within its layer is
+      (1 - r_i) / (sum over the layer of 1 - r_j).
+
+    Both are integrated gradients, of q and of log q, from scores of 1 along a straight line of the r_i.
+
+    Args:
+        values: (..., M), at most 1, a column for each of `maps`.
+        maps: The M maps.
+        pool: See `Pool`.
+        weights: (M,) as of `pool_scores`.
+        power: As of `pool_scores`.
+
+    Returns:
+        (..., M) float64, at least 0, of sum 1, or all 0 where nothing is lost. Where layers have a mean of 0 under
+        `layer_geometric`, these share the loss equally; a negative mean gives NaN, as in `pool_scores`.
+
+    Raises:
+        InputError: See `pool_scores`.
+
+    Example:
+        >>> loss_shares(torch.tensor([0.9, 0.7, 1.0]), MapIndex(["conv1:0", "conv1:1", "conv2:0"]), power=1.0)
+        tensor([0.2500, 0.7500, 0.0000], dtype=torch.float64)
+    """
+    pool_scores(values, maps, pool=pool, weights=weights, power=power)  # checks them
+    lost = (1 - raised(values.double(), power)).clamp(min=0)
+    if pool == "mean":
+        return _normed(lost * pool_shares(maps, weights=weights).to(lost))
+    layers = _by_layer(maps)
+    lost_by_layer = torch.stack([-torch.log1p(-lost[..., columns].mean(-1)) for columns in layers], -1)
+    gone = lost_by_layer.isinf()
+    lost_by_layer = torch.where(gone.any(-1, keepdim=True), gone.to(lost), lost_by_layer)
+    shares = torch.empty_like(lost)
+    for columns, share in zip(layers, _normed(lost_by_layer).unbind(-1), strict=True):
+        shares[..., columns] = share[..., None] * _normed(lost[..., columns])
+    return shares
+
+
 def raised(values: Tensor, power: float) -> Tensor:
     """sign(q) |q|^power of map scores."""
     if not is_positive(power):
@@ -118,6 +171,20 @@ def raised(values: Tensor, power: float) -> Tensor:
     vanishing = _vanishing(values)
     smooth = torch.where(vanishing, 1.0, values)
     return torch.where(vanishing, _raised(values.detach(), power), _raised(smooth, power))
+
+
+def _by_layer(maps: MapIndex) -> list[list[int]]:
+    """The columns of each layer."""
+    columns: dict[str, list[int]] = {}
+    for i, m in enumerate(maps):
+        columns.setdefault(m.place, []).append(i)
+    return list(columns.values())
+
+
+def _normed(parts: Tensor) -> Tensor:
+    """Parts as shares of their sum, all 0 where there is none."""
+    whole = parts.sum(-1, keepdim=True)
+    return parts / torch.where(whole == 0, 1.0, whole)
 
 
 def _raised(values: Tensor, power: float) -> Tensor:

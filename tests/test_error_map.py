@@ -172,3 +172,26 @@ def test_what_has_no_error_map_is_refused() -> None:
         iqm.error_map(test, reference[..., :80])
     with pytest.raises(InputError, match="are tensors"):
         iqm.error_map(test, iqm.prepare(reference))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("measure", ["ssim", "gms", SSIM(window=5, data_range="layer")])
+def test_the_maps_of_single_maps_average_to_the_error_map(measure: Any) -> None:
+    extractor = FeatureExtractor(network().double(), viewing=Viewing(factor=0.8))
+    weights = torch.tensor([0.5, 2.0, 1.0, 0.25], dtype=torch.float64)
+    iqm = SelectedFeatureIQM(
+        {"one": extractor, "two": extractor}, ["two/3:5", "one/0:1", "one/3:0", "two/0:3"], measure=measure,
+        weights=weights,
+    )  # fmt: skip
+    test, reference = (side.double() for side in pair())
+    found = iqm.error_maps(test, reference)
+    assert found.shape == (2, 4, 72, 90)
+    average = torch.einsum("nkhw,k->nhw", found, weights / weights.sum())[:, None]
+    torch.testing.assert_close(average, iqm.error_map(test, reference))
+    assert torch.equal(iqm.error_maps(test, reference, ["one/3:0", "two/3:5"]), found[:, [2, 0]])
+    with pytest.raises(InputError, match="one/3:1"):
+        iqm.error_maps(test, reference, ["one/3:1"])
+
+
+def test_the_maps_of_single_maps_need_local_values() -> None:
+    with pytest.raises(InputError, match="psnr gives a map one value"):
+        SelectedFeatureIQM(FeatureExtractor(network()), MAPS, measure="psnr").error_maps(*pair())

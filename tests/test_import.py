@@ -34,6 +34,11 @@ def test_every_public_name_is_there() -> None:
     assert len(set(fmiqa.__all__)) == len(fmiqa.__all__)
 
 
+@pytest.mark.parametrize("module", ["datasets", "distributed", "measures", "peers", "presets", "visualize"])
+def test_a_public_module_is_there_before_anything_else_is_imported(module: str) -> None:
+    assert run(f"import fmiqa; print(fmiqa.{module}.__name__)").strip().startswith("fmiqa.")
+
+
 @pytest.mark.slow
 def test_import_costs_under_a_tenth_of_a_second(tmp_path: Path) -> None:
     code = """

@@ -80,6 +80,12 @@ def test_metrics_are_pooled_score_matrix_columns(shared: Path, device: torch.dev
         torch.testing.assert_close(metric(test, reference).cpu(), expected, **CLOSE)
 
 
+def test_extractors_are_named_by_source(extractor: FeatureExtractor) -> None:
+    iqm = SelectedFeatureIQM({"far": extractor, "near": extractor, "idle": extractor}, ["near/conv2:5", "far/conv1:3"])
+    assert {source: own.layers[-1] for source, own in iqm.extractors.items()} == {"far": "conv1", "near": "conv2"}
+    assert all(own.weights_sha256 == extractor.weights_sha256 for own in iqm.extractors.values())
+
+
 def test_identity_is_one(iqm: SelectedFeatureIQM, extractor: FeatureExtractor, device: torch.device) -> None:
     _, reference = (side.to(device) for side in make_pair())
     for metric in (iqm, AllFeatureIQM(extractor)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import gmean
 
 from fmiqa import InputError, MapIndex, pool_scores
-from fmiqa.pooling import Pool, pool_shares
+from fmiqa.pooling import Pool, loss_shares, pool_shares
 
 
 @given(st.integers(0, 2**31), st.lists(st.sampled_from("abc"), min_size=1, max_size=12))
@@ -115,3 +116,53 @@ def test_values_are_floating_point_scores_and_weights_finite() -> None:
     for weights in ([torch.inf, 1.0], [torch.nan, 1.0], [-1.0, 2.0], [0.0, 0.0], [1.0]):
         with pytest.raises(InputError, match="finite numbers of at least 0"):
             pool_scores(torch.rand(3, 2), maps, weights=torch.tensor(weights))
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 0.0, 3.0, 0.5])])
+@pytest.mark.parametrize("power", [1.0, 2.0, 0.5])
+def test_loss_shares_of_a_mean_are_its_terms(weights: torch.Tensor | None, power: float) -> None:
+    maps = MapIndex(["a:0", "b:4", "a:1", "a:7"])
+    values = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = loss_shares(values, maps, weights=weights, power=power)
+    loss = 1 - pool_scores(values, maps, weights=weights, power=power)
+    share = torch.full((4,), 0.25) if weights is None else weights / weights.sum()
+    torch.testing.assert_close(found * loss[:, None], share.double() * (1 - values**power))
+
+
+@pytest.mark.parametrize(
+    ("pool", "weights"), [("mean", None), ("mean", torch.tensor([1.0, 0.2, 3.0, 0.5])), ("layer_geometric", None)]
+)
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_loss_shares_are_integrated_gradients(pool: Pool, weights: torch.Tensor | None, power: float) -> None:
+    """Of the score, or of its logarithm, along the straight line of the raised scores: Gauss-Legendre of 20 points."""
+    maps = MapIndex(["a:0", "b:4", "a:1", "a:7"])
+    values = torch.tensor([0.9, 0.4, 0.2, 1.0], dtype=torch.float64)
+    nodes, masses = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(20))
+    line = 1 + (nodes[:, None] + 1) / 2 * (values**power - 1)
+    path = (line ** (1 / power)).requires_grad_()
+    scores = pool_scores(path, maps, pool=pool, weights=weights, power=power)
+    (scores if pool == "mean" else scores.log()).sum().backward()
+    assert path.grad is not None
+    by_raised = path.grad / (power * path.detach() ** (power - 1))
+    parts = (masses[:, None] / 2 * by_raised).sum(0) * (1 - values**power)
+    found = loss_shares(values, maps, pool=pool, weights=weights, power=power)
+    torch.testing.assert_close(found, parts / parts.sum(), rtol=1e-9, atol=1e-12)  # the rule's own error is below 1e-12
+
+
+@given(st.integers(0, 2**31), st.lists(st.sampled_from("abc"), min_size=1, max_size=12), st.booleans())
+def test_loss_shares_add_up_to_1(seed: int, layers: list[str], geometric: bool) -> None:
+    maps = MapIndex(f"{layer}:{i}" for i, layer in enumerate(layers))
+    values = torch.rand(5, len(maps), generator=torch.Generator().manual_seed(seed))
+    found = loss_shares(values, maps, pool="layer_geometric" if geometric else "mean", power=1.5)
+    assert (found >= 0).all()
+    torch.testing.assert_close(found.sum(-1), torch.ones(5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("pool", ["mean", "layer_geometric"])
+def test_loss_shares_where_nothing_or_everything_is_lost(pool: Pool) -> None:
+    maps = MapIndex(["a:0", "a:1", "b:0", "c:0"])
+    assert loss_shares(torch.ones(2, 4), maps, pool=pool).tolist() == [[0] * 4] * 2
+    expected = [0.25] * 4 if pool == "mean" else [1 / 6, 1 / 6, 1 / 3, 1 / 3]
+    assert loss_shares(torch.zeros(4), maps, pool=pool).tolist() == pytest.approx(expected)
+    if pool == "layer_geometric":  # a layer without quality takes all
+        assert loss_shares(torch.tensor([0.0, 0.0, 0.5, 0.1]), maps, pool=pool).tolist() == [0.5, 0.5, 0, 0]

@@ -182,8 +182,9 @@ class TestTrace:
 
 @records_whole
 class TestCompile:
-    @pytest.mark.parametrize("name", METRICS)
-    @pytest.mark.parametrize("integer", [False, True])
+    @pytest.mark.parametrize(
+        ("name", "integer"), [*((name, False) for name in METRICS), ("selected", True), ("short side", True)]
+    )
     def test_metrics_as_one_graph(self, name: str, integer: bool) -> None:
         iqm = METRICS[name]()
         test, reference = ((side * 255).byte() if integer else side for side in images())
@@ -199,7 +200,7 @@ class TestCompile:
     def test_sizes_that_change(self) -> None:
         iqm = make()
         compiled = torch.compile(iqm, fullgraph=True, dynamic=True, backend="eager")
-        for size in ((2, 64, 72), (3, 70, 66), (1, 90, 80)):
+        for size in ((2, 64, 72), (3, 90, 66)):
             given = images(*size)
             torch.testing.assert_close(compiled(*given), iqm(*given), **CLOSE)
 
@@ -247,8 +248,8 @@ class TestCompile:
 
 @records_whole
 class TestExport:
-    @pytest.mark.parametrize("name", METRICS)
-    @pytest.mark.parametrize("strict", [False, True])
+    # The strict mode records as torch.compile does, which TestCompile tests with each metric.
+    @pytest.mark.parametrize(("name", "strict"), [*((name, False) for name in METRICS), ("selected", True)])
     def test_metrics(self, name: str, strict: bool) -> None:
         iqm, given = METRICS[name](), images()
         found = torch.export.export(iqm, given, strict=strict).module()(*given)

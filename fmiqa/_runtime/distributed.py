@@ -4,7 +4,7 @@ Where a process group is initialised, `score_matrix` deals its images to the pro
 (`forward_select`, `cross_validate`, `permutation_null`, ...) its candidates and problems. The work is cut in the same
 pieces as in one process and only dealt, so the result has the same bits, in every process. Each process must make the
 same calls, with the same arguments, on machines of one kind, with the same number of threads (`torchrun` sets
-OMP_NUM_THREADS to 1). A script for `torchrun --nproc-per-node 4 script.py`:
+OMP_NUM_THREADS to 1). A script for `torchrun --nproc-per-node 4 script.py`::
 
     import fmiqa, os, torch
     import torch.distributed as dist

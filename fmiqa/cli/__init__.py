@@ -17,6 +17,7 @@ from fmiqa.cli import (
     datasets,
     demo,
     evaluate,
+    explain,
     matrix,
     merge,
     metrics,
@@ -38,6 +39,7 @@ _DESCRIPTION = """\
 Image quality from the few CNN feature maps that matter.
 
   fmiqa score    --reference reference.png test.png
+  fmiqa explain  --reference reference.png test.png --out page.html
   fmiqa demo     --out demo/
   fmiqa datasets check csiq CSIQ/
   fmiqa matrix   --csv study.csv --out study.safetensors
@@ -115,7 +117,16 @@ def _run_together(args: argparse.Namespace) -> None:
         args.quiet = True
         warnings.simplefilter("ignore", UserWarning)
     from_first(lambda: check_outputs(args))
-    if args.run not in (datasets.run, demo.run, merge.run, metrics.run, score.run, visualize.run, report.run):
+    if args.run not in (
+        datasets.run,
+        demo.run,
+        explain.run,
+        merge.run,
+        metrics.run,
+        score.run,
+        visualize.run,
+        report.run,
+    ):
         args.run(args)
     elif is_first():
         with alone():
@@ -134,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fmiqa {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", required=True)
-    scoring = (demo, datasets, metrics, score, matrix, merge)
+    scoring = (demo, datasets, metrics, score, explain, matrix, merge)
     for command in (*scoring, select, validate, evaluate, visualize, report, transfer, reproduce):
         command.add(commands)
     return parser

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from fmiqa import datasets
 from fmiqa._io import printable
+from fmiqa.cli import options
 from fmiqa.datasets import CATALOGUE, IQADataset
 
 __all__ = ["add_data_options", "check_data_options", "data_set"]
@@ -44,6 +45,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> argparse._MutuallyExclu
     for option, (dest, text) in _TABLE_FOLDERS.items():
         table.add_argument(option, dest=dest, metavar="FOLDER", help=text)
     table.add_argument("--lower-is-better", action="store_true", help="the scores rise with distortion (DMOS)")
+    options.add_background_option(table)
     table.add_argument("--delimiter", help="the separator of the cells (default: detected in the header line)")
     return one
 
@@ -52,6 +54,7 @@ def check_data_options(args: argparse.Namespace) -> None:
     """End with a usage error where an option does not go with the data set."""
     given = [option for option, (dest, _) in {**_TABLE_COLUMNS, **_TABLE_FOLDERS}.items() if getattr(args, dest)]
     given += ["--lower-is-better"] * args.lower_is_better + ["--delimiter"] * bool(args.delimiter)
+    given += ["--background"] * bool(args.background)
     if given and not args.csv:
         args.parser.error(f"{', '.join(given)}: only with --csv")
     published = any(getattr(args, key) for key in CATALOGUE)
@@ -68,17 +71,18 @@ def data_set(args: argparse.Namespace) -> IQADataset:
     for key, entry in CATALOGUE.items():
         if getattr(args, key):
             return entry.load(getattr(args, key), partial=args.partial, name=args.name)
-    options = {dest: getattr(args, dest) for dest, _ in {**_TABLE_COLUMNS, **_TABLE_FOLDERS}.values()}
-    options = {dest: value for dest, value in options.items() if value is not None}
+    columns = {dest: getattr(args, dest) for dest, _ in {**_TABLE_COLUMNS, **_TABLE_FOLDERS}.values()}
+    columns = {dest: value for dest, value in columns.items() if value is not None}
     return datasets.CSVDataset(
         args.csv,
         higher_is_better=not args.lower_is_better,
         delimiter={"\\t": "\t"}.get(args.delimiter, args.delimiter),
+        background=args.background,
         name=args.name,
-        **options,
+        **columns,
     )
 
 
-def _listed(options: Iterable[str]) -> str:
-    *most, last = (f"--{option}" for option in options)
+def _listed(names: Iterable[str]) -> str:
+    *most, last = (f"--{name}" for name in names)
     return f"{', '.join(most)} or {last}"

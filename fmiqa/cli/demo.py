@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -24,7 +23,6 @@ from fmiqa.cli.outputs import OutputFolder, save_picture
 from fmiqa.datasets import Demo
 from fmiqa.errors import InputError
 from fmiqa.evaluation.claims import Coefficients, coefficients, fit_options
-from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.maps import MapIndex
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.scoring.matrix import ScoreMatrix
@@ -76,9 +74,7 @@ def run(args: argparse.Namespace) -> None:
     for name in ("selection.json", "metric.safetensors", "selection.png"):
         check_output(folder / name)
     data = Demo(references=args.references)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # random weights are what the simulated observer has too
-        extractor = FeatureExtractor("alexnet", weights=None)
+    extractor = data.extractor()
     path = folder / "scores.safetensors"
     scores = score_matrix(extractor, data, device=device, save=path, progress=progress)
     selection = forward_select(scores, tol=_SMALLEST_GAIN, progress=progress)

@@ -25,8 +25,10 @@ from fmiqa.scoring.run import score_matrix
 from fmiqa.scoring.shards import shard_file
 
 __all__ = [
+    "add_background_option",
     "add_computing_options",
     "add_device_option",
+    "add_metric_option",
     "add_weights_options",
     "at_least",
     "check_weights_options",
@@ -158,6 +160,23 @@ def check_weights_options(args: argparse.Namespace, networks: Iterable[str], wha
     other = [network for network in given if network and network not in known]
     if other:
         raise InputError(f"--weights {other[0]}=...: {what} is of {', '.join(known)}, not of {other[0]}")
+
+
+def add_metric_option(group: argparse._ActionsContainer) -> None:
+    """`--metric`."""
+    group.add_argument(
+        "--metric",
+        metavar="NAME",
+        default="fast",
+        help="a ready-made metric (default: fast), or a file that `fmiqa select --metric` wrote (.safetensors)",
+    )
+
+
+def add_background_option(group: argparse._ActionsContainer) -> None:
+    """`--background`."""
+    group.add_argument(
+        "--background", metavar="COLOUR", help="lay transparent pixels on this colour, such as white or '#808080'"
+    )
 
 
 def add_device_option(group: argparse._ActionsContainer) -> None:

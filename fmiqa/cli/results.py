@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fmiqa._io import printable
-from fmiqa.cli.options import check_weights_options, extractor_of, named_file, weights_given
+from fmiqa.cli.options import check_weights_options, extractor_of, named_file, weights_given, weights_of
 from fmiqa.errors import InputError, WeightsError
 from fmiqa.features.extractor import FeatureExtractor
 from fmiqa.features.viewing import Viewing
 from fmiqa.maps import MapIndex
+from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.scoring.matrix import ScoreMatrix, sources_of
 from fmiqa.scoring.store import ScoreStore
+from fmiqa.zoo import Card, load_metric, metric_names
 
-__all__ = ["load_scores", "networks_of", "open_scores", "recorded_extractors"]
+__all__ = ["load_scores", "named_metric", "networks_of", "open_scores", "recorded_extractors"]
+
+
+def named_metric(args: argparse.Namespace) -> SelectedFeatureIQM:
+    """The metric that `--metric` names: a ready-made one, with the weights of `--weights`, or a file.
+
+    Raises:
+        InputError: It is neither; weights for a network that it does not run.
+        FileFormatError: The file is damaged or holds something else.
+    """
+    if args.metric not in metric_names():
+        if not os.path.exists(args.metric):
+            raise InputError(
+                f"--metric {args.metric} is neither a file nor a ready-made metric: there are "
+                f"{', '.join(metric_names())}"
+            )
+        return SelectedFeatureIQM.load(args.metric)
+    networks = Card.load(args.metric).networks
+    check_weights_options(args, networks, f"the metric {args.metric}")
+    given = {network: weights_of(args, network) for network in networks} if args.weights else None
+    with contextlib.redirect_stdout(sys.stderr):  # torchvision announces a download on standard output
+        return load_metric(args.metric, weights=given)
 
 
 def open_scores(given: Sequence[str], args: argparse.Namespace) -> ScoreMatrix | ScoreStore:

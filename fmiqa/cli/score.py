@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import io
 import itertools
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,15 +20,16 @@ from fmiqa._progress import progress_bar
 from fmiqa.cli import options
 from fmiqa.cli.output import Written, add_output_options, print_result, show, wants_progress
 from fmiqa.cli.outputs import OutputFile, OutputFolder, save_picture
-from fmiqa.cli.results import recorded_extractors
+from fmiqa.cli.results import named_metric, recorded_extractors
 from fmiqa.datasets import read_image
+from fmiqa.datasets.colours import Background, background_colour
 from fmiqa.datasets.folders import file_key
 from fmiqa.datasets.pairing import pair_folders
 from fmiqa.datasets.table import Row, read_rows
 from fmiqa.errors import DatasetError, InputError
 from fmiqa.metrics import SelectedFeatureIQM
 from fmiqa.selection import Selection
-from fmiqa.zoo import Card, ReadyMetric, load_metric, metric_names
+from fmiqa.zoo import ReadyMetric
 
 _EXAMPLES = """\
 examples:
@@ -74,12 +73,7 @@ def add(commands: Any) -> None:
     summary = "Judge test images against their references"
     parser = options.new_command(commands, "score", summary, _EXAMPLES, run, _kept)
     metric = parser.add_argument_group("metric (one of)").add_mutually_exclusive_group()
-    metric.add_argument(
-        "--metric",
-        metavar="NAME",
-        default="fast",
-        help="a ready-made metric (default: fast), or a file that `fmiqa select --metric` wrote (.safetensors)",
-    )
+    options.add_metric_option(metric)
     metric.add_argument("--selection", metavar="FILE", help="as `fmiqa select --out` writes it, with --weights (.json)")
     images = parser.add_argument_group("images (test images and --reference, two folders, or --pairs)")
     images.add_argument(
@@ -88,6 +82,7 @@ def add(commands: Any) -> None:
     one = images.add_mutually_exclusive_group()
     one.add_argument("--reference", metavar="IMAGE", help="their common reference")
     one.add_argument("--pairs", metavar="FILE", help="a CSV table of pairs, instead")
+    options.add_background_option(images)
     files = parser.add_argument_group("files to write")
     files.add_argument("--csv", type=OutputFile, metavar="FILE", help="the qualities as a table")
     files.add_argument(
@@ -106,10 +101,11 @@ def run(args: argparse.Namespace) -> None:
     pairs = _asked_pairs(args)
     places = _places(args.maps, [test for _, test in pairs]) if args.maps else [None] * len(pairs)
     _refuse_read(args, pairs, places)
+    background = background_colour(args.background)
     metric = _metric(args).to(options.device_of(args))
     bar = progress_bar(show=wants_progress(args) and args.json, total=len(pairs), desc="scoring", unit="image")
     written, rows = Written(), []
-    for found, place in zip(_judged(metric, pairs, pictures=bool(args.maps)), places, strict=True):
+    for found, place in zip(_judged(metric, pairs, background, pictures=bool(args.maps)), places, strict=True):
         rated = _rated(metric, found.quality)
         row: dict[str, Any] = {"reference": found.reference, "test": found.test, "quality": found.quality, **rated}
         if place is not None and found.picture is not None:
@@ -161,18 +157,7 @@ def _metric(args: argparse.Namespace) -> SelectedFeatureIQM:
         selection = Selection.load(args.selection)
         extractors = recorded_extractors(selection.source, args.selection, args, selection.maps)
         return SelectedFeatureIQM.from_selection(extractors, selection)
-    if args.metric not in metric_names():
-        if not os.path.exists(args.metric):
-            raise InputError(
-                f"--metric {args.metric} is neither a file nor a ready-made metric: there are "
-                f"{', '.join(metric_names())}"
-            )
-        return SelectedFeatureIQM.load(args.metric)
-    networks = Card.load(args.metric).networks
-    options.check_weights_options(args, networks, f"the metric {args.metric}")
-    given = {network: options.weights_of(args, network) for network in networks} if args.weights else None
-    with contextlib.redirect_stdout(sys.stderr):  # torchvision announces a download on standard output
-        return load_metric(args.metric, weights=given)
+    return named_metric(args)
 
 
 def _rated(metric: SelectedFeatureIQM, quality: float) -> dict[str, Any]:
@@ -189,15 +174,17 @@ def _rating_in_words(rated: Mapping[str, Any]) -> list[str]:
 
 
 @torch.inference_mode()
-def _judged(metric: SelectedFeatureIQM, pairs: Sequence[tuple[str, str]], *, pictures: bool) -> Iterator[_Pair]:
+def _judged(
+    metric: SelectedFeatureIQM, pairs: Sequence[tuple[str, str]], background: Background | None, *, pictures: bool
+) -> Iterator[_Pair]:
     """One image at a time, since sizes may differ; neighbours that share a reference share its side."""
     for _, group in itertools.groupby(pairs, key=lambda pair: file_key(pair[0])):
         same = list(group)
-        reference = read_image(same[0][0])[None].to(metric.device)
+        reference = read_image(same[0][0], background=background)[None].to(metric.device)
         prepared = metric.prepare(reference)
         for name, test in same:
             try:
-                image = read_image(test)
+                image = read_image(test, background=background)
                 quality = metric(image[None].to(metric.device), prepared).item()
                 picture = _picture(metric, image, reference) if pictures else None
             except InputError as error:

@@ -141,6 +141,7 @@ def _new(kinds: Any, name: str, summary: str, draw: Callable[..., None]) -> argp
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", nargs="+", required=True, metavar="IMAGE", help="images to look at")
+    options.add_background_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -185,15 +186,16 @@ def _pda(args: argparse.Namespace, networks: list[_Network]) -> None:
     if len(set(stems)) < len(stems):
         raise InputError(f"images are told apart by their names, and two are alike: {', '.join(sorted(stems))}")
     _check_paths(args, networks, *(f"relevance-{stem}" for stem in stems))
+    read = partial(read_image, background=args.background)
     pictures, titles = [], []
     for network in networks:
-        learnt = [as_seen(network.extractor, read_image(path))[1] for path in args.fit or args.images]
+        learnt = [as_seen(network.extractor, read(path))[1] for path in args.fit or args.images]
         if args.sampler == "marginal":
             sampler: Any = MarginalSampler(learnt, window=args.window)
         else:
             sampler = ConditionalSampler(learnt, window=args.window, padding=args.padding)
         for path in args.images:
-            extractor, image = as_seen(network.extractor, read_image(path))
+            extractor, image = as_seen(network.extractor, read(path))
             found = prediction_difference(
                 extractor, image.to(extractor.device), network.maps, sampler=sampler, stride=args.stride,
                 samples=args.samples, seed=args.seed, save=_path(args, network, f"relevance-{Path(path).stem}"),
@@ -255,7 +257,7 @@ def _exemplars(args: argparse.Namespace, networks: list[_Network]) -> None:
     from fmiqa.visualize import exemplars
 
     pictures, titles = [], []
-    images = [read_image(path) for path in args.images]
+    images = [read_image(path, background=args.background) for path in args.images]
     count = min(args.count, len(images))
     for network in networks:
         found = exemplars(network.extractor, images, network.maps, count=count, progress=wants_progress(args))

@@ -34,7 +34,14 @@ def plcc(
     monotone: bool = False,
     steepness: float | None = STEEPNESS,
 ) -> Tensor:
-    """Pearson linear correlation coefficient, by default after a logistic fit of the scores to `y`.
+    r"""Pearson linear correlation coefficient, by default after a logistic fit of the scores to `y`.
+
+    With f the fitted logistic, or f(x) = x without a fit:
+
+    .. math::
+
+        \frac{\sum_i (f(x_i) - \overline{f(x)}) (y_i - \overline{y})}
+        {\sqrt{\sum_i (f(x_i) - \overline{f(x)})^2} \sqrt{\sum_i (y_i - \overline{y})^2}}
 
     Args:
         x: (..., N) objective scores.
@@ -73,7 +80,11 @@ def rmse(
     monotone: bool = False,
     steepness: float | None = STEEPNESS,
 ) -> Tensor:
-    """Root of the mean squared difference between the fitted scores and `y`, in units of `y`.
+    r"""Root of the mean squared difference between the fitted scores and `y`, in units of `y`.
+
+    .. math::
+
+        \sqrt{\frac{1}{N} \sum_{i=1}^{N} (f(x_i) - y_i)^2}
 
     Args:
         x: (..., N) objective scores.
@@ -104,7 +115,7 @@ def rmse(
 
 @torch.no_grad()
 def srocc(x: Tensor, y: Tensor) -> Tensor:
-    """Spearman rank-order correlation coefficient; ties get their average rank.
+    """Spearman rank-order correlation coefficient: `plcc` of the ranks, without a fit. Ties get their average rank.
 
     Args:
         x: (..., N) objective scores, at least 2 points.
@@ -127,7 +138,13 @@ def srocc(x: Tensor, y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def krocc(x: Tensor, y: Tensor) -> Tensor:
-    """Kendall rank-order correlation coefficient, tau-b (Kendall 1945), which allows for ties.
+    r"""Kendall rank-order correlation coefficient, tau-b (Kendall 1945), which allows for ties.
+
+    Of all pairs of points, C are ordered alike by x and y and D oppositely; T and U are tied in x and in y alone:
+
+    .. math::
+
+        \tau_b = \frac{C - D}{\sqrt{(C + D + T) (C + D + U)}}
 
     Args:
         x: (..., N) objective scores, at least 2 points.

@@ -36,11 +36,20 @@ STEEPNESS = 10.0
 
 @dataclass(frozen=True)
 class LogisticFit:
-    """Logistic curves fitted to one or many problems, made by `fit_logistic`.
+    r"""Logistic curves fitted to one or many problems, made by `fit_logistic`.
+
+    The curve of `"logistic5"` (Sheikh, Sabir and Bovik 2006, Eq. 8), then that of `"logistic4"` (VQEG 2000):
+
+    .. math::
+
+        f_5(x) = b_1 \left(\frac{1}{2} - \frac{1}{1 + e^{b_2 (x - b_3)}}\right) + b_4 x + b_5
+
+    .. math::
+
+        f_4(x) = \frac{b_1 - b_2}{1 + e^{-(x - b_3) / |b_4|}} + b_2
 
     Args:
-        form: `"logistic5"`, b1 (1/2 - 1/(1 + exp(b2 (x - b3)))) + b4 x + b5, or
-            `"logistic4"`, (b1 - b2) / (1 + exp(-(x - b3) / |b4|)) + b2.
+        form: `"logistic5"` or `"logistic4"`.
         parameters: (..., 5) or (..., 4), b1 first, for x as it was given; in the dtype of the computation
             (float64), whatever the dtype of x, since the parameters of scores with a large offset need the
             digits.
@@ -148,8 +157,8 @@ def fit_logistic(
     `converged` False; it raises nothing and leaves the others alone.
 
     plcc and rmse are those of the curve that the parameters draw in float64. An offset of x costs digits, as it
-    does in x itself: at |mean| / deviation = 1e6 an ordinary fit is good to about 1e-8 of the deviation of y, one
-    whose steep sigmoid and line nearly cancel (few or clustered points) to about 1e-4.
+    does in x itself: where the mean is 1e6 deviations from 0, an ordinary fit is good to about 1e-8 of the deviation
+    of y, one whose steep sigmoid and line nearly cancel (few or clustered points) to about 1e-4.
 
     Args:
         x: (..., N) objective scores; at least 5 points for `"logistic5"`, 4 for `"logistic4"`.

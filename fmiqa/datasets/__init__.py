@@ -7,7 +7,7 @@ from fmiqa.datasets.cidiq import CIDIQ
 from fmiqa.datasets.csiq import CSIQ
 from fmiqa.datasets.csv import CSVDataset
 from fmiqa.datasets.demo import Demo
-from fmiqa.datasets.images import read_image
+from fmiqa.datasets.images import read_image, to_tensor
 from fmiqa.datasets.kadid10k import KADID10k
 from fmiqa.datasets.live import LIVE
 from fmiqa.datasets.pipal import PIPAL
@@ -34,6 +34,7 @@ __all__ = [
     "TID2013",
     "collate",
     "read_image",
+    "to_tensor",
 ]
 
 CATALOGUE = catalogue_of(TID2013, TID2008, CSIQ, CIDIQ, CIDGD, KADID10k, LIVE, PIPAL)

@@ -1,4 +1,4 @@
-"""What every data set gives: `Sample`s and scores (`IQADataset`), and how image files become one."""
+"""What every data set gives: `Sample` objects and scores (`IQADataset`), and how image files become one."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from torch.utils.data._utils.collate import default_collate_fn_map  # the way th
 
 from fmiqa._checks import check_tensor, is_number
 from fmiqa._progress import progress_bar
+from fmiqa.datasets.colours import Background, background_colour
 from fmiqa.datasets.folders import file_key
-from fmiqa.datasets.images import image_size, read_image
+from fmiqa.datasets.images import image_size, is_converted, read_image
 from fmiqa.errors import DatasetError, InputError
 
 __all__ = [
@@ -72,8 +73,8 @@ class Sample:
     """One scored image pair, decoded.
 
     Args:
-        reference: (3, H, W) uint8, RGB.
-        distorted: (3, H, W) uint8, RGB, of the same size.
+        reference: (3, H, W), RGB: uint8, or float in [0, 1].
+        distorted: (3, H, W), RGB, of the same size: uint8, or float in [0, 1].
         score: Subjective score, higher = better.
         reference_id: Names the reference: the group for folds and bootstraps.
         name: Names the distorted image, unique within its data set.
@@ -96,8 +97,8 @@ class Batch(NamedTuple):
     """Several scored image pairs of one size, as a `torch.utils.data.DataLoader` gives them.
 
     Args:
-        reference: (N, 3, H, W) uint8, RGB.
-        distorted: (N, 3, H, W) uint8, RGB.
+        reference: (N, 3, H, W), RGB: uint8, or float in [0, 1] where any of the images is.
+        distorted: (N, 3, H, W), RGB, likewise.
         score: (N,) float64, subjective scores, higher = better.
         reference_id: The names of the references.
         name: The names of the distorted images.
@@ -142,8 +143,8 @@ def collate(samples: Sequence[Sample], *, collate_fn_map: object = None) -> Batc
                 "(single samples), collate_fn=list (lists of samples), or a data set that crops them to one size"
             )
     return Batch(
-        reference=torch.stack([s.reference for s in samples]),
-        distorted=torch.stack([s.distorted for s in samples]),
+        reference=_stacked([s.reference for s in samples]),
+        distorted=_stacked([s.distorted for s in samples]),
         score=torch.tensor([s.score for s in samples], dtype=torch.float64, device="cpu"),
         reference_id=[s.reference_id for s in samples],
         name=[s.name for s in samples],
@@ -151,6 +152,13 @@ def collate(samples: Sequence[Sample], *, collate_fn_map: object = None) -> Batc
         level=[s.level for s in samples],
         score_std=[s.score_std for s in samples],
     )
+
+
+def _stacked(images: Sequence[Tensor]) -> Tensor:
+    """Images as one tensor, of floats in [0, 1] where any of them is."""
+    if any(image.dtype != images[0].dtype for image in images):
+        images = [image.float() / 255 if image.dtype == torch.uint8 else image for image in images]
+    return torch.stack(list(images))
 
 
 default_collate_fn_map[Sample] = collate
@@ -246,11 +254,12 @@ class ImageDataset(IQADataset):
         places: Where each record was written (such as "scores.csv, line 7"), to be said in front of what is
             wrong with it.
         ratings: (N, O) the ratings of O observers, higher = better; NaN where an observer did not rate.
+        background: What transparent pixels are laid on, as for `fmiqa.read_image`; without it they are refused.
 
     Raises:
         DatasetError: Naming every missing or unreadable image, reference and distorted image that differ in
             size, score that is not finite, name that stands twice, and reference file under two ids.
-        InputError: Ratings of another shape.
+        InputError: Ratings of another shape, or a background that is no colour.
 
     Example:
         >>> import tempfile
@@ -273,6 +282,8 @@ class ImageDataset(IQADataset):
     thread_safe = True
     ratings: Tensor | None
     """(N, O) float64, the ratings of O observers where the set has them, higher = better; NaN: not rated."""
+    background: tuple[int, int, int] | None
+    """Red, green and blue from 0 to 255 of what transparent pixels are laid on, if they are."""
 
     def __init__(
         self,
@@ -282,7 +293,9 @@ class ImageDataset(IQADataset):
         problems: Sequence[str] = (),
         places: Sequence[str] | None = None,
         ratings: Tensor | None = None,
+        background: Background | None = None,
     ) -> None:
+        self.background = background_colour(background)
         self.records = list(records)
         found = [*problems, *_problems(self.records, places)]
         if not (found or self.records):
@@ -310,28 +323,29 @@ class ImageDataset(IQADataset):
             progress: Show a progress bar.
 
         Raises:
-            DatasetError: Naming every file that is damaged, truncated or has transparent pixels.
+            DatasetError: Naming every file that is damaged, truncated or has transparent pixels without a background.
         """
         records = self.records if rows is None else [self.records[row] for row in rows]
         files = list(dict.fromkeys(path for r in records for path in (r.reference, r.distorted)))
         with ThreadPoolExecutor() as pool:
-            results: Iterable[str | None] = pool.map(_decoding_problem, files)
+            results: Iterable[str | None] = pool.map(self._decoding_problem, files)
             bar = progress_bar(results, show=progress, total=len(files), desc=f"checking {self.name}", unit="file")
             problems = [problem for problem in bar if problem is not None]
         if problems:
             raise DatasetError(f"{self.name}: {len(problems)} of {len(files)} image files cannot be used:", problems)
 
     def digest(self, index: int) -> str:
-        """As of any data set, and of the bytes of both image files."""
+        """As of any data set, and of the bytes of both image files and how they become pixels."""
         record = self.records[index]
-        files = [_file_sha256(path) for path in (record.reference, record.distorted)]
-        return hashlib.sha256(json.dumps([super().digest(index), *files]).encode()).hexdigest()
+        told: list[Any] = [_file_sha256(path) for path in (record.reference, record.distorted)]
+        told += [] if self.background is None else [self.background]
+        return hashlib.sha256(json.dumps([super().digest(index), *told]).encode()).hexdigest()
 
     def _sample(self, index: int) -> Sample:
         record = self.records[index]
         try:
             reference = self._reference(record.reference)
-            distorted = read_image(record.distorted)
+            distorted = read_image(record.distorted, background=self.background)
         except InputError as error:
             raise DatasetError(f"{self.name}: item {index} ({record.name}) cannot be read:", [str(error)]) from error
         return Sample(
@@ -348,8 +362,15 @@ class ImageDataset(IQADataset):
     def _reference(self, path: Path) -> Tensor:
         last = self._last_reference  # read once: another thread may replace it
         if last is None or last[0] != path:
-            last = self._last_reference = (path, read_image(path))
+            last = self._last_reference = (path, read_image(path, background=self.background))
         return last[1]
+
+    def _decoding_problem(self, path: Path) -> str | None:
+        try:
+            read_image(path, background=self.background)
+        except InputError as error:
+            return str(error)
+        return None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last_reference": None}
@@ -405,7 +426,8 @@ def _file_sha256(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _sha256(path: Path, changed: int, size: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    # Earlier versions did not apply colour profiles: what they computed of such a file is of other pixels.
+    return hashlib.sha256(path.read_bytes()).hexdigest() + ("+sRGB" if is_converted(path) else "")
 
 
 def _header(path: Path) -> tuple[int, int] | str:
@@ -414,14 +436,6 @@ def _header(path: Path) -> tuple[int, int] | str:
         return image_size(path)
     except InputError as error:
         return str(error)
-
-
-def _decoding_problem(path: Path) -> str | None:
-    try:
-        read_image(path)
-    except InputError as error:
-        return str(error)
-    return None
 
 
 def _size(size: Sequence[int]) -> str:
@@ -443,7 +457,7 @@ def check_data(data: object) -> None:
 
 
 class SampleSource(Protocol):
-    """Any map-style data set of `Sample`s."""
+    """Any map-style data set of `Sample` objects."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Sample: ...

@@ -12,6 +12,7 @@ import torch
 
 from fmiqa._io import printable
 from fmiqa.datasets.base import ImageDataset, Record
+from fmiqa.datasets.colours import Background
 from fmiqa.datasets.folders import file_key
 from fmiqa.datasets.table import Row, deviation, finite, read_rows, whole_number
 
@@ -43,6 +44,7 @@ class CSVDataset(ImageDataset):
         ratings: The columns of single observers' ratings, or what the names of all such columns begin with;
             cells may be empty. They are on the scale of the scores, and are negated with them.
         delimiter: What separates the cells; by default found from the header line.
+        background: What transparent pixels are laid on, as for `fmiqa.read_image`; without it they are refused.
         name: The data set's name for reports; by default the table's file name without its suffix.
 
     Raises:
@@ -83,6 +85,7 @@ class CSVDataset(ImageDataset):
         score_std: str | None = None,
         ratings: str | Sequence[str] | None = None,
         delimiter: str | None = None,
+        background: Background | None = None,
         name: str | None = None,
     ) -> None:
         table = Path(csv)
@@ -144,4 +147,5 @@ class CSVDataset(ImageDataset):
             problems=problems,
             places=places,
             ratings=None if ratings is None else torch.tensor(given, dtype=torch.float64, device="cpu"),
+            background=background,
         )

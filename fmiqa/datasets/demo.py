@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from fmiqa.datasets.distortions import DISTORTIONS
 from fmiqa.datasets.scenes import scene
 from fmiqa.errors import InputError
 from fmiqa.maps import FeatureMap, MapIndex
+
+if TYPE_CHECKING:
+    from fmiqa.features.extractor import FeatureExtractor
 
 __all__ = ["Demo"]
 
@@ -103,6 +107,25 @@ class Demo(IQADataset):
             distortions=[item.distortion for item in self._items],
         )
 
+    @staticmethod
+    def extractor() -> FeatureExtractor:
+        """AlexNet with the random weights of the network that the simulated observer looks through.
+
+        It is `FeatureExtractor("alexnet", weights=None)` without the warning that random weights judge no images: here
+        they are what the scores were made with, so that a selection can find the planted maps.
+
+        Example:
+            >>> data = Demo(references=1, levels=1, size=64)
+            >>> all(m in data.extractor().maps for m in data.planted)
+            True
+        """
+        # Here, not above: the numerics are only needed where a demo is made.
+        from fmiqa.features.extractor import FeatureExtractor
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return FeatureExtractor("alexnet", weights=None, seed=0)
+
     def write(self, folder: str | os.PathLike[str]) -> Path:
         """Write the set as PNG files and a table, as `CSVDataset` reads them.
 
@@ -154,14 +177,9 @@ class Demo(IQADataset):
 
     def _simulated_quality(self) -> Tensor:
         """(N,) float64, the mean SSIM over the planted maps."""
-        # Here, not above: the numerics are only needed where a demo is made.
-        from fmiqa.features.extractor import FeatureExtractor
-        from fmiqa.measures import SSIM
+        from fmiqa.measures import SSIM  # here for the same reason
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # random weights are what is wanted
-            extractor = FeatureExtractor("alexnet", weights=None, seed=0)
-        ssim = SSIM()
+        extractor, ssim = self.extractor(), SSIM()
         per_scene = len(self._items) // len(self._scenes)
         quality = []
         with torch.inference_mode():

@@ -166,7 +166,7 @@ def _avif_bits(file: BinaryIO) -> int | None:
 def _descend(file: BinaryIO, path: tuple[bytes, ...]) -> Iterator[tuple[bytes, int, int]]:
     found = list(_boxes(file, 0))
     for wanted in path:
-        start, end = next((start, end) for kind, start, end in found if kind == wanted)
+        start, end = [(start, end) for kind, start, end in found if kind == wanted][0]  # noqa: RUF015
         found = list(_boxes(file, start + 4 * (wanted == b"meta"), end))  # a version and flags come first in meta
     yield from found
 

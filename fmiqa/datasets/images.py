@@ -1,61 +1,71 @@
-"""Image files as 8-bit RGB tensors; whatever would lose something on the way is refused by name."""
+"""Pictures as RGB tensors, from image files, Pillow and NumPy; whatever would lose something is refused by name."""
 
 from __future__ import annotations
 
 import os
-import struct
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from fmiqa.datasets.headers import has_several_images, has_text_after_pixels, stored_bits, tiff_tags
+from fmiqa.datasets.colours import Background, background_colour, colours_of, laid_on, profile_transform
+from fmiqa.datasets.deep import deep_colours
+from fmiqa.datasets.opening import check_header, check_image, load, opened, orientation, stored_size
 from fmiqa.errors import InputError
 
-__all__ = ["image_size", "read_image"]
+__all__ = ["Background", "image_size", "is_converted", "read_image", "to_tensor"]
+
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: lambda x: np.rot90(x),
+}
+_ADVICE = "fmiqa.to_tensor takes NumPy arrays (H, W, 3), (H, W) or (N, H, W, 3), and PIL images"
 
 
-def read_image(path: str | os.PathLike[str]) -> Tensor:
-    """Decode an image file to 8-bit RGB.
+def read_image(path: str | os.PathLike[str], *, background: Background | None = None) -> Tensor:
+    """Decode an image file to an RGB tensor, as viewers show it, without loss or by a stated rule.
 
-    Greyscale, bilevel, palette and fully opaque images with an alpha channel become RGB without loss.
-    The image is turned as its orientation tag (EXIF, TIFF or XMP) says, as viewers show it. Colour profiles are
-    not applied. Images of any size are read; Pillow's limit on the number of pixels does not apply.
+    Greyscale, bilevel and palette images become RGB. The image is turned as its orientation tag (EXIF, TIFF or XMP)
+    says. A colour profile (ICC) is applied, which leaves those in sRGB as they are. PNG and TIFF files of 16 bits a
+    channel keep them. Images of any size are read; Pillow's limit on the number of pixels does not apply.
+    `docs/guide/images.md` has the rule for each form of file.
 
     Args:
-        path: A file that Pillow reads (BMP, PNG, JPEG, TIFF, ...).
+        path: A file that Pillow reads (BMP, PNG, JPEG, TIFF, WebP, ...).
+        background: What transparent pixels are laid on: a colour's name, `#rrggbb`, or (red, green, blue) from 0 to
+            255, in sRGB. Without it, images with transparent pixels are refused.
 
     Returns:
-        (3, H, W) uint8.
+        (3, H, W): uint8; of a file of 16 bits a channel float32 in [0, 1].
 
     Raises:
-        InputError: No such file, damaged or truncated, more than 8 bits a channel, several images (animation frames,
-            pages, layers), transparent pixels, or a colour space other than RGB and grey.
+        InputError: No such file, damaged or truncated, a depth other than 8 and 16 bits, several images (animation
+            frames, pages, layers), transparent pixels without a background, or colours that are not known.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Image.new("RGB", (4, 2), (255, 0, 0)).save(f"{folder}/red.png")
-        ...     image = read_image(f"{folder}/red.png")
+        ...     Image.new("RGBA", (4, 2), (255, 0, 0, 51)).save(f"{folder}/red.png")
+        ...     image = read_image(f"{folder}/red.png", background="white")
         >>> image.shape, image[:, 0, 0].tolist()
-        (torch.Size([3, 2, 4]), [255, 0, 0])
+        (torch.Size([3, 2, 4]), [255, 204, 204])
     """
+    behind = background_colour(background)
     try:
         with open(path, "rb") as file:
-            image = _opened(file)
-            _load(image)
-            _refuse(_colour_problem(image) or _transparency(image))
-            if image.format != "TIFF":  # which Pillow turns itself
-                turn = _TURNS.get(_orientation(image))
-                image = image if turn is None else image.transpose(turn)
-            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            pixels = _file_pixels(file, behind)
     except Exception as error:  # Pillow's parsers raise whatever they stumble on: OSError, SyntaxError, struct.error
         raise InputError(f"{path}: {_explanation(path, error)}") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return _tensor(pixels)
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -68,159 +78,151 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """
     try:
         with open(path, "rb") as file:
-            image = _opened(file)
-            if image.format == "PNG" and has_text_after_pixels(file):
-                file.seek(0)
-                image = _opened(file)
-                _load(image)
-            width, height = _stored_size(image)
-            turned = _orientation(image) >= 5
+            image = opened(file).image
+            width, height = stored_size(image)
+            turned = orientation(image) >= 5
     except Exception as error:  # as in read_image
         raise InputError(f"{path}: {_explanation(path, error)}") from error
     return (width, height) if turned else (height, width)
 
 
-_PLAIN_MODES = ("1", "L", "RGB")
-_MODES_WITH_ALPHA = ("P", "LA", "PA", "RGBA")  # a palette may hold transparent colours
-_OTHER_FORMATS = {
-    "EPS": "vector graphics without a size in pixels",
-    "WMF": "vector graphics without a size in pixels",
-    "PCD": "a Photo CD image, of which Pillow reads a reduced copy",
-}
-_ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-class _RefusalError(Exception):
-    """A whole image that cannot become 8-bit RGB without loss; the message says why and what to do."""
-
-
-def _refuse(problem: str | None) -> None:
-    if problem is not None:
-        raise _RefusalError(problem)
-
-
-def _opened(file: BinaryIO) -> Image.Image:
-    """The image, not decoded yet, if its header shows nothing that would be lost."""
-    bits = stored_bits(file)
-    _refuse(_deep(bits) if bits is not None and bits > 8 else None)
-    _refuse(_tiff_problem(tiff_tags(file) or {}))
-    several = has_several_images(file)
-    image = _identified(file)
-    _refuse(_colour_problem(image))
-    if image.format == "JPEG2000" and bits is not None and bits < 8:
-        _refuse(f"{bits} bits a channel, which Pillow does not scale to all of 0 to 255; convert it to 8 bits first")
-    if image.format in _OTHER_FORMATS:
-        _refuse(f"{_OTHER_FORMATS[image.format]}; save it as a PNG file of the size to be judged")
-    if several or getattr(image, "n_frames", 1) > 1 or len(image.info.get("sizes", ())) > 1:
-        _refuse(
-            "several images in one file (frames of an animation, pages, layers or sizes), expected one; "
-            "save the one to be judged as a file of its own"
-        )
-    return image
-
-
-def _identified(file: BinaryIO) -> Image.Image:
-    """What `Image.open` does, without its limit on the number of pixels and with the reasons why a format fails.
-
-    The limit is one variable for the whole process (`Image.MAX_IMAGE_PIXELS`), which protects services from
-    uploads; it is not for a library to change.
-    """
-    Image.init()
-    file.seek(0)
-    prefix = file.read(16)
-    reasons = []
-    for kind in list(Image.ID):
-        factory, accept = Image.OPEN[kind]
-        accepted = accept(prefix) if accept else True
-        if isinstance(accepted, str):
-            reasons.append(accepted)
-        elif accepted:
-            file.seek(0)
-            try:
-                # Without a file name, Pillow does not map the file into memory: Pillow 13 maps grey and palette TIFF
-                # images that are stored on their side with width and height exchanged.
-                return factory(file, "")
-            except (SyntaxError, IndexError, TypeError, struct.error) as error:  # not of this format
-                if accept:
-                    reasons.append(f"{kind}: {error}")
-    raise UnidentifiedImageError("; ".join(reasons) or "no known format")
-
-
-def _load(image: Image.Image) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    width, height = size = _stored_size(image)
-    if image.format == "TIFF" and limit is not None and width * height > limit:
-        image.im = Image.new(image.mode, size).im  # Pillow applies its limit when it allocates this itself
-    image.load()
-
-
-def _stored_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height before the image is turned; of a TIFF, newer versions of Pillow give those after."""
-    if image.format == "TIFF":
-        return image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]
-    return image.size
-
-
-def _orientation(image: Image.Image) -> int:
+def is_converted(path: str | os.PathLike[str]) -> bool:
+    """Whether a colour profile changes the pixels of a file; False for one that cannot be read."""
     try:
-        # A PNG's own method decodes the whole image.
-        value = Image.Image.getexif(image).get(_ORIENTATION, 1)
-    except Exception:  # damaged metadata say nothing; they do not make the pixels unusable
-        return 1
-    return value if value in _TURNS else 1
+        with open(path, "rb") as file:
+            return profile_transform(opened(file).image) is not None
+    except Exception:  # as in read_image
+        return False
 
 
-def _deep(bits: int | None = None) -> str:
-    return (
-        f"more than 8 bits a channel{'' if bits is None else f' ({bits})'}; convert it to 8 bits first "
-        "(how to scale is for you to say: the reference and its distorted images alike)"
-    )
+def to_tensor(image: Image.Image | np.ndarray, *, background: Background | None = None) -> Tensor:
+    """A picture of Pillow or NumPy as an RGB tensor, by the rules of `read_image`.
+
+    Args:
+        image: A PIL image; or an array (H, W, 3), (H, W) or (H, W, 1) grey, (H, W, 4) with a `background`, or a batch
+            of such, (N, H, W, channels). Arrays are sRGB, of uint8, uint16 (0 to 65535) or floats in [0, 1].
+        background: What transparent pixels are laid on, as for `read_image`.
+
+    Returns:
+        (3, H, W), or (N, 3, H, W) of a batch, in memory of its own: uint8 of 8 bits a channel, otherwise float32 in
+        [0, 1].
+
+    Raises:
+        InputError: Another type, shape, dtype or range, or an image that `read_image` would refuse.
+
+    Example:
+        >>> pixels = np.zeros((2, 4, 3), dtype=np.uint16)
+        >>> pixels[..., 0] = 13107
+        >>> image = to_tensor(pixels)
+        >>> image.shape, image.dtype, round(image[0, 0, 0].item(), 6)
+        (torch.Size([3, 2, 4]), torch.float32, 0.2)
+    """
+    behind = background_colour(background)
+    if isinstance(image, Image.Image):
+        try:
+            return _tensor(_picture_pixels(image, behind))
+        except InputError as error:
+            raise InputError(f"the PIL image: {error}") from error
+        except Exception as error:  # as in read_image
+            raise InputError(f"the PIL image cannot be decoded ({type(error).__name__}: {error})") from error
+    if not isinstance(image, np.ndarray):
+        kind = f"{type(image).__module__.partition('.')[0]}.{type(image).__name__}"
+        if isinstance(image, Tensor):
+            advice = "it is a tensor already: metrics take (N, 3, H, W), which image.permute(2, 0, 1)[None] gives of "
+            raise InputError(f"image: expected an array or a PIL image, got {kind}; {advice}(H, W, 3)")
+        advice = "fmiqa.read_image reads files" if isinstance(image, str | os.PathLike) else _ADVICE
+        raise InputError(f"image: expected an array or a PIL image, got {kind}; {advice}")
+    return _tensor(_array_pixels(image, behind))
 
 
-def _colour_problem(image: Image.Image) -> str | None:
-    if image.mode.startswith(("I", "F")):
-        return _deep()
-    if image.mode not in _PLAIN_MODES + _MODES_WITH_ALPHA:
-        return f"colour mode {image.mode}, expected RGB or greyscale; convert it to 8-bit RGB first"
-    return None
+def _file_pixels(file: BinaryIO, background: tuple[int, int, int] | None) -> np.ndarray:
+    """(H, W, 3) uint8 or uint16."""
+    image, deep = opened(file)
+    if deep:
+        colours, alpha = deep_colours(file)
+    else:
+        load(image)
+        colours, alpha = colours_of(image)
+    return _shown(image, colours, alpha, background)
 
 
-def _tiff_problem(tags: Mapping[int, Any]) -> str | None:
-    """What Pillow would misread or leave out of a TIFF page of 8 bits."""
-    formats, bits, extra = tags.get(339, (1,)), tags.get(258, (1,)), tags.get(338, ())
-    if max(formats) > 1:
-        return "samples that are not unsigned integers; convert it to unsigned 8 bits first"
-    if 0 in extra:
-        return f"{len(extra)} channels of unknown meaning beside its colours; save it as RGB or greyscale"
-    if tags.get(254, 0) & 1:
-        return "its first page is a reduced copy of another image, as in raw camera files; develop it to a PNG file"
-    planes = tags.get(284, 1) == 2
-    if planes and (set(bits) != {8} or tags.get(262) not in (1, 2, 3) or tags.get(266, 1) != 1):
-        return "planes that Pillow does not read as they are stored; save it with PlanarConfiguration 1 (interleaved)"
-    return None
+def _picture_pixels(image: Image.Image, background: tuple[int, int, int] | None) -> np.ndarray:
+    """(H, W, 3) uint8 or uint16."""
+    file = getattr(image, "fp", None)
+    if file is not None and not file.closed:  # not decoded yet
+        position = file.tell()
+        bits = check_header(file)
+        file.seek(position)
+        if bits == 16 and not image.mode.startswith("I;16"):
+            raise InputError("16 bits a channel, which Pillow does not keep; give its file to fmiqa.read_image")
+    deep = image.mode.startswith("I;16")
+    if deep and "transparency" in image.info:
+        raise InputError("16 bits a channel and a transparent colour; give its file to fmiqa.read_image")
+    check_image(image, deep=deep)
+    image.load()
+    if deep:
+        return _shown(image, np.array(image).astype(np.uint16)[..., None].repeat(3, -1), None, background)
+    return _shown(image, *colours_of(image), background)
 
 
-def _transparency(image: Image.Image) -> str | None:
-    """What to say of transparent pixels; `image` is decoded."""
-    if image.mode not in _MODES_WITH_ALPHA and "transparency" not in image.info:
-        return None
-    alpha = (image if image.mode == "RGBA" else image.convert("RGBA")).getchannel("A")
-    if alpha.getextrema() != (255, 255):
-        return "transparent pixels; lay it on the background it was shown on, then save it as RGB"
-    return None
+def _shown(
+    image: Image.Image, colours: np.ndarray, alpha: np.ndarray | None, background: tuple[int, int, int] | None
+) -> np.ndarray:
+    """Pixels on the background, the right way up."""
+    tiff = image.format == "TIFF"
+    multiplied = tiff and 1 in image.tag_v2.get(338, ())  # type: ignore[attr-defined]
+    pixels = laid_on(colours, alpha, background, multiplied=multiplied)
+    if tiff:  # which Pillow turns itself
+        return pixels
+    turn = _TURNS.get(orientation(image))
+    return pixels if turn is None else turn(pixels)
+
+
+def _array_pixels(image: np.ndarray, background: tuple[int, int, int] | None) -> np.ndarray:
+    """(..., H, W, 3) uint8, uint16 or floating point."""
+    shape, said = image.shape, f"image: got an array {image.shape} of {image.dtype}"
+    channels = 1 if image.ndim == 2 else shape[-1] if image.ndim in (3, 4) else 0
+    if channels not in (1, 3, 4) or image.size == 0:
+        planar = image.ndim in (3, 4) and shape[-3] in (1, 3, 4)
+        advice = "; where channels come first, give torch.from_numpy(image) to the metric" if planar else ""
+        raise InputError(f"{said}; {_ADVICE}{advice}")
+    if image.dtype.kind == "f":
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0 and high <= 1):  # also for NaN
+            raise InputError(
+                f"{said} with values from {low:.4g} to {high:.4g}; floats lie in [0, 1]: divide by the value of white, "
+                "and clip what lies outside"
+            )
+    elif image.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
+        raise InputError(
+            f"{said}; expected uint8, uint16 or floats in [0, 1]: convert values from 0 to 255 with "
+            ".astype(np.uint8), and truth values or other numbers to floats in [0, 1]"
+        )
+    if channels != 4:
+        return (image[..., None] if image.ndim == 2 else image).repeat(3 // channels, -1)
+    if background is None:
+        raise InputError(
+            f'{said}; give background="white" if its last channel is alpha, or image[..., :3] to ignore it'
+        )
+    if image.dtype.kind == "f":
+        alpha = image[..., 3:].astype(np.float64)
+        mixed: np.ndarray = alpha * image[..., :3] + (1 - alpha) * (np.array(background) / 255)
+        return mixed
+    native = image.astype(image.dtype.newbyteorder("="))
+    return laid_on(native[..., :3], native[..., 3], background)
+
+
+def _tensor(pixels: np.ndarray) -> Tensor:
+    """(..., H, W, 3) -> (..., 3, H, W) in memory of its own, float32 in [0, 1] unless it is uint8."""
+    pixels = np.moveaxis(pixels, -1, -3)
+    if pixels.dtype == np.uint8:
+        return torch.from_numpy(np.array(pixels, order="C"))
+    most = 65535 if pixels.dtype.kind == "u" else 1
+    return torch.from_numpy(np.array(pixels, dtype=np.float32, order="C") / np.float32(most))
 
 
 def _explanation(path: str | os.PathLike[str], error: Exception) -> str:
-    if isinstance(error, _RefusalError):
+    if isinstance(error, InputError):
         return str(error)
     if not Path(path).is_file():
         return "no such file"

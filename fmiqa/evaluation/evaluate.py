@@ -39,7 +39,7 @@ def evaluate(
 
     Args:
         metrics: One metric, or name -> metric.
-        data: Any map-style data set of `Sample`s.
+        data: Any map-style data set of `Sample` objects.
         peers: Other metrics to put beside them, names of `fmiqa.peers.PEERS` (most need the package piq).
         peer_weights: Weights of those that have any, see `fmiqa.peers.peer_scores`.
         baseline: Compare all others with this one only; all pairs by default.
@@ -48,7 +48,7 @@ def evaluate(
         progress: Show progress bars.
 
     Returns:
-        A table that prints as text, shows in notebooks, and has `.to_dict()` and `.to_markdown()`.
+        A table that prints as text, shows in notebooks, and has `Comparison.to_dict` and `Comparison.to_markdown`.
 
     Raises:
         InputError: No metrics, an unknown peer, a name used twice.

@@ -28,6 +28,11 @@ from fmiqa.measures.psnr import PSNR as PSNR
 from fmiqa.measures.pyramid import PyramidIntersection as PyramidIntersection
 from fmiqa.measures.ssim import SSIM as SSIM
 
+__all__ = [
+    "GMS", "GMSD", "MEASURES", "MSE", "MSSSIM", "MSVD", "PSNR", "SSIM", "Correlation", "Custom", "DataRange",
+    "DeepSimSSIM", "HistogramIntersection", "Measure", "Piq", "PyramidIntersection", "get_measure",
+]  # fmt: skip
+
 _NAMED: tuple[Any, ...] = (
     SSIM, MSSSIM, MSE, PSNR, Correlation, GMS, GMSD, MSVD, DeepSimSSIM, HistogramIntersection, PyramidIntersection, Piq
 )  # fmt: skip

@@ -18,9 +18,14 @@ __all__ = ["GMS", "GMSD"]
 
 @dataclass(frozen=True)
 class GMS(MapMeasure):
-    """Gradient-magnitude similarity, its mean over the map (GMSM): from 0 to 1; higher is better.
+    r"""Gradient-magnitude similarity, its mean over the map (GMSM): from 0 to 1; higher is better.
 
-    (2 a b + c L^2) / (a^2 + b^2 + c L^2) of the magnitudes a, b of both maps' gradients by 3x3 Prewitt filters.
+    At each position, with the magnitudes a and b of both maps' gradients by 3x3 Prewitt filters:
+
+    .. math::
+
+        \frac{2 a b + c L^2}{a^2 + b^2 + c L^2}
+
     Xue et al., "Gradient magnitude similarity deviation", IEEE TIP 2014, eqs. 1 to 5. Two things differ from images
     there: maps are not halved first, since a network has done that, and there is no padding, whose rim is not the
     map's.

@@ -17,11 +17,17 @@ __all__ = ["MSVD"]
 
 @dataclass(frozen=True)
 class MSVD(MapMeasure):
-    """How unevenly the singular values of blocks change over the map: from 0, where maps are equal; lower is better.
+    r"""How unevenly the singular values of blocks change over the map: from 0, where maps are equal; lower is better.
 
     A. Shnayderman, A. Gusev, A. M. Eskicioglu, "An SVD-based grayscale image quality measure for local and global
     assessment", IEEE TIP 15(2), 2006. For each block i, D_i is the Euclidean distance between the singular values of
-    both maps; the value is the mean of |D_i - median D| over all blocks. So a distortion that changes all blocks alike
+    both maps; of n blocks the value is
+
+    .. math::
+
+        \frac{1}{n} \sum_{i=1}^{n} \left| D_i - \operatorname{median}(D) \right|
+
+    So a distortion that changes all blocks alike
     counts for nothing, and a value of 0 does not mean that maps are equal. The measure is symmetric. Its unit is that
     of the maps.
 

@@ -19,7 +19,12 @@ _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, finest fir
 
 @dataclass(frozen=True)
 class MSSSIM(MapMeasure):
-    """Multi-scale SSIM: the contrast-structure terms of several scales and the SSIM of the last: from 0 to 1.
+    r"""Multi-scale SSIM: the contrast-structure terms of several scales and the SSIM of the last: from 0 to 1.
+
+    .. math::
+
+        \overline{\operatorname{SSIM}_S}^{\,w_S} \prod_{s=1}^{S-1} \overline{\operatorname{CS}_s}^{\,w_s}, \quad
+        \operatorname{CS} = \frac{2 \sigma_{xy} + C_2}{\sigma_x^2 + \sigma_y^2 + C_2}
 
     Z. Wang, E. P. Simoncelli, A. C. Bovik, "Multi-scale structural similarity for image quality assessment",
     Asilomar 2003, eq. 7. Each scale is the 2x2 mean of the one before, an odd last row or column left out.

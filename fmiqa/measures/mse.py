@@ -15,7 +15,11 @@ __all__ = ["MSE"]
 
 @dataclass(frozen=True)
 class MSE(MapMeasure):
-    """Mean squared error: from 0, where maps are equal; lower is better.
+    r"""Mean squared error: from 0, where maps are equal; lower is better.
+
+    .. math::
+
+        \frac{1}{HW} \sum_{i, j} (x_{ij} - y_{ij})^2
 
     Its unit is that of the maps, squared, so maps with large values weigh most where scores are averaged.
 

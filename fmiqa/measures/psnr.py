@@ -17,7 +17,11 @@ __all__ = ["PSNR"]
 
 @dataclass(frozen=True)
 class PSNR(MapMeasure):
-    """Peak signal-to-noise ratio in dB: 10 log10(L^2 / MSE), no more than a ceiling; higher is better.
+    r"""Peak signal-to-noise ratio in dB, no more than a ceiling; higher is better.
+
+    .. math::
+
+        10 \log_{10} \frac{L^2}{\operatorname{MSE}(x, y)}
 
     Equal maps would have an infinite ratio. Maps are often dead in both images, and one such value would be the mean
     of every set of maps that it is in, so equal maps have the value of the ceiling. A low one keeps dead maps from

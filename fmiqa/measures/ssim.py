@@ -69,10 +69,18 @@ class PreparedReference(NamedTuple):
 
 @dataclass(frozen=True)
 class SSIM:
-    """Structural similarity of feature maps: the mean of the SSIM map over all full windows.
+    r"""Structural similarity of feature maps: the mean of the SSIM map over all full windows.
+
+    At each window, with the Gaussian-weighted means, variances and covariance of the maps x and y (Wang, Bovik, Sheikh
+    and Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE TIP 13(4), 2004):
+
+    .. math::
+
+        \operatorname{SSIM}(x, y) = \frac{2 \mu_x \mu_y + C_1}{\mu_x^2 + \mu_y^2 + C_1} \cdot
+        \frac{2 \sigma_{xy} + C_2}{\sigma_x^2 + \sigma_y^2 + C_2}, \quad C_1 = (k_1 L)^2, \quad C_2 = (k_2 L)^2
 
     Args:
-        data_range: The L of C1 = (k1 L)^2 and C2 = (k2 L)^2. A number; or `"reference"`, each
+        data_range: The L of both constants. A number; or `"reference"`, each
             reference map's largest magnitude; `"pair"`, the larger of both maps'; `"layer"`, the largest
             magnitude in the reference's layer. A largest magnitude of 0 (under 1e-12) counts as 1.
         window: Side of the Gaussian window, odd. A map smaller than this, with sides of at least 3, is

@@ -126,7 +126,7 @@ def _selected(row: TableRow, layers: dict[str, int], ax: Axes) -> None:
     ax.set_ylim(len(layers) - 0.4, -0.6)
     ax.set_xlim(0, 2.2 * longest)  # room for the channels
     ax.set_xlabel("number of selected maps; behind the bars, their channels", fontsize=8)
-    whole_numbers(ax)
+    whole_numbers(ax.xaxis)
     said = f"{row.label}: {row.measured.images} images of {row.measured.references} references"
     ax.set_title(said, fontsize=9)
     ax.legend(fontsize=8, loc="lower right", markerscale=0.6)

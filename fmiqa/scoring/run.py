@@ -88,7 +88,7 @@ def score_matrix(
 
     Args:
         extractor: The network.
-        data: Any map-style data set of `Sample`s, `torch.utils.data.Subset` too.
+        data: Any map-style data set of `Sample` objects, `torch.utils.data.Subset` too.
         maps: The maps to score, all by default.
         measure: How maps are compared: `"ssim"`, or a `Measure` with options such as `SSIM(data_range="pair")`.
         device: The device to compute on, by default the extractor's. The extractor itself is not moved.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -179,20 +179,27 @@ class MapScorer(nn.Module):
         Raises:
             InputError: As a call; the measure has no local values.
         """
-        measure, best = local_measure(self.measure), self.measure.value_range[1]
-        self._check_pair(test, reference)
         asked = torch.zeros(len(self.asked), dtype=torch.float64, device=shares.device)
         asked[slice(None) if self._columns is None else self._columns.to(shares.device)] = shares.double()
-        losses = {}
+        losses, start = {}, 0
+        for layer, loss in self.losses_by_map(test, reference):
+            share = asked[start : start + loss.shape[1]].to(loss)
+            losses[layer] = torch.einsum("nchw,c->nhw", loss, share)
+            start += loss.shape[1]
+        return losses
+
+    def losses_by_map(self, test: Tensor, reference: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """As `local_losses`, of each map by itself: layer, (N, C, h, w); the C maps are those of `asked`, in its order.
+
+        One layer is held at a time.
+        """
+        measure, best = local_measure(self.measure), self.measure.value_range[1]
+        self._check_pair(test, reference)
         with _strict_float32(self.extractor.device):
             walks = (self.extractor.features(images, self.asked) for images in (test, reference))
-            start = 0
             for (layer, maps), (_, reference_maps) in zip(*walks, strict=True):
                 local = self._named(layer, measure.local, at_least_float32(maps), at_least_float32(reference_maps))
-                share = asked[start : start + local.shape[1]].to(local)
-                losses[layer] = torch.einsum("nchw,c->nhw", (best - local).clamp(min=0), share)
-                start += local.shape[1]
-        return losses
+                yield layer, (best - local).clamp(min=0)
 
     def compare(self, layer: str, maps: Tensor, prepared: Any) -> Tensor:
         """(N, C) scores of a layer's test maps against its prepared reference maps, turned so that higher = better."""

@@ -138,24 +138,26 @@ def plot_validation(validation: Validation, *, ax: Axes | None = None) -> Axes:
     ax.axvline(validation.one_standard_error_size, color=GREEN, linewidth=1, label="one-standard-error size")
     ax.set_xlabel("number of feature maps")
     ax.set_ylabel("fitted PLCC")
-    whole_numbers(ax)
+    whole_numbers(ax.xaxis)
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
     return ax
 
 
 def plot_null(null: PermutationNull, *, ax: Axes | None = None) -> Axes:
-    """Draw the criterion on permuted scores as a histogram, and that on the real scores as a line.
+    """Draw the criterion on permuted scores as a histogram, and that on the scores as they are as a line.
 
     Args:
         null: The outcome of `permutation_null`.
         ax: Where to draw; a new figure by default.
     """
     ax = axes(ax, height=3.2)
-    ax.hist(null.null[:, -1].tolist(), bins=30, color=SKY, label="scores permuted within groups")
-    ax.axvline(float(null.observed[-1]), color=ORANGE, label=f"real scores (p = {null.p_value:.3g})")
+    values = null.null[:, -1].tolist()
+    ax.hist(values, bins=min(30, 3 + len(values) // 6), color=SKY, label="scores permuted within groups")
+    ax.axvline(float(null.observed[-1]), color=ORANGE, label=f"scores not permuted (p = {null.p_value:.3g})")
     ax.set_xlabel("criterion of the selected set (in sample)")
     ax.set_ylabel("permutations")
+    whole_numbers(ax.yaxis)
     ax.legend(fontsize=8)
     return ax
 
@@ -264,7 +266,7 @@ def _path(ax: Axes, selection: Selection) -> None:
     ax.set_ylim(low - 0.35 * (high - low) - 0.005, high + 0.08 * (high - low) + 0.002)
     ax.set_xlabel("number of feature maps")
     ax.set_ylabel(f"{selection.criterion} (in sample)")
-    whole_numbers(ax)
+    whole_numbers(ax.xaxis)
     ax.grid(alpha=0.3)
 
 

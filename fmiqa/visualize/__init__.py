@@ -9,7 +9,7 @@ from fmiqa.visualize.dissection.concepts import Concept, ConceptData, ConceptIma
 from fmiqa.visualize.dissection.planted import PlantedConcepts
 from fmiqa.visualize.dissection.result import Dissection
 from fmiqa.visualize.dissection.run import dissect
-from fmiqa.visualize.drawing import outlined, overlay_error, overlay_loss, overlay_relevance, picture_grid
+from fmiqa.visualize.drawing import heat, outlined, overlay_error, overlay_loss, overlay_relevance, picture_grid
 from fmiqa.visualize.exemplars import (
     Exemplar,
     ReferenceImages,
@@ -50,6 +50,7 @@ __all__ = [
     "overlay_relevance",
     "overlay_loss",
     "overlay_error",
+    "heat",
     "outlined",
     "picture_grid",
     "plot_curve",

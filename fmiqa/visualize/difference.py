@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PAPER", "PredictionDifference", "prediction_difference"]
 
-# Zintgraf et al.'s settings, with ConditionalSampler(window=10, padding=2): a window at every pixel.
 PAPER: dict[str, Any] = {"stride": 1, "samples": 10}
+"""Zintgraf et al.'s settings, with `ConditionalSampler(window=10, padding=2)`: a window at every pixel. Pass them as
+`prediction_difference(..., **PAPER)`."""
 
 _RUN = "fmiqa prediction difference run 1"
 _WINDOWS = "windows.safetensors"

@@ -16,7 +16,7 @@ from fmiqa.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["outlined", "overlay_error", "overlay_loss", "overlay_relevance", "picture_grid"]
+__all__ = ["heat", "outlined", "overlay_error", "overlay_loss", "overlay_relevance", "picture_grid"]
 
 _RED, _BLUE, _ORANGE, _YELLOW = (214, 39, 40), (31, 90, 200), (213, 94, 0), (240, 228, 66)
 _HEAT = ((255, 237, 160), (254, 178, 76), (240, 59, 32), (128, 0, 38))  # ColorBrewer's YlOrRd
@@ -94,13 +94,42 @@ def overlay_error(image: Tensor, error: Tensor, *, limit: float = 1.0) -> Tensor
         [[126, 126, 126], [200, 83, 65], [127, 44, 69]]
     """
     _check(image, error)
+    colour, at = _heat(error, limit)
+    return _blended(_greyed(image), colour, _DENSEST * at.clamp(max=1))
+
+
+def heat(error: Tensor, *, limit: float = 1.0) -> Tensor:
+    """The colours of `overlay_error` alone, to lie over a picture, with an opacity that rises all the way to `limit`.
+
+    Args:
+        error: (H, W), at least 0.
+        limit: The error of full dark red.
+
+    Returns:
+        (4, H, W) uint8, red, green, blue and opacity.
+
+    Raises:
+        InputError: The error is not a tensor (H, W); a limit that is not positive.
+
+    Example:
+        >>> heat(torch.tensor([[0.0, 4 / 9, 1.0]]))[:, 0].T.tolist()
+        [[255, 237, 160, 0], [240, 59, 32, 170], [128, 0, 38, 255]]
+    """
+    if check_tensor(error, "error (H, W)").ndim != 2:
+        raise InputError(f"error is (H, W), got {tuple(error.shape)}")
+    colour, at = _heat(error, limit)
+    return torch.cat([colour, 255 / (len(_HEAT) - 1) * at[None]]).round().to(torch.uint8)
+
+
+def _heat(error: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    """(3, H, W) colours, and (H, W) between which of them each pixel is."""
     if not is_positive(limit):
         raise InputError(f"limit is the error of full dark red, a positive number, got {limit!r}")
     at = (error.detach().cpu().float() / limit).clamp(0, 1).sqrt() * (len(_HEAT) - 1)
     colour = torch.zeros(3, 1, 1, device="cpu")
     for place, stop in enumerate(_HEAT):
         colour = colour + _colour(stop) * (1 - (at - place).abs()).clamp(min=0)
-    return _blended(_greyed(image), colour, _DENSEST * at.clamp(max=1))
+    return colour, at
 
 
 def outlined(image: Tensor, mask: Tensor) -> Tensor:

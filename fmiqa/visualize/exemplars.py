@@ -199,7 +199,7 @@ class ReferenceImages(Sequence[Tensor]):
     """The distinct reference images of a data set, decoded when asked for.
 
     Args:
-        data: Any data set of `Sample`s.
+        data: Any data set of `Sample` objects.
 
     Attributes:
         names: their ids.

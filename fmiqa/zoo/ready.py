@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fmiqa._io import load_tensors
+from fmiqa._tables import text_table
 from fmiqa._version import __version__
 from fmiqa.errors import InputError, WeightsError
 from fmiqa.features.extractor import FeatureExtractor
@@ -41,12 +42,24 @@ class Rating:
         low: (N,) lower end of the interval that held nine of ten mean opinions on held-out references of TID2013-R.
         high: (N,) upper end.
         words: The impairment of each image in words, see `WORDS`.
+
+    Example:
+        >>> print(Rating(torch.tensor([81.2, 35.0]), torch.tensor([70.0, 21.0]), torch.tensor([92.0, 50.0]),
+        ...              ("imperceptible", "annoying")))
+        rating  interval  words
+        81      70 to 92  imperceptible
+        35      21 to 50  annoying
     """
 
     score: Tensor
     low: Tensor
     high: Tensor
     words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        ends = zip(self.score.tolist(), self.low.tolist(), self.high.tolist(), self.words, strict=True)
+        rows = [(f"{score:.0f}", f"{low:.0f} to {high:.0f}", words) for score, low, high, words in ends]
+        return text_table([("rating", "interval", "words"), *rows])
 
 
 class ReadyMetric(SelectedFeatureIQM):

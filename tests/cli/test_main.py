@@ -32,6 +32,7 @@ COMMANDS = (
     "validate",
     "evaluate",
     "score",
+    "explain",
     "transfer",
     "reproduce",
 )
@@ -72,6 +73,9 @@ COMMANDS = (
         (["validate", "s", "--null", "0"], "a whole number from 1, got '0'"),
         (["validate", "s", "--folds", "each"], "leave_one_out"),
         (["score", "--metric", "m", "--reference", "r"], "give test images"),
+        (["explain", "t"], "--reference"),
+        (["explain", "--reference", "r", "t", "u"], "one test image, got 2: run the command once for each"),
+        (["explain", "--reference", "r", "t", "--maps", "0"], "a whole number from 1"),
         (["score", "--metric", "m", "--pairs", "p", "t"], "give test images"),
         (["score", "--metric", "m"], "two folders (the references first)"),
         (["score", "--metric", "m", "a"], "two folders (the references first)"),

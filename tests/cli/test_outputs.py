@@ -36,7 +36,8 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("select.load_scores", "validate.load_scores", "transfer.ScoreMatrix", "report.Selection",
                  "matrix.data_set", "evaluate.Selection", "visualize._networks", "demo.Demo",
-                 "score.SelectedFeatureIQM", "score.read_image"):  # fmt: skip
+                 "score.SelectedFeatureIQM", "score.read_image", "results.SelectedFeatureIQM",
+                 "explain.read_image"):  # fmt: skip
         monkeypatch.setattr(f"fmiqa.cli.{name}", working)
     monkeypatch.setattr("fmiqa.cli.reproduce._reproduced", working)
 
@@ -53,6 +54,7 @@ FILES = {
     "evaluate --save-matrix": ["evaluate", "--selection", "s", "--demo", "--save-matrix", "PLACE"],
     "report --out": ["report", "s", "--matrix", "m", "--demo", "--out", "PLACE"],
     "visualize --out": ["visualize", "maximize", "--maps", "conv1:1", "--out", "PLACE"],
+    "explain --out": ["explain", "--metric", "m", "--reference", "r", "t", "--out", "PLACE"],
     "score --csv": ["score", "--metric", "m", "--reference", "r", "t", "--csv", "PLACE"],
 }
 FOLDERS = {
@@ -172,6 +174,7 @@ def test_other_files_of_a_run_are_tried_before_it_too(
             "--out: here.png is what the command reads",
         ),
         (["score", "--metric", "there", "--reference", "r", "t", "--csv", "there"], "there is what the command reads"),
+        (["explain", "--reference", "r", "here.png", "--out", "here.png"], "--out: here.png is what the command reads"),
         (["score", "--metric", "m", "--reference", "here.png", "t", "--csv", "here.png"], "--csv: here.png is what"),
         (["score", "--metric", "m", "--reference", "r", "here.png", "--maps", "."], "--maps: here.png is an image"),
         (["score", "--metric", "m", "--reference", "here.png", "here", "--maps", "."], "--maps: here.png is an image"),
@@ -354,7 +357,19 @@ def test_every_option_that_names_a_file_to_write_says_so() -> None:
     """A new option cannot forget the check: what is described as written is of a type that is checked."""
     written = {"--out", "--plot", "--save", "--save-matrix"}
     seen = set()
-    for command in ["select", "validate", "transfer", "matrix", "evaluate", "report", "demo", "reproduce", "score"]:
+    commands = (
+        "select",
+        "validate",
+        "transfer",
+        "matrix",
+        "evaluate",
+        "report",
+        "demo",
+        "reproduce",
+        "score",
+        "explain",
+    )
+    for command in commands:
         parser = cli._parser()._subparsers._group_actions[0].choices[command]  # type: ignore[union-attr,index]
         for action in parser._actions:
             flags = written.intersection(action.option_strings)

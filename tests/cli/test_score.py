@@ -8,7 +8,10 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from image_files import png
 from PIL import Image
 from torch import Tensor
 
@@ -36,6 +39,37 @@ def test_score_prints_a_line_an_image(
     metric = SelectedFeatureIQM.load(metric_file)
     expected = metric(read_image(tests[0])[None], read_image(reference)[None]).item()
     assert first == pytest.approx(expected, abs=6e-7)  # six printed digits
+
+
+def test_score_of_sixteen_bits_and_of_transparent_pixels(
+    pair: tuple[str, list[str]], metric_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference, (test, _) = pair
+    pixels = read_image(test).permute(1, 2, 0).numpy()
+    deep = pixels.astype(np.uint16) * 257
+    names = [str(tmp_path / f"{name}.png") for name in ("same", "finer", "opaque", "clear")]
+    finer = np.where(deep < 65535, deep + 100, deep)
+    clear = np.dstack([pixels, np.arange(pixels[..., 0].size).reshape(pixels.shape[:2]) % 256]).astype(np.uint8)
+    for name, content in zip(names, (deep, finer, np.dstack([deep, 0 * deep[..., :1] + 65535]), clear), strict=True):
+        Path(name).write_bytes(png(content))
+    asked = ["score", "--metric", str(metric_file), "--reference", reference, "--json", test, *names]
+    assert cli.main(asked) == 1
+    assert "clear.png: transparent pixels" in capsys.readouterr().err
+    assert cli.main([*asked, "--background", "no such colour"]) == 1
+    assert "is no opaque colour" in capsys.readouterr().err
+    maps = ["--background", "#204060", "--maps", str(tmp_path / "maps")]
+    assert cli.main([*asked, *maps]) == 0
+    eight, *others = (entry["quality"] for entry in json.loads(capsys.readouterr().out)["images"])
+    metric = SelectedFeatureIQM.load(metric_file)
+    tests = [read_image(name, background=(32, 64, 96)) for name in names]
+    assert [t.dtype for t in tests] == [torch.float32] * 3 + [torch.uint8]
+    assert torch.equal(tests[1], torch.from_numpy(finer.astype(np.float32) / np.float32(65535)).permute(2, 0, 1))
+    expected = [metric(t[None], read_image(reference)[None]).item() for t in tests]
+    # The same numbers pass through the same operations; SSIM multiplies float32's rounding, 6e-8, by up to 100.
+    assert others == pytest.approx(expected, abs=6e-6)
+    assert others[0] == pytest.approx(eight, abs=6e-6)
+    assert others[2] == pytest.approx(eight, abs=6e-6)
+    assert read_image(tmp_path / "maps" / "finer.png").shape == tests[1].shape
 
 
 def test_score_takes_a_table_of_pairs_and_a_selection(
@@ -270,7 +304,7 @@ def test_what_is_done_when_interrupted_is_whole(
 ) -> None:  # fmt: skip
     reference, tests = pair
 
-    def read(path: str) -> Tensor:
+    def read(path: str, **options: object) -> Tensor:
         if path == tests[1]:
             raise KeyboardInterrupt
         return read_image(path)

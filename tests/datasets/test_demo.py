@@ -63,6 +63,14 @@ def test_its_scores_are_called_simulated(demo: Demo) -> None:
     assert "simulated" in str(Demo.__doc__)
 
 
+def test_its_network_is_that_of_random_weights_without_the_warning() -> None:
+    with pytest.warns(UserWarning, match="random weights"):
+        expected = FeatureExtractor("alexnet", weights=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Demo.extractor().weights_sha256 == expected.weights_sha256
+
+
 def test_scores_span_the_scale_and_fall_with_level(demo: Demo) -> None:
     by_level = demo.targets.view(16, 6, 5).mean((0, 1))
     assert (by_level.diff() < 0).all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -179,31 +179,12 @@ def test_the_metric_and_the_cards_agree_on_the_maps(cards: Cards, selection: Sel
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
 def test_the_page_in_a_browser(
-    cards: Cards, selection: Selection, scores: ScoreMatrix, tmp_path: Path, width: int, height: int
-) -> None:
+    cards: Cards, selection: Selection, scores: ScoreMatrix, tmp_path: Path, width: int, height: int,
+    open_page: Callable[..., Any],
+) -> None:  # fmt: skip
     pytest.importorskip("matplotlib")
-    playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs the package playwright")
-    browser = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
-    if browser is None:
-        pytest.skip("no Chromium here to open the page in")
     write_report(tmp_path / "report.html", selection, scores, cards)
-    said: list[str] = []
-    asked: list[str] = []
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=browser, args=quiet)
-        page = chromium.new_page(viewport={"width": width, "height": height})
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto((tmp_path / "report.html").as_uri())
-        page.wait_for_load_state("load")
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        broken = page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).length")
-        shown = page.evaluate("document.images.length")
-        chromium.close()
-    assert wide <= width
-    assert shown == 4 + 7 * len(cards)
-    assert broken == 0
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [(tmp_path / "report.html").as_uri()]
+    page = open_page(tmp_path / "report.html", width, height)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.images.length") == 4 + 7 * len(cards)
+    assert page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).length") == 0

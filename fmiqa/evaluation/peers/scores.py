@@ -147,7 +147,7 @@ def peer_scores(
     """Score a data set with metrics of whole images at their default settings.
 
     Args:
-        data: Any map-style data set of `Sample`s.
+        data: Any map-style data set of `Sample` objects.
         names: Names in `PEERS`; by default those that need no weights.
         weights: Weights of metrics that have any; what is not named is fetched.
         viewing: The scale at which all metrics see images; as they are by default. What a metric does of itself comes

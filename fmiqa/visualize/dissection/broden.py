@@ -111,6 +111,10 @@ class Broden:
             pixels = read_image(self.root / "images" / name)
         except InputError as error:
             raise DatasetError(f"Broden at {self.root} is damaged:", [str(error)]) from error
+        if pixels.dtype != torch.uint8:
+            raise DatasetError(
+                f"Broden at {self.root} is damaged:", [f"images/{name} has 16 bits a channel, expected 8"]
+            )
         if pixels.shape[-2:] != size:
             found = " x ".join(map(str, pixels.shape[-2:]))
             said = " x ".join(map(str, size))

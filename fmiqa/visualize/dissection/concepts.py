@@ -127,7 +127,7 @@ class ConceptImage:
 
 
 class ConceptData(Protocol):
-    """Any data set of `ConceptImage`s that knows its concepts.
+    """Any data set of `ConceptImage` objects that knows its concepts.
 
     A source that also has `sizes`, the (height, width) of each image, spares `dissect` one decoding of all images.
     """
