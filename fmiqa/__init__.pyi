@@ -35,6 +35,7 @@ from fmiqa.features import FeatureExtractor as FeatureExtractor
 from fmiqa.features import Viewing as Viewing
 from fmiqa.features import layer_costs as layer_costs
 from fmiqa.features import pixels_per_degree as pixels_per_degree
+from fmiqa.integrations.onnx import export_onnx as export_onnx
 from fmiqa.loss import QualityLoss as QualityLoss
 from fmiqa.maps import FeatureMap as FeatureMap
 from fmiqa.maps import MapIndex as MapIndex

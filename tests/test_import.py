@@ -21,7 +21,8 @@ import sys, torch, torchvision
 before = set(sys.modules)
 import fmiqa
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
-print(*sorted(new & {"scipy", "matplotlib", "pandas", "tqdm", "sklearn", "skimage", "piq", "openpyxl"}))
+late = {"onnx", "torchmetrics"}
+print(*sorted(new & late | new & {"scipy", "matplotlib", "pandas", "tqdm", "sklearn", "skimage", "piq", "openpyxl"}))
 """
     assert run(code).split() == []
 
@@ -52,3 +53,24 @@ print(time.process_time() - start)
     # objects (100 ms and more) may fall due during any import after torch's and is not counted.
     compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
     assert min(float(run(code, **compiled)) for _ in range(3)) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("package", "code"),
+    [
+        ("torchmetrics", "import fmiqa.integrations.torchmetrics"),
+        ("onnxscript", "import fmiqa; fmiqa.export_onnx(fmiqa.load_metric(), '/dev/null')"),
+    ],
+)
+def test_a_missing_package_is_named_with_what_installs_it(package: str, code: str) -> None:
+    extra = package.removesuffix("script")
+    caught = f"""
+import sys
+sys.modules[{package!r}] = None
+import fmiqa
+try:
+    {code}
+except fmiqa.InputError as error:
+    print(error)
+"""
+    assert f"pip install 'fmiqa[{extra}]'" in run(caught)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import importlib
+import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import fmiqa
 from fmiqa import FeatureExtractor, SelectedFeatureIQM, Viewing
 
 
@@ -36,6 +39,10 @@ def normalised() -> SelectedFeatureIQM:
     return SelectedFeatureIQM(FeatureExtractor(net), ["3:1", "0:2"])
 
 
+def ready() -> SelectedFeatureIQM:
+    return fmiqa.load_metric("fast")
+
+
 @pytest.fixture
 def replicate(monkeypatch: pytest.MonkeyPatch) -> Any:
     """What `nn.DataParallel` does before each call, with copies on the CPU for copies on several GPUs."""
@@ -54,7 +61,7 @@ def images() -> Tensor:
     return torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("make", [plain, joined, normalised])
+@pytest.mark.parametrize("make", [plain, joined, normalised, ready])
 def test_replicas_give_the_same_bits(replicate: Any, images: Tensor, make: Any) -> None:
     iqm = make()
     expected = iqm(*images)
@@ -108,3 +115,40 @@ def test_another_process_gives_the_same(images: Tensor) -> None:
     # Another process may use another number of threads, which add up in another order.
     torch.testing.assert_close(torch.tensor(scores), expected, rtol=0, atol=1e-5)
     assert sha == iqm.source["weights_sha256"]
+
+
+@pytest.mark.parametrize("make", [plain, joined, normalised, ready])
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
+def test_copies_give_the_same_bits(images: Tensor, make: Any, again: Any) -> None:
+    iqm = make()
+    other = again(iqm)
+    assert torch.equal(other(*images), iqm(*images))
+    assert torch.equal(other(images[0], iqm.prepare(images[1])), iqm(*images))
+    assert (type(other), other.definition()) == (type(iqm), iqm.definition())
+    for value in other.parameters():
+        value.zero_()
+    assert bool((iqm(*images) != other(*images)).any())  # nothing is shared
+
+
+@pytest.mark.parametrize("make", [plain, joined, normalised, ready])
+def test_a_state_dict_makes_another_metric_this_one(images: Tensor, make: Any, tmp_path: Path) -> None:
+    iqm, other = make(), make()
+    for value in other.parameters():
+        value.copy_(torch.rand(value.shape))
+    assert not torch.equal(other(*images), iqm(*images))
+    torch.save(iqm.state_dict(), tmp_path / "state.pth")
+    other.load_state_dict(torch.load(tmp_path / "state.pth"))
+    assert torch.equal(other(*images), iqm(*images))
+    assert other.definition() == iqm.definition()
+
+
+@pytest.mark.parametrize("make", [plain, ready])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_changes_nothing(images: Tensor, make: Any, dtype: torch.dtype) -> None:
+    iqm = make()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = iqm(*images.to(dtype))
+        loss = iqm.as_loss("none")(*images.to(dtype))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, iqm(*images.to(dtype)))
+    assert torch.equal(loss, 1 - found)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import fmiqa
 from fmiqa import AllFeatureIQM, FeatureExtractor, InputError, SelectedFeatureIQM, Viewing, fit_logistic, plcc, srocc
 from fmiqa.measures import MEASURES as BY_NAME
 from fmiqa.measures import (
@@ -233,6 +234,10 @@ class TestCompile:
         found = torch.compile(each, backend="eager")(test, reference)
         torch.testing.assert_close(found, iqm(test, reference), **CLOSE)
 
+    def test_nothing_breaks_the_graph(self) -> None:
+        found = torch._dynamo.explain(make().as_loss())(*images())
+        assert (found.graph_count, found.graph_break_count) == (1, 0)
+
     def test_autocast_changes_nothing(self) -> None:
         iqm, (test, reference) = make(), images()
         compiled = torch.compile(iqm, fullgraph=True, backend="eager")
@@ -257,10 +262,61 @@ class TestExport:
         program = torch.export.export(iqm, given, dynamic_shapes=({0: batch}, {0: batch}), strict=False)
         torch.testing.assert_close(program.module()(*more), iqm(*more), **CLOSE)
 
+    @pytest.mark.parametrize("name", ["short side", pytest.param("selected", marks=pytest.mark.slow)])
+    def test_any_size(self, name: str) -> None:
+        iqm, given = METRICS[name](), images()
+        dims = {0: torch.export.Dim("batch"), 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+        module = torch.export.export(iqm, given, dynamic_shapes=(dims, dims), strict=False).module()
+        for size in ((1, 90, 80), (2, 70, 66), (2, 50, 64)):  # the last is not resized to a shorter side of 50
+            if name == "selected" and size[1] == 50:
+                # Its deeper maps have sides under 11, where PyTorch takes a smaller window.
+                with pytest.raises((RuntimeError, AssertionError)):
+                    module(*images(*size))
+            else:
+                torch.testing.assert_close(module(*images(*size)), iqm(*images(*size)), **CLOSE)
+
     def test_another_size_is_refused(self) -> None:
         module = torch.export.export(make(), images()).module()
         with pytest.raises((RuntimeError, AssertionError)):
             module(*images(3, 72, 64))
+
+
+@pytest.fixture(scope="module")
+def iqm() -> fmiqa.ReadyMetric:
+    return fmiqa.load_metric("fast")
+
+
+class TestReadyMade:
+    """The same of a metric of two networks, which resizes images."""
+
+    def test_vmap_and_gradients_of_each_image(self, iqm: fmiqa.ReadyMetric) -> None:
+        test, reference = images(2)
+        leaf = test.clone().requires_grad_()
+        iqm(leaf, reference).sum().backward()
+        each = torch.func.grad_and_value(lambda t, r: iqm(t[None], r[None])[0])
+        gradients, found = torch.func.vmap(each)(test, reference)
+        torch.testing.assert_close(found, iqm(test, reference), **CLOSE)
+        torch.testing.assert_close(gradients, leaf.grad, rtol=1e-3, atol=1e-6)
+
+    def test_functional_call(self, iqm: fmiqa.ReadyMetric) -> None:
+        given, state = images(2), {**dict(iqm.named_parameters()), **dict(iqm.named_buffers())}
+        assert torch.equal(torch.func.functional_call(iqm, state, given), iqm(*given))
+
+    @records_whole
+    def test_compile_as_one_graph(self, iqm: fmiqa.ReadyMetric) -> None:
+        given = images(2)
+        found = torch._dynamo.explain(iqm)(*given)
+        assert (found.graph_count, found.graph_break_count) == (1, 0)
+        compiled = torch.compile(iqm, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(*given), iqm(*given), **CLOSE)
+
+    @records_whole
+    @pytest.mark.slow
+    def test_export_for_any_size(self, iqm: fmiqa.ReadyMetric) -> None:
+        dims = {0: torch.export.Dim("batch"), 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+        module = torch.export.export(iqm, images(), dynamic_shapes=(dims, dims), strict=False).module()
+        for size in ((1, 90, 80), (2, 384, 500), (2, 33, 200)):
+            torch.testing.assert_close(module(*images(*size)), iqm(*images(*size)), **CLOSE)
 
 
 class TestRefused:

@@ -57,6 +57,8 @@ def gaussian_taps(side: int, sigma: float) -> list[float]:
 def blur(x: Tensor, taps: list[float], axis: int) -> Tensor:
     """Weighted sums along one side (axis -2 or -1) of maps (N, C, H, W), of full windows only."""
     if torch.compiler.is_compiling():
+        if torch.onnx.is_in_onnx_export():  # whose runtimes would not fuse the slices
+            return _convolved(x, taps, axis)
         # Shifted slices, symmetric taps paired: one loop.
         n, half = x.shape[axis] - len(taps) + 1, len(taps) // 2
         y = x.narrow(axis, half, n) * taps[half]
@@ -66,9 +68,13 @@ def blur(x: Tensor, taps: list[float], axis: int) -> Tensor:
     with strict_float32(x.device):
         if x.is_cpu or x.shape[axis] > _LONGEST_BAND:
             # A depthwise convolution: the fastest eager form on CPUs, and for large maps on GPUs.
-            return F.conv2d(x, _constant(_filters, (x.shape[1], axis, *taps), x), groups=x.shape[1])
+            return _convolved(x, taps, axis)
         band = _constant(_band, (x.shape[axis], *taps), x)
         return x @ band if axis == -1 else band.mT @ x
+
+
+def _convolved(x: Tensor, taps: list[float], axis: int) -> Tensor:
+    return F.conv2d(x, _constant(_filters, (x.shape[1], axis, *taps), x), groups=x.shape[1])
 
 
 def _filters(channels: int, axis: int, *taps: float) -> Tensor:
