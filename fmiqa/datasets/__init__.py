@@ -7,9 +7,11 @@ from fmiqa.datasets.cidiq import CIDIQ
 from fmiqa.datasets.csiq import CSIQ
 from fmiqa.datasets.csv import CSVDataset
 from fmiqa.datasets.demo import Demo
+from fmiqa.datasets.distortions import distort
 from fmiqa.datasets.images import read_image, to_tensor
 from fmiqa.datasets.kadid10k import KADID10k
 from fmiqa.datasets.live import LIVE
+from fmiqa.datasets.pairing import pair_folders
 from fmiqa.datasets.pipal import PIPAL
 from fmiqa.datasets.tid2008 import TID2008
 from fmiqa.datasets.tid2013 import TID2013
@@ -33,6 +35,8 @@ __all__ = [
     "TID2008",
     "TID2013",
     "collate",
+    "distort",
+    "pair_folders",
     "read_image",
     "to_tensor",
 ]

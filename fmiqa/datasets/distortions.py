@@ -13,7 +13,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["DISTORTIONS", "Distortion"]
+from fmiqa._checks import check_tensor, is_count
+from fmiqa.errors import InputError
+
+__all__ = ["DISTORTIONS", "Distortion", "distort"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,36 @@ DISTORTIONS = {
     "contrast loss": Distortion(_contrast_loss, 0.08, 0.75),  # share of the contrast that is lost
     "quantization": Distortion(_quantization, 12.0, 128.0),  # step, of 255
 }
+
+
+def distort(image: Tensor, kind: str, *, level: int, levels: int = 5, seed: int = 0) -> Tensor:
+    """A distorted copy of an image, to try something out: what `Demo` does to its pictures.
+
+    Args:
+        image: (3, H, W) uint8.
+        kind: `"white noise"`, `"Gaussian blur"`, `"JPEG"`, `"desaturation"`, `"contrast loss"` or `"quantization"`.
+        level: From 1, barely visible, to `levels`, severe.
+        levels: Number of levels.
+        seed: Seed of the white noise.
+
+    Returns:
+        (3, H, W) uint8, on the image's device.
+
+    Raises:
+        InputError: An unknown kind, a level out of range, an image of another form.
+
+    Example:
+        >>> image = torch.full((3, 8, 8), 128, dtype=torch.uint8)
+        >>> distort(image, "quantization", level=5)[:, 0, 0].tolist()
+        [192, 192, 192]
+    """
+    if not isinstance(kind, str) or kind not in DISTORTIONS:
+        raise InputError(f"kind is one of {', '.join(map(repr, DISTORTIONS))}, got {kind!r}")
+    if not (is_count(levels) and is_count(level) and level <= levels):
+        raise InputError(f"level is from 1 to levels, got level {level!r} of {levels!r}")
+    if check_tensor(image, "image (3, H, W)").ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
+        raise InputError(f"image is (3, H, W) uint8, got {tuple(image.shape)} {image.dtype}")
+    return DISTORTIONS[kind](image.cpu(), level, levels, np.random.default_rng(seed)).to(image.device)
 
 
 def _to_uint8(values: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ def compare(
         >>> scores = {"good": quality + 0.3 * noise[1], "poor": quality + 2 * noise[2]}
         >>> result = compare(scores, quality, [i // 10 for i in range(200)], resamples=100)
         >>> result.differences[0].verdict
-        'good is better'
+        'better: good'
     """
     names, x, y = _checked(scores, targets)
     if baseline is not None and baseline not in names:
@@ -274,6 +274,8 @@ def _notes(agreements: tuple[Agreement, ...], options: dict[str, Any], pairs: in
         notes.append(
             f"p-values are Holm-corrected for {pairs} comparison{'s' * (pairs > 1)}. The paired bootstrap "
             f"over {unit} decides; the other tests take images as independent."
+            + " Intervals are of one comparison each: one may exclude 0 beside a difference that is not shown."
+            * (pairs > 1)
         )
     if drawn < _FEW_GROUPS:
         notes.append(f"Only {drawn} {unit}: too few for the bootstrap to be relied upon.")

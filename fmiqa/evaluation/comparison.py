@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from fmiqa._result import Result, Rows
+from fmiqa.correlation import Coefficient
 from fmiqa.errors import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
     from typing_extensions import Self
 
@@ -103,7 +105,7 @@ class Difference:
         """Which metric has the higher PLCC, if that is shown."""
         if not self.real:
             return "no difference shown"
-        return f"{self.first if self.plcc.value > 0 else self.second} is better"
+        return f"better: {self.first if self.plcc.value > 0 else self.second}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -178,6 +180,12 @@ class Comparison(Result):
 
     def __repr__(self) -> str:
         return f"Comparison({', '.join(agreement.name for agreement in self.agreements)})"
+
+    def plot(self, coefficient: Coefficient = "plcc") -> Figure:
+        """Draw each metric's coefficient and the differences, with their intervals; see `plot_comparison`."""
+        from fmiqa.evaluation.plots import plot_comparison
+
+        return plot_comparison(self, coefficient=coefficient)
 
     def table(self) -> Rows:
         """The agreement of each metric with the subjective scores, the header first."""

@@ -2,17 +2,67 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
 
-from fmiqa._plotting import ORANGE, axes
+from fmiqa._plotting import BLUE, GREY, ORANGE, axes
 from fmiqa.correlation import Coefficient
+from fmiqa.errors import InputError
+from fmiqa.evaluation.comparison import Comparison, Estimate
 from fmiqa.evaluation.transfer import ALL_MAPS, CrossDataset
 from fmiqa.selection.splits import mean_and_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["plot_transfer"]
+__all__ = ["plot_comparison", "plot_transfer"]
+
+
+def plot_comparison(comparison: Comparison, *, coefficient: Coefficient = "plcc") -> Figure:
+    """Draw how well metrics agree with the subjective scores, and how they differ, all with their intervals.
+
+    Args:
+        comparison: The outcome of `compare` or `evaluate`.
+        coefficient: `"plcc"` or `"srocc"`. Whether a difference is real is decided by PLCC.
+
+    Returns:
+        The figure, with two panels; with one where there is one metric.
+
+    Raises:
+        InputError: An unknown coefficient; matplotlib is not installed.
+    """
+    if coefficient not in get_args(Coefficient):
+        raise InputError(f"coefficient is one of {', '.join(get_args(Coefficient))}, got {coefficient!r}")
+    agreements, differences = comparison.agreements, comparison.differences
+    ratios = [len(rows) + 1 for rows in (agreements, differences) if rows]
+    figure: Any = axes(None, width=7.2, height=1.1 + 0.42 * sum(ratios)).figure
+    figure.clear()
+    panels = figure.subplots(len(ratios), height_ratios=ratios, squeeze=False)[:, 0]
+    name = "non-linear PLCC" if coefficient == "plcc" and comparison.options.get("fit") else coefficient.upper()
+    level = f"{100 * comparison.options['level']:g} % interval"
+    _intervals(panels[0], {a.name: getattr(a, coefficient) for a in agreements}, [BLUE] * len(agreements))
+    panels[0].set_xlabel(f"{name}, with {level}")
+    if differences:
+        colours = [ORANGE if d.real else GREY for d in differences]
+        named = {f"{d.first} - {d.second}": getattr(d, coefficient) for d in differences}
+        _intervals(panels[1], named, colours, [d.verdict for d in differences])
+        panels[1].axvline(0, color="black", linestyle=":", linewidth=1)
+        panels[1].set_xlabel(f"difference of {name}, with {level} (each by itself)")
+    return figure  # type: ignore[no-any-return]
+
+
+def _intervals(ax: Axes, rows: Mapping[str, Estimate], colours: Sequence[str], texts: Sequence[str] = ()) -> None:
+    """A row for each estimate, the first on top: its value and interval, and a text above it."""
+    for row, (estimate, colour) in enumerate(zip(rows.values(), colours, strict=True)):
+        ax.plot(estimate[1:], (row, row), color=colour, linewidth=3, alpha=0.5, solid_capstyle="butt")
+        ax.plot(estimate.value, row, "o", color=colour)
+    for row, (estimate, text) in enumerate(zip(rows.values(), texts, strict=False)):
+        ax.annotate(text, (estimate.value, row), (0, 5), textcoords="offset points", ha="center", fontsize=8)
+    ax.set_yticks(range(len(rows)), list(rows), fontsize=8)
+    ax.set_ylim(len(rows) - 0.5, -0.75 if texts else -0.5)
+    ax.margins(x=0.12)
+    ax.grid(alpha=0.3, axis="x")
 
 
 def plot_transfer(study: CrossDataset, *, figure: Coefficient = "plcc", ax: Axes | None = None) -> Axes:

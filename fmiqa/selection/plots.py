@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from torch import Tensor
 
@@ -62,7 +62,7 @@ def plot_curve(selection: Selection, *, validation: Validation | None = None, ax
         >>> targets = torch.linspace(0, 1, 60)
         >>> selection = forward_select(targets[:, None] ** torch.arange(1, 4), targets, max_maps=2)
         >>> plot_curve(selection, ax=Figure().subplots()).get_ylabel()
-        'PLCC (logistic5) (in sample)'
+        'PLCC (logistic5), in sample'
     """
     if selection.weights is not None:
         raise InputError("this selection has no steps to draw a curve of; plot_weights draws its weights")
@@ -115,29 +115,38 @@ def plot_weights(selection: Selection, *, top: int = _NAMED, ax: Axes | None = N
     return ax
 
 
-def plot_validation(validation: Validation, *, ax: Axes | None = None) -> Axes:
+def plot_validation(validation: Validation, *, coefficient: Coefficient = "plcc", ax: Axes | None = None) -> Axes:
     """Draw in-sample and held-out curves against the number of maps, with all maps as a level.
+
+    The curve in sample is that of the criterion which the search maximised. It is drawn only beside the held-out figure
+    of the same kind. SROCC is not fitted to the scores held out; the logistic of PLCC flatters small folds.
 
     Args:
         validation: A validation of forward selection.
+        coefficient: Which held-out figure, `"plcc"` or `"srocc"`.
         ax: Where to draw; a new figure by default.
 
     Raises:
-        InputError: The validation is of a search whose sets do not grow map by map.
+        InputError: The validation is of a search whose sets do not grow map by map; an unknown coefficient.
     """
+    if coefficient not in get_args(Coefficient):
+        raise InputError(f"coefficient is one of {', '.join(get_args(Coefficient))}, got {coefficient!r}")
     if not validation.grows:
         raise InputError(
             f"a validation of {validation.options['search']} search has no curve by number of maps; print() shows it"
         )
     ax = axes(ax)
-    sizes = range(1, validation.plcc.shape[1] + 1)
-    ax.plot(sizes, validation.in_sample.mean(0).tolist(), color=BLUE, linestyle="--", label="in sample")
-    ax.plot(sizes, validation.mean.tolist(), color=ORANGE, marker="o", markersize=4, label="held out")
-    _band(ax, validation.mean, validation.standard_error, label="± one standard error")
-    ax.axhline(float(validation.all_plcc.mean()), color=GREY, linestyle=":", label="all maps, held out")
-    ax.axvline(validation.one_standard_error_size, color=GREEN, linewidth=1, label="one-standard-error size")
+    held, level = getattr(validation, coefficient), getattr(validation, f"all_{coefficient}")
+    mean, error = mean_and_error(held)
+    sizes = range(1, held.shape[1] + 1)
+    if validation.options.get("criterion", "plcc") == coefficient:
+        ax.plot(sizes, validation.in_sample.mean(0).tolist(), color=BLUE, linestyle="--", label="in sample")
+    ax.plot(sizes, mean.tolist(), color=ORANGE, marker="o", markersize=4, label="held out")
+    _band(ax, mean, error, label="± one standard error")
+    ax.axhline(float(level.mean()), color=GREY, linestyle=":", label="all maps, held out")
+    ax.axvline(validation.one_standard_error_size, color=GREEN, linewidth=1, label="one-standard-error size (of PLCC)")
     ax.set_xlabel("number of feature maps")
-    ax.set_ylabel("fitted PLCC")
+    ax.set_ylabel("fitted PLCC" if coefficient == "plcc" else "SROCC")
     whole_numbers(ax.xaxis)
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
@@ -265,7 +274,7 @@ def _path(ax: Axes, selection: Selection) -> None:
     low, high = min(values), max(values)
     ax.set_ylim(low - 0.35 * (high - low) - 0.005, high + 0.08 * (high - low) + 0.002)
     ax.set_xlabel("number of feature maps")
-    ax.set_ylabel(f"{selection.criterion} (in sample)")
+    ax.set_ylabel(f"{selection.criterion}, in sample")
     whole_numbers(ax.xaxis)
     ax.grid(alpha=0.3)
 
@@ -285,7 +294,7 @@ def _held_out(ax: Axes, selection: Selection, validation: Validation) -> None:
     if folds > 1:
         _band(ax, mean, error, label="held out, ± one standard error")
     ax.axhline(float(level.mean()), color=GREY, linestyle=":", label="all maps, held out")
-    ax.set_ylabel(ax.get_ylabel().removesuffix(" (in sample)"))
+    ax.set_ylabel(ax.get_ylabel().removesuffix(", in sample"))
     ax.autoscale(axis="y")
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.2 * (high - low))  # room for the names

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Selection", "Step"]
 
+_NAMED = 8  # maps that repr() names
+
 
 @dataclass(frozen=True)
 class Step:
@@ -185,7 +187,8 @@ class Selection(Result):
         return f"{len(self.maps)} maps, {self.criterion} {self.value:.4f} in sample"
 
     def __repr__(self) -> str:
-        return f"Selection({self._summary()}: {', '.join(map(str, self.maps))})"
+        more = ", ..." if len(self.maps) > _NAMED else ""
+        return f"Selection({self._summary()}: {', '.join(map(str, list(self.maps)[:_NAMED]))}{more})"
 
 
 def _step_to_dict(step: Step) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fmiqa._result import Result, Rows
-from fmiqa.correlation import Form, fit_logistic, plcc, srocc
+from fmiqa.correlation import Coefficient, Form, fit_logistic, plcc, srocc
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 from fmiqa.scoring.matrix import ScoreMatrix
@@ -158,11 +158,11 @@ class Validation(Result):
         means = [(name, *(f"{float(v):.4f}" for v in mean_and_error(values))) for name, values in figures.items()]
         return [("", "mean", "± s.e."), *means, ("selected maps", f"{min(sizes)} to {max(sizes)}", "")]
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw in-sample and held-out figures against the number of maps, see `plot_validation`."""
+    def plot(self, ax: Axes | None = None, *, coefficient: Coefficient = "plcc") -> Axes:
+        """Draw in-sample and held-out figures against the number of maps, of `"plcc"` or `"srocc"`."""
         from fmiqa.selection.plots import plot_validation
 
-        return plot_validation(self, ax=ax)
+        return plot_validation(self, coefficient=coefficient, ax=ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

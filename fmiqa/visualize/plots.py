@@ -225,4 +225,4 @@ def _two_panels(ax: Axes) -> tuple[Axes, Axes]:
 
 def _subjective(scores: ScoreMatrix) -> str:
     dataset = scores.options.get("dataset")
-    return "subjective score" + (f"\n(units of {dataset})" if dataset else "")
+    return "subjective score" + (f",\nunits of {dataset}" if dataset else "")

@@ -79,7 +79,7 @@ def test_verdicts_follow_the_corrected_bootstrap(result: Comparison) -> None:
     for d in result.differences:
         assert d.real == (d.bootstrap.corrected < 0.05)
     verdicts = [d.verdict for d in result.differences]
-    assert verdicts == ["no difference shown", "good is better", "twin is better"]
+    assert verdicts == ["no difference shown", "better: good", "better: twin"]
 
 
 def test_groups_decide_and_not_images() -> None:
@@ -110,7 +110,7 @@ def test_baseline_is_compared_with_each_other_metric() -> None:
     found = compare(scores, quality, GROUPS, baseline="twin", fit=None, resamples=40)
     assert [(d.first, d.second) for d in found.differences] == [("good", "twin"), ("poor", "twin")]
     assert found.differences[1].plcc.value < 0
-    assert found.differences[1].verdict == "twin is better"
+    assert found.differences[1].verdict == "better: twin"
 
 
 def test_equal_metrics_are_not_told_apart() -> None:
@@ -149,7 +149,7 @@ def test_text_and_markdown_hold_the_figures(result: Comparison) -> None:
     assert len(starts) == 1
     for line in (*lines[:4], *lines[5:9]):
         assert all(cell in result.to_markdown() for cell in line.split("  ") if cell.strip())
-    assert "twin is better" in text
+    assert "better: twin" in text
     assert "Holm-corrected for 3 comparisons" in text
     assert "bootstrap over groups decides" in text
 
@@ -166,7 +166,7 @@ def test_dictionary_is_json(result: Comparison) -> None:
     assert content["agreements"][0]["name"] == "good"
     assert content["agreements"][0]["plcc"] == list(result["good"].plcc)
     assert content["differences"][1]["williams"]["p_value"] == result.differences[1].williams.p_value
-    assert content["differences"][1]["verdict"] == "good is better"
+    assert content["differences"][1]["verdict"] == "better: good"
     assert content["options"]["groups"] == 12
     assert content["options"]["fit"] == "logistic5"
     unknown = Comparison((result["good"].__class__("x", *[Estimate(1.0, math.nan, 2.0)] * 4),), ())
@@ -221,3 +221,23 @@ def test_wrong_input_is_refused_by_name() -> None:
     ):
         with pytest.raises(InputError, match=message):
             compare(scores, quality, resamples=2, fit=None, **options)
+
+
+def test_a_comparison_is_drawn_with_intervals_and_verdicts(result: Comparison) -> None:
+    upper, lower = result.plot().axes
+    assert [label.get_text() for label in upper.get_yticklabels()] == [a.name for a in result.agreements]
+    for row, agreement in enumerate(result.agreements):
+        interval, value = upper.lines[2 * row : 2 * row + 2]
+        assert list(interval.get_xdata()) == list(agreement.plcc[1:])
+        assert list(value.get_xdata()) == [agreement.plcc.value]
+    assert [text.get_text() for text in lower.texts] == [d.verdict for d in result.differences]
+    ranks = result.plot("srocc").axes[1]
+    assert list(ranks.lines[1].get_xdata()) == [result.differences[0].srocc.value]
+    with pytest.raises(InputError, match="coefficient is one of plcc, srocc"):
+        result.plot("krocc")  # type: ignore[arg-type]
+
+
+def test_one_metric_has_no_panel_of_differences() -> None:
+    quality = torch.linspace(0, 1, 40)
+    found = compare({"only": quality.square()}, quality, resamples=20)
+    assert len(found.plot().axes) == 1

@@ -8,10 +8,7 @@ must be resampled: :func:`fmiqa.evaluate` draws references with replacement, a f
 hundred times, computes all metrics on each draw, and says which differences outlast it.
 """
 
-# sphinx_gallery_thumbnail_number = 2
-
 import matplotlib.pyplot as plt
-import torch
 from torch.utils.data import Subset
 
 import fmiqa
@@ -60,39 +57,15 @@ print(comparison)
 # With scores that you have already, in plain tensors, :func:`fmiqa.compare` does the
 # same: ``fmiqa.compare({"mine": x, "theirs": y}, targets, groups)``.
 #
-# How well does each metric agree?
-# --------------------------------
-
-plt.style.use("tableau-colorblind10")
-names = [a.name for a in comparison.agreements]
-value, low, high = torch.tensor([a.plcc for a in comparison.agreements]).T
-figure, ax = plt.subplots(figsize=(6.4, 3), layout="constrained")
-ax.hlines(names, low, high, linewidth=3, alpha=0.5)
-ax.plot(value, names, "o")
-ax.invert_yaxis()
-ax.set_xlabel("PLCC after a logistic fit, held out, with 95 % interval")
-plt.show()
-
-# %%
-# Which differences are real?
-# ---------------------------
+# What is real?
+# -------------
 #
-# The intervals above may overlap although a difference is real: metrics find the same
-# references easy or hard. What counts is the difference on the same draws. It counts as
-# real where its p-value, corrected for the number of comparisons, is below .05.
+# Intervals of single metrics may overlap although a difference is real: metrics find
+# the same references easy or hard. What counts is the difference on the same draws,
+# below. It counts as real where its p-value, corrected for the number of comparisons,
+# is below .05.
 
-names = [f"{d.first} -\n{d.second}" for d in comparison.differences]
-value, low, high = torch.tensor([d.plcc for d in comparison.differences]).T
-colours = ["C1" if d.real else "C2" for d in comparison.differences]
-figure, ax = plt.subplots(figsize=(6.4, 3), layout="constrained")
-ax.hlines(names, low, high, colors=colours, linewidth=3)
-ax.scatter(value, names, color=colours)
-for row, difference in enumerate(comparison.differences):
-    ax.text(value[row], row - 0.15, difference.verdict, ha="center", va="bottom")
-ax.axvline(0, color="C3", linestyle=":")
-ax.set_ylim(2.5, -0.7)
-ax.set_xlim(-0.2, 0.1)
-ax.set_xlabel("difference of PLCC, held out, with 95 % interval (each by itself)")
+comparison.plot()
 plt.show()
 
 # %%

@@ -9,11 +9,10 @@ it does not care about.
 
 import matplotlib.cbook
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 
 import fmiqa
-from fmiqa.datasets.distortions import DISTORTIONS
+from fmiqa.datasets import distort
 
 # %%
 # Two damaged pictures
@@ -22,13 +21,12 @@ from fmiqa.datasets.distortions import DISTORTIONS
 # A piece of a photograph that comes with matplotlib, with noise and after JPEG. A loss
 # takes pixels as floats in [0, 1].
 
-photo = fmiqa.datasets.read_image(
+photo = fmiqa.read_image(
     matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
 )
 reference = photo[:, 60:252, 160:352]
-rng = np.random.default_rng(0)
 damaged = torch.stack(
-    [DISTORTIONS[kind](reference, 4, 5, rng) for kind in ("white noise", "JPEG")]
+    [distort(reference, kind, level=4) for kind in ("white noise", "JPEG")]
 )
 damaged, reference = damaged / 255, reference[None] / 255
 
@@ -38,18 +36,19 @@ damaged, reference = damaged / 255, reference[None] / 255
 #
 # ``Viewing(factor=1)`` lets the networks see the piece as it is; by default it would be
 # enlarged to a shorter side of 384 pixels. ``prepare`` computes the reference's side
-# once. The loss is the metric alone, or the metric and a mean absolute difference of
-# pixels.
+# once. The loss is the metric alone, ``iqm.as_loss()``, or the metric and a mean
+# absolute difference of pixels.
 
 iqm = fmiqa.load_metric(viewing=fmiqa.Viewing(factor=1))
 prepared = iqm.prepare(reference)
+quality_loss = iqm.as_loss(reduction="sum")
 restored = {"damaged": damaged}
 for name, pixels in (("1 - quality", 0.0), ("1 - quality + L1", 1.0)):
     picture = damaged.clone().requires_grad_()
     optimizer = torch.optim.Adam([picture], lr=0.01)
     for _ in range(40):
         optimizer.zero_grad()
-        loss = (1 - iqm(picture.clamp(0, 1), prepared)).sum()
+        loss = quality_loss(picture.clamp(0, 1), prepared)
         loss = loss + pixels * (picture - reference).abs().mean((1, 2, 3)).sum()
         loss.backward()
         optimizer.step()

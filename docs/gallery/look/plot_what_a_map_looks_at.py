@@ -51,7 +51,7 @@ plt.show()
 # photograph that comes with matplotlib, and the 12 procedural pictures of the embedded
 # data set. Give it many photographs of your own: it can only find what is there.
 
-photo = fmiqa.datasets.read_image(
+photo = fmiqa.read_image(
     matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
 )
 tiles = [row for column in photo.split(150, 1) for row in column.split(128, 2)]

@@ -36,6 +36,12 @@ print(*sorted(path.name for path in (folder / "references").iterdir()))
 print(*sorted(path.name for path in (folder / "distorted").iterdir())[:4], "...")
 
 # %%
+# From Python, :func:`fmiqa.datasets.pair_folders` gives the pairs of files.
+
+pairs = fmiqa.datasets.pair_folders(folder / "references", folder / "distorted")
+print(len(pairs), "pairs, the first:", *(path.name for path in pairs[0]))
+
+# %%
 # The command
 # -----------
 #

@@ -9,29 +9,27 @@ used here ships with fmiqa, weights included, so nothing is downloaded.
 
 import matplotlib.cbook
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 
 import fmiqa
-from fmiqa.datasets.distortions import DISTORTIONS
+from fmiqa.datasets import distort
 
 # %%
 # The pictures
 # ------------
 #
 # The reference is a photograph that comes with matplotlib, and the test images are made
-# from it. For your own files, write ``fmiqa.datasets.read_image("test.png")``: images
+# from it. For your own files, write ``fmiqa.read_image("test.png")``: images
 # are tensors ``(3, H, W)`` of 8-bit RGB.
 
-reference = fmiqa.datasets.read_image(
+reference = fmiqa.read_image(
     matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
 )
-rng = np.random.default_rng(0)
-blurred = DISTORTIONS["Gaussian blur"](reference, level=4, levels=5, rng=rng)
+blurred = distort(reference, "Gaussian blur", level=4)
 tests = {
-    "JPEG, light": DISTORTIONS["JPEG"](reference, level=1, levels=5, rng=rng),
-    "JPEG, heavy": DISTORTIONS["JPEG"](reference, level=4, levels=5, rng=rng),
-    "white noise": DISTORTIONS["white noise"](reference, level=4, levels=5, rng=rng),
+    "JPEG, light": distort(reference, "JPEG", level=1),
+    "JPEG, heavy": distort(reference, "JPEG", level=4),
+    "white noise": distort(reference, "white noise", level=4),
     "blur, right half": torch.cat([reference[:, :, :256], blurred[:, :, 256:]], 2),
 }
 

@@ -10,21 +10,17 @@ metric: :class:`fmiqa.Viewing`.
 
 import matplotlib.cbook
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 
 import fmiqa
-from fmiqa.datasets.distortions import DISTORTIONS
+from fmiqa.datasets import distort
 
-photo = fmiqa.datasets.read_image(
+photo = fmiqa.read_image(
     matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
 )
 reference = photo[:, :400, 56:456]
-rng = np.random.default_rng(0)
 kinds = ["white noise", "Gaussian blur", "JPEG", "contrast loss"]
-tests = torch.stack(
-    [DISTORTIONS[kind](reference, level=4, levels=5, rng=rng) for kind in kinds]
-)
+tests = torch.stack([distort(reference, kind, level=4) for kind in kinds])
 
 # %%
 # The same pictures in three sizes
