@@ -12,6 +12,7 @@ from fmiqa.cli.output import Written, add_output_options, print_result
 from fmiqa.cli.outputs import OutputFile
 from fmiqa.cli.results import named_metric
 from fmiqa.datasets import read_image
+from fmiqa.datasets.colours import background_colour
 from fmiqa.errors import InputError
 from fmiqa.explanation import explain
 
@@ -37,6 +38,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("tests", nargs="+", metavar="TEST", help="the test image")
     parser.add_argument("--reference", required=True, metavar="IMAGE", help="its reference")
+    options.add_background_option(parser)
     options.add_metric_option(parser)
     parser.add_argument("--out", "-o", type=OutputFile, metavar="FILE", help="the page (.html)")
     parser.add_argument(
@@ -52,8 +54,9 @@ def run(args: argparse.Namespace) -> None:
     if len(args.tests) > 1:
         args.parser.error(f"a page is of one test image, got {len(args.tests)}: run the command once for each")
     (test,) = args.tests
+    background = background_colour(args.background)
     metric = named_metric(args).to(options.device_of(args))
-    images = [read_image(path).to(metric.device) for path in (test, args.reference)]
+    images = [read_image(path, background=background).to(metric.device) for path in (test, args.reference)]
     given = printable(test), printable(args.reference)
     bare = Path(given[0]).name, Path(given[1]).name
     try:

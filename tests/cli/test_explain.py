@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from image_files import png
 
 import fmiqa
 from fmiqa import cli
@@ -40,6 +42,24 @@ def test_it_prints_json_without_a_page(pair: list[str], metric_file: Path, capsy
     assert found["files"] == {}
     metric = fmiqa.SelectedFeatureIQM.load(metric_file)
     assert found["quality"] == metric(read_image(pair[2])[None], read_image(pair[1])[None]).item()
+
+
+def test_an_image_of_sixteen_bits_with_transparent_pixels(
+    pair: list[str], metric_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = read_image(pair[2]).permute(1, 2, 0).numpy().astype(np.uint16) * 257
+    clear, page = str(tmp_path / "clear.png"), tmp_path / "page.html"
+    Path(clear).write_bytes(png(np.dstack([pixels, np.full(pixels.shape[:2], 60000, np.uint16)])))
+    asked = ["explain", *pair[:2], clear, "--metric", str(metric_file), "--device", "cpu", "--json"]
+    assert cli.main(asked) == 1
+    assert "clear.png: transparent pixels" in capsys.readouterr().err
+    assert cli.main([*asked, "--background", "white", "--out", str(page)]) == 0
+    test = read_image(clear, background="white")
+    metric = fmiqa.SelectedFeatureIQM.load(metric_file)
+    expected = metric(test[None], read_image(pair[1])[None]).item()
+    # The same operations on the same numbers; SSIM multiplies float32's rounding, 6e-8, by up to 100.
+    assert json.loads(capsys.readouterr().out)["quality"] == pytest.approx(expected, abs=6e-6)
+    assert page.stat().st_size > 0
 
 
 def test_errors_say_which_images(
