@@ -95,7 +95,8 @@ def maximize_activation(
     """Climb to pictures that excite feature maps, those of a layer in one batch.
 
     Args:
-        extractor: The network.
+        extractor: The network. One with a `Viewing`, such as that of a ready-made metric, resizes the pictures in each
+            step, which is slow: give `native(extractor)`.
         maps: The feature maps; each gets one picture that raises its spatial mean.
         method: `"fourier"`, today's form (Olah et al. 2017); `"pixels"`, that of 2009: steps along the gradient in the
             pixels, under a bound on the picture's norm.
