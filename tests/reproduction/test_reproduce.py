@@ -85,7 +85,7 @@ def test_the_published_figures_are_those_of_the_paper() -> None:
             for key, p in PUBLISHED[network].items()
         }
         assert list(written.items()) == [(name, cells[column]) for name, cells in paper.items()]
-    page = (Path(__file__).parents[2] / "docs" / "from-the-paper.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "guide" / "from-the-paper.md").read_text()
     assert all(f"| {' | '.join((name, *cells))} |" in page for name, cells in paper.items())
 
 
