@@ -82,12 +82,13 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_title = "fmiqa"
 html_static_path = ["_static"]
+html_favicon = "_static/logo.svg"
 html_css_files = ["fmiqa.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_math_renderer = "mathml"
 html_theme_options = {
-    "logo": {"text": "fmiqa"},
+    "logo": {"text": "fmiqa", "image_light": "_static/logo.svg", "image_dark": "_static/logo.svg", "alt_text": ""},
     "navbar_align": "left",
     "navbar_end": ["version-switcher", "theme-switcher", "navbar-icon-links"],
     "switcher": {"json_url": "_static/switcher.json", "version_match": "dev" if "dev" in release else release},
