@@ -51,6 +51,8 @@ def test_every_public_name_has_one_page() -> None:
 def test_names_in_pages_exist(page: Path) -> None:
     text = page.read_text("utf-8")
     for path in sorted(set(re.findall(r"(?<![\w./-])fmiqa\.([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)", text))):
+        if "torchmetrics" in path:
+            pytest.importorskip("torchmetrics")
         assert look_up(path) is not None, path
 
 
