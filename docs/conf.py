@@ -128,6 +128,12 @@ def _resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: n
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", public, node, contnode)
 
 
+def _keep_colons(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Napoleon would take what stands before a colon in the first line of a property for its type."""
+    if what in ("attribute", "property"):
+        lines.insert(0, "")
+
+
 def _document_constant(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
     """Give a constant the text beside its definition, which may be in another module than its public one."""
     own = name.rpartition(".")[2]
@@ -182,4 +188,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("command-help", CommandHelp)
     app.connect("missing-reference", _resolve)
     app.connect("autodoc-process-docstring", _document_constant)
+    app.connect("autodoc-process-docstring", _keep_colons, priority=400)  # before Napoleon's
     return {"parallel_read_safe": True, "parallel_write_safe": True}

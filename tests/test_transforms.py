@@ -197,6 +197,7 @@ class TestCompile:
         found = torch.compile(lambda t, r: measure(t, r), fullgraph=True, backend="eager")(test, reference)
         torch.testing.assert_close(found, measure(test, reference), **CLOSE)
 
+    @pytest.mark.slow
     def test_sizes_that_change(self) -> None:
         iqm = make()
         compiled = torch.compile(iqm, fullgraph=True, dynamic=True, backend="eager")

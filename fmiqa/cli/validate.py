@@ -11,7 +11,7 @@ from fmiqa._runtime.compiled import compiling
 from fmiqa._runtime.distributed import is_first
 from fmiqa._tables import text_table
 from fmiqa.cli import options
-from fmiqa.cli.output import Written, add_output_options, figure4, print_result, wants_progress
+from fmiqa.cli.output import Written, add_output_options, print_result, wants_progress
 from fmiqa.cli.outputs import OutputFile, OutputPicture
 from fmiqa.cli.results import load_scores
 from fmiqa.cli.searches import add_search_options, asked_search
@@ -108,11 +108,7 @@ def _run(args: argparse.Namespace) -> None:
         f"{dataset}: {len(scores)} images of {references} references, {len(scores.maps)} maps\n"
         f"{args.search} search, held out by {args.groups} ({groups} in all), folds: {args.folds}"
     )
-    trust = textwrap.fill(
-        f"Held out is the figure to trust: the maps were selected without the {args.groups}s that they are judged on. "
-        "In sample they are judged on the images that they were selected on, which favours them.",
-        100,
-    )
+    notes = [textwrap.fill(note, 100) for note in found.notes]
     result = {
         "dataset": dataset,
         "images": len(scores),
@@ -125,7 +121,7 @@ def _run(args: argparse.Namespace) -> None:
         **further,
     }
     tables = [text_table(rows) for rows in found.tables().values()]
-    print_result(args, result, "\n\n".join([heading, *tables, *found.notes, *_size(found), trust, *more]), written)
+    print_result(args, result, "\n\n".join([heading, *tables, *notes, *more]), written)
 
 
 def _figures(found: Validation) -> dict[str, Any]:
@@ -155,17 +151,6 @@ def _by_type(found: Validation) -> dict[str, Any]:
     names = ("plcc", "all_maps_plcc", "srocc", "all_maps_srocc")
     rows = zip(found.held_out, *(column.tolist() for column in columns), strict=True)
     return {f"by_{kind}": {group: dict(zip(names, figures, strict=True)) for (group,), *figures in rows}}
-
-
-def _size(found: Validation) -> list[str]:
-    """How many maps are enough, in words."""
-    if not found.grows:
-        return []
-    small, best = found.one_standard_error_size, found.best_size
-    return [
-        f"one-standard-error size: {small}, the fewest maps within one standard error of the best held-out PLCC "
-        f"({figure4(float(found.mean[best - 1]))} with {best})"
-    ]
 
 
 def _further(scores: ScoreMatrix, how: dict[str, Any], args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:

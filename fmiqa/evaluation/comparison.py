@@ -202,11 +202,11 @@ class Comparison(Result):
         if not self.differences:
             return {"": self.table()}
         p_values = ("p bootstrap", "p Williams", "p Meng", "p F")
-        rows: Rows = [("difference", "PLCC", "SROCC", *p_values, "Zou interval", "verdict")]
+        rows: Rows = [("difference", "verdict", "PLCC", "SROCC", *p_values, "Zou interval")]
         for d in self.differences:
             tests = (_p_text(t.corrected) for t in (d.bootstrap, d.williams, d.meng, d.f))
             zou = f"[{d.zou.low:.3f}, {d.zou.high:.3f}]"
-            rows.append((f"{d.first} - {d.second}", str(d.plcc), str(d.srocc), *tests, zou, d.verdict))
+            rows.append((f"{d.first} - {d.second}", d.verdict, str(d.plcc), str(d.srocc), *tests, zou))
         return {"": self.table(), "Differences": rows}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,6 +19,10 @@ from fmiqa.scoring.scorer import PreparedImages
 
 __all__ = ["evaluate", "metric_scores"]
 
+_UNKNOWN = (
+    "Whether maps were selected on these images is not known here: where they were, the figures are in sample, and the "
+    "verdicts do not hold for other images."
+)
 _PIXELS = 2**21  # of test images that are scored together: eight of 512 x 512
 
 
@@ -77,14 +82,8 @@ def evaluate(
     scores, targets, groups = _walk(named, data, progress)
     if peers:
         scores |= peer_scores(data, peers, weights=peer_weights, progress=progress)
-    return compare(
-        scores,
-        targets,
-        groups,
-        baseline=baseline,
-        resamples=resamples,
-        seed=seed,
-    )
+    found = compare(scores, targets, groups, baseline=baseline, resamples=resamples, seed=seed)
+    return replace(found, notes=(*found.notes, *[_UNKNOWN] * bool(named)))
 
 
 def metric_scores(metric: SelectedFeatureIQM, data: SampleSource, *, progress: bool = False) -> Tensor:

@@ -119,7 +119,7 @@ def fit_state(
     found += [f"{name} is not of this network" for name in sorted(set(state) - set(expected) - set(ignored))]
     if found:
         shown = "; ".join(found[:12]) + (f"; and {len(found) - 12} more" if len(found) > 12 else "")
-        raise WeightsError(f"the weights do not fit the network: {shown}. Are they of another network?")
+        raise WeightsError(f"the weights do not fit the network; are they of another network? {shown}")
     return {name: _placed_as(expected[name], state[name]) for name in expected}
 
 

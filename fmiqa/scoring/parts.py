@@ -97,7 +97,9 @@ def in_order(parts: Iterable[ScorePart]) -> ScoreMatrix:
     """Parts as one matrix, in the order of the data set, with the options of the first."""
     given = list(parts)
     order = torch.argsort(torch.tensor([row for part in given for row in part.rows], device="cpu"))
-    return ScoreMatrix.stack([part.scores for part in given]).rows(order)
+    matrix = ScoreMatrix.stack([part.scores for part in given]).rows(order)
+    digests = [digest for part in given for digest in part.digests]
+    return replace(matrix, digests=[digests[i] for i in order.tolist()]) if len(digests) == len(order) else matrix
 
 
 def refuse_other_items(

@@ -17,10 +17,11 @@ from fmiqa._io import check_output
 from fmiqa._progress import progress_bar
 from fmiqa._runtime.distributed import from_first, gather, is_first, share
 from fmiqa.datasets.base import IQADataset, Sample, SampleSource, check_data, checked_sample
-from fmiqa.errors import InputError
+from fmiqa.errors import FileFormatError, InputError
 from fmiqa.features.extractor import FeatureExtractor, check_extractor
+from fmiqa.features.networks import NETWORKS
 from fmiqa.maps import FeatureMap, MapIndex
-from fmiqa.measures import Measure
+from fmiqa.measures import Custom, Measure
 from fmiqa.scoring.batches import BatchScorer, to_host
 from fmiqa.scoring.checkpoint import Checkpoint
 from fmiqa.scoring.loading import (
@@ -106,7 +107,8 @@ def score_matrix(
             data set of your own are compared by its method `digest(index) -> str`, or else by their names.
             Several processes may go on from parts of another number of processes; on several machines, the folder
             has to be on a file system that they share, or only the first one's parts are found again. The first
-            process writes the file.
+            process writes the file. A file that has been finished with the same weights, options, images and scores is
+            loaded and not computed again.
         shard: `(i, n)`, the i-th of n shards from 1: computes its images alone, without communication, and saves
             them beside `save`, in `scores.shard-2-of-3.safetensors` beside `scores.safetensors`, for `merge_shards`.
             A shard that is finished is loaded and not computed again.
@@ -157,6 +159,10 @@ def score_matrix(
         found = chosen.finished(description, run.look_again)
         if found is not None:
             return found.part.scores
+    elif file is not None:
+        saved = from_first(lambda: run.saved(file))
+        if saved is not None:
+            return saved
 
     def begin() -> list[int]:
         if file is not None:
@@ -259,6 +265,23 @@ class _ScoreRun:
             if placed is not None:
                 found[number] = placed
         return found
+
+    def saved(self, file: str | os.PathLike[str]) -> ScoreMatrix | None:
+        """What an earlier call with the same network, measure, maps, images and scores has saved.
+
+        Of networks and measures of your own, whose code a file does not record, nothing is taken.
+        """
+        own_code = self.options["network"] not in NETWORKS or isinstance(self.scorer.measure, Custom)
+        if own_code or not os.path.isfile(file):
+            return None
+        try:
+            found = ScoreMatrix.load(file)
+        except FileFormatError:
+            return None
+        if found.options != self.options or found.maps != self.maps or found.digests is None:
+            return None
+        digests = item_digests(self.data, range(len(self.data)))
+        return found if found.names == item_names(self.data) and found.digests == digests else None
 
     def look_again(self, rows: list[int]) -> list[tuple[int, str | None, str]]:
         """Row, name (where it is to be compared) and digest of finished items, as far as they cost no decoding.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Validation", "cross_validate", "held_out"]
 
 _KINDS = {"distortion": "distortion types", "dataset": "data sets"}  # that a table shows one by one if left out alone
+_FEW = 50  # images, to which a logistic of five parameters is fitted
 _FIGURES = ("in_sample", "plcc", "srocc", "all_plcc", "all_srocc")
 
 
@@ -128,15 +129,38 @@ class Validation(Result):
         return tuple(groups[0] for groups, is_worse in zip(self.held_out, worse, strict=True) if is_worse)
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """Where selected maps fail, if each fold held out a single distortion type or data set."""
+    def warning(self) -> str:
+        """Where selected maps fail, if each fold held out a single distortion type or data set; else empty."""
         kind = _KINDS.get(self.options.get("groups", ""))
         if kind is None or not self.failures:
-            return ()
+            return ""
         return (
             f"on {len(self.failures)} of {len(self.held_out)} {kind} that were left out of the selection, the selected "
-            f"maps have a lower SROCC than all maps: {', '.join(self.failures)}",
+            f"maps have a lower SROCC than all maps: {', '.join(self.failures)}"
         )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to take from the figures: where selected maps fail, how many are enough, and how far to trust PLCC."""
+        found = [self.warning] if self.warning else []
+        if self.grows:
+            small, best = self.one_standard_error_size, self.best_size
+            found.append(
+                f"one-standard-error size: {small}, the fewest maps within one standard error of the best held-out "
+                f"PLCC ({float(self.mean[best - 1]):.4f} with {best}). Select that many: max_maps={small}."
+            )
+        if self.options.get("judged", _FEW) < _FEW:
+            found.append(
+                f"Some folds judge only {self.options['judged']} images. The logistic of PLCC is fitted to them and "
+                "flatters it, that of all maps too; SROCC is free of that."
+            )
+        group = self.options.get("groups")
+        unit = f"{group}s" if group in ("reference", *_KINDS) else "groups"
+        found.append(
+            f"Held out is the figure to trust: the maps were selected without the {unit} that they are judged on. In "
+            "sample they are judged on the images that they were selected on, which favours them."
+        )
+        return tuple(found)
 
     def _curves(self) -> Rows:
         rows: Rows = [("maps", f"in sample{_blend(self.options)}", "held-out PLCC", "± s.e.", "held-out SROCC")]
@@ -296,12 +320,13 @@ def cross_validate(
             "repeats": repeats,
             "seed": seed,
             "source": source_of(matrix),
+            "judged": min(len(rows) for datasets in judged for rows in datasets),  # images, at least
         },
         predictions=_predictions(outcomes, splits, matrix),
         held_out=tuple(tuple(sorted({str(names[i]) for i in split.held_out.tolist()})) for split in splits),
     )
-    if found.notes:
-        warnings.warn(found.notes[0], stacklevel=2)
+    if found.warning:
+        warnings.warn(found.warning, stacklevel=2)
     return found
 
 

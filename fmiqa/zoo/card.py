@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -66,7 +67,9 @@ class Card:
             InputError: There is no such metric.
         """
         if name not in metric_names():
-            raise InputError(f"no ready-made metric {name!r}: there are {', '.join(metric_names())}")
+            file = isinstance(name, (str, os.PathLike)) and os.path.exists(name)
+            advice = "; a metric's file is loaded by fmiqa.SelectedFeatureIQM.load" * file
+            raise InputError(f"no ready-made metric {name!r}: there are {', '.join(metric_names())}{advice}")
         content = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
         return cls(**{**content, "figures": tuple(content["figures"])})
 

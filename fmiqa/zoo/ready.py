@@ -207,12 +207,21 @@ def _extractor(
 ) -> FeatureExtractor:
     """The network of a source with the weights of the card."""
     network = options["network"]
-    extractor = FeatureExtractor(
-        network,
-        weights=given.get(network, "DEFAULT"),
-        stage=options["stage"],
-        layers=layers if card.bundled else None,
-    )
+    try:
+        extractor = FeatureExtractor(
+            network,
+            weights=given.get(network, "DEFAULT"),
+            stage=options["stage"],
+            layers=layers if card.bundled else None,
+        )
+    except WeightsError as error:
+        files = ", ".join(f"{name!r}: '{name}.pth'" for name in card.networks)
+        flags = " ".join(f"--weights {name}={name}.pth" for name in card.networks)
+        raise WeightsError(
+            f"the metric {card.name!r} needs weights of {' and '.join(card.networks)}, in Python as "
+            f"load_metric({card.name!r}, weights={{{files}}}), on the command line as {flags}. Those of {network}: "
+            f"{error}"
+        ) from error
     if card.bundled:  # a part of the weights, which has another fingerprint than the whole
         extractor.recorded(options["weights_sha256"], normalization=None, constants={})
     elif extractor.weights_sha256 != options["weights_sha256"]:

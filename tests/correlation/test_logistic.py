@@ -161,7 +161,7 @@ def assert_not_below_scipy(form: str, cases) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_not_below_the_best_of_twelve_scipy_starts(form):
-    assert_not_below_scipy(form, problems(30, seed=11, largest=250))
+    assert_not_below_scipy(form, problems(15, seed=11, largest=250))
 
 
 @pytest.mark.slow

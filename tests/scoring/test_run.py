@@ -278,6 +278,37 @@ def test_a_killed_run_goes_on_where_it_was(extractor: FeatureExtractor, tmp_path
     assert os.listdir(tmp_path) == ["scores"]
 
 
+def test_a_finished_file_is_loaded_unless_something_has_changed(
+    extractor: FeatureExtractor, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scores"
+    first = score_matrix(extractor, samples, maps=FEW, save=path)
+    written = path.stat().st_mtime_ns
+    computed: list[int] = []
+    real = BatchScorer.scores
+    monkeypatch.setattr(BatchScorer, "scores", lambda self, batch: computed.append(1) or real(self, batch))
+    again = score_matrix(extractor, samples, maps=FEW, save=path)
+    assert not computed
+    assert path.stat().st_mtime_ns == written
+    assert torch.equal(again.values, first.values)
+    other = [replace(samples[0], score=9.0), *samples[1:]]
+    pixels = [replace(samples[0], distorted=255 - samples[0].distorted), *samples[1:]]
+    for data, options in (
+        (other, {}),
+        (pixels, {}),
+        (samples[:9], {}),
+        (samples, {"maps": FEW[:2]}),
+        (samples, {"measure": SSIM(data_range="pair")}),
+    ):
+        computed.clear()
+        score_matrix(extractor, data, save=path, **{"maps": FEW, **options})
+        assert computed
+    path.write_bytes(b"something else")
+    computed.clear()
+    score_matrix(extractor, samples, maps=FEW, save=path)
+    assert computed
+
+
 @pytest.fixture
 def stopped(extractor: FeatureExtractor, tmp_path: Path) -> tuple[Path, list[Sample]]:
     """A run that was stopped after two of three parts."""
