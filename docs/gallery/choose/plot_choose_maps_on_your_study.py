@@ -103,6 +103,6 @@ quality = iqm(sample.distorted[None], sample.reference[None])
 print(f"{sample.name}: {quality.item():.3f}, at most 1")
 
 # %%
-# **To take away:** four calls lead from a table to a metric: ``CSVDataset``,
+# **In short:** four calls lead from a table to a metric: ``CSVDataset``,
 # ``score_matrix``, ``forward_select``, ``SelectedFeatureIQM.from_selection``. Report
 # the held-out figures.

@@ -98,5 +98,5 @@ print(fmiqa.cross_validate(store, fit=None, max_maps=12))
 # The values that it reports are those on all pairs. :doc:`/guide/large` has times and
 # memory, and how to write a store piece by piece.
 #
-# **To take away:** ``ScoreMatrix(values, maps, targets, groups, names)`` is all that
+# **In short:** ``ScoreMatrix(values, maps, targets, groups, names)`` is all that
 # searches and validations need.

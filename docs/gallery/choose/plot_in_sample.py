@@ -89,7 +89,7 @@ axes[0].get_legend().remove()
 plt.show()
 
 # %%
-# **To take away:** call a figure in sample or held out wherever you write it.
+# **In short:** call a figure in sample or held out wherever you write it.
 # ``cross_validate`` says what a selection is worth on other pictures,
 # ``permutation_null`` whether there is anything to select at all. More in
 # :doc:`/guide/held-out`.

@@ -102,6 +102,6 @@ print("planted:", *data.planted)
 print("found:  ", *(m for m in selection.maps if m in data.planted))
 
 # %%
-# **To take away:** like the paper's own, these figures are in sample: they say how far
+# **In short:** like the paper's own, these figures are in sample: they say how far
 # a selection can go on these images. :doc:`plot_in_sample` shows what to report beside
 # them, and :doc:`/guide/from-the-paper` names the call of each step, table and figure.

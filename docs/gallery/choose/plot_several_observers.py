@@ -35,7 +35,7 @@ scores = fmiqa.score_matrix(extractor, first, maps=candidates)
 # %%
 # In a table of your own, give each observer a column, and let the data set read them:
 # ``data = fmiqa.datasets.CSVDataset("study.csv", ratings="observer_")``, then
-# ``data.ratings``. Empty cells are NaN, for images that somebody did not rate.
+# ``data.ratings``. Empty cells are NaN, for missing ratings.
 #
 # The study
 # ---------
@@ -65,7 +65,7 @@ plt.show()
 print([f"{gain:+.3f} PLCC" for gain in study.own_advantage()])
 
 # %%
-# **To take away:** blocks in this picture mean groups of people who look at different
+# **In short:** blocks in this picture mean groups of people who look at different
 # things. On the one real experiment that we could ask, ten people who judged JPEG
 # images, there were none (:doc:`/guide/observers`): there, columns differ, because some
 # people are easier to predict, and rows hardly do.

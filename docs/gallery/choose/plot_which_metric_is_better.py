@@ -37,8 +37,8 @@ print(selection)
 #
 # Metrics are given by name. ``peers`` adds others: these two classical ones need no
 # further package, and with ``piq`` installed there are many more (SSIM, FSIM, GMSD,
-# ...). All are compared with the mean of all maps, the ``baseline``; without one, every
-# two are compared.
+# ...). All are compared with the mean of all maps, the ``baseline``; without one, all
+# pairs are compared.
 
 metrics = {
     "selection": fmiqa.SelectedFeatureIQM.from_selection(extractor, selection),
@@ -69,6 +69,6 @@ comparison.plot()
 plt.show()
 
 # %%
-# **To take away:** compare metrics on images that neither was selected on, resample
+# **In short:** compare metrics on images that neither was selected on, resample
 # references, and report the interval of the difference. A verdict of "no difference
 # shown" is not a proof that there is none.

@@ -101,5 +101,5 @@ below.set_xlabel("quality by the metric in memory")
 plt.show()
 
 # %%
-# **To take away:** keep ``metric.safetensors``; make the other two from it for where
+# **In short:** keep ``metric.safetensors``; make the other two from it for where
 # they are needed, and compare a few numbers as above.

@@ -90,5 +90,5 @@ plt.show()
 #     loss = loss + (output - batch.original).abs().mean()
 #     loss.backward()
 #
-# **To take away:** use a metric of few maps beside a pixel loss, not in its place, and
+# **In short:** use a metric of few maps beside a pixel loss, not in its place, and
 # judge the result by a metric that was not the loss.

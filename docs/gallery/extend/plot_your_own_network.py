@@ -117,6 +117,6 @@ iqm = fmiqa.SelectedFeatureIQM.load(path, model=Gabors())
 print(f"{iqm(data[2].distorted[None], data[2].reference[None]).item():.3f}")
 
 # %%
-# **To take away:** ``FeatureExtractor(network)`` is the only line that changes. Whether
+# **In short:** ``FeatureExtractor(network)`` is the only line that changes. Whether
 # a network suits the task is a question of held-out figures: here, a few filters do
 # about as well as all 48, and no better.

@@ -95,7 +95,7 @@ for ax in axes:
 plt.show()
 
 # %%
-# **To take away:** a single answer can mislead, so ask all three. conv2:165, for one,
+# **In short:** a single answer can mislead, so ask all three. conv2:165, for one,
 # climbs to fine ripples on a pink ground, is excited most by plain pink and skin, and
 # lights up on the forehead: it looks at a colour. How this is done for all maps of a
 # selection, and on one HTML page, is in :doc:`/guide/visualize`.

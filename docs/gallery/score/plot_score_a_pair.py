@@ -75,9 +75,9 @@ figure, axes = plt.subplots(2, 4, figsize=(10, 6.2), layout="constrained")
 for column, (name, image) in enumerate(tests.items()):
     over = fmiqa.visualize.overlay_error(image, error[column, 0])
     axes[0, column].imshow(image.permute(1, 2, 0).numpy())
-    axes[0, column].set_title(
-        f"{name}\n{rating.score[column]:.0f}: {rating.words[column]}", fontsize=9
-    )
+    score, low, high = rating.score[column], rating.low[column], rating.high[column]
+    title = f"{name}\nrated {score:.0f} ({low:.0f} to {high:.0f})"
+    axes[0, column].set_title(title, fontsize=9)
     axes[1, column].imshow(over.permute(1, 2, 0).numpy())
     axes[1, column].set_title(f"mean error {error[column].mean():.2f}", fontsize=9)
 for ax in axes.flat:

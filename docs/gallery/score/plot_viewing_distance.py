@@ -83,6 +83,6 @@ plt.show()
 # contrast does not, and stays where it is. The curves come from one photograph and were
 # fitted to nobody's judgements; :doc:`/guide/viewing` has figures with people's scores.
 #
-# **To take away:** leave the viewing of a ready-made metric alone unless you know the
+# **In short:** leave the viewing of a ready-made metric alone unless you know the
 # distance. Give your own metric the viewing of the study that its maps were selected
 # on. Every saved result records it.
