@@ -134,6 +134,13 @@ def _keep_colons(app: Sphinx, what: str, name: str, value: Any, options: Any, li
         lines.insert(0, "")
 
 
+def _plain_defaults(
+    app: Sphinx, what: str, name: str, value: Any, options: Any, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Signatures that Sphinx can parse: dataclasses show their factories as `<factory>`."""
+    return signature and signature.replace("<factory>", "..."), returned
+
+
 def _document_constant(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
     """Give a constant the text beside its definition, which may be in another module than its public one."""
     own = name.rpartition(".")[2]
@@ -187,6 +194,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_html_math_renderer("mathml", (_visit_inline, None), (_visit_block, None))
     app.add_directive("command-help", CommandHelp)
     app.connect("missing-reference", _resolve)
+    app.connect("autodoc-process-signature", _plain_defaults)
     app.connect("autodoc-process-docstring", _document_constant)
     app.connect("autodoc-process-docstring", _keep_colons, priority=400)  # before Napoleon's
     return {"parallel_read_safe": True, "parallel_write_safe": True}
