@@ -19,6 +19,7 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 
 import fmiqa
@@ -128,12 +129,6 @@ def _resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: n
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", public, node, contnode)
 
 
-def _keep_colons(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    """Napoleon would take what stands before a colon in the first line of a property for its type."""
-    if what in ("attribute", "property"):
-        lines.insert(0, "")
-
-
 def _plain_defaults(
     app: Sphinx, what: str, name: str, value: Any, options: Any, signature: str | None, returned: str | None
 ) -> tuple[str | None, str | None]:
@@ -183,6 +178,9 @@ def _visit_block(self: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+# Napoleon takes what stands before a colon in the first line of a property for its type.
+GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end
+
 SUBMODULES = ("datasets", "distributed", "measures", "peers", "presets", "visualize")
 for name in SUBMODULES:  # some are modules of another name, which autodoc would not find under their public one
     sys.modules.setdefault(f"fmiqa.{name}", getattr(fmiqa, name))
@@ -196,5 +194,4 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("missing-reference", _resolve)
     app.connect("autodoc-process-signature", _plain_defaults)
     app.connect("autodoc-process-docstring", _document_constant)
-    app.connect("autodoc-process-docstring", _keep_colons, priority=400)  # before Napoleon's
     return {"parallel_read_safe": True, "parallel_write_safe": True}
