@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmiqa._checks import check_tensor, is_count
+from fmiqa._checks import check_picture, is_count
 from fmiqa.errors import InputError
 
 __all__ = ["DISTORTIONS", "Distortion", "distort"]
@@ -46,6 +46,11 @@ def _white_noise(image: Tensor, deviation: float, rng: np.random.Generator) -> T
 
 def _blur(image: Tensor, sigma: float, rng: np.random.Generator) -> Tensor:
     half = math.ceil(3 * sigma)
+    if min(image.shape[1:]) <= half:
+        raise InputError(
+            f"an image of {image.shape[1]}x{image.shape[2]} pixels is too small to be blurred at this level: it needs "
+            f"more than {half} a side"
+        )
     taps = torch.exp(-0.5 * (torch.arange(-half, half + 1, device="cpu") / sigma) ** 2)
     taps /= taps.sum()
     x = F.pad(image[:, None].float(), (half, half, half, half), mode="reflect")
@@ -83,32 +88,39 @@ DISTORTIONS = {
 
 
 def distort(image: Tensor, kind: str, *, level: int, levels: int = 5, seed: int = 0) -> Tensor:
-    """A distorted copy of an image, to try something out: what `Demo` does to its pictures.
+    """Distort an image as `Demo` does: to try metrics out, not in place of the images of a study.
 
     Args:
         image: (3, H, W) uint8.
         kind: `"white noise"`, `"Gaussian blur"`, `"JPEG"`, `"desaturation"`, `"contrast loss"` or `"quantization"`.
-        level: From 1, barely visible, to `levels`, severe.
+        level: From 1, barely visible, to `levels`, severe; between them the strength grows by equal factors.
         levels: Number of levels.
-        seed: Seed of the white noise.
+        seed: Seed of the white noise; the other kinds have nothing random.
 
     Returns:
         (3, H, W) uint8, on the image's device.
 
     Raises:
-        InputError: An unknown kind, a level out of range, an image of another form.
+        InputError: An image of another form, or too small to be blurred so much; an unknown kind; a level or a seed out
+            of its range.
 
     Example:
         >>> image = torch.full((3, 8, 8), 128, dtype=torch.uint8)
         >>> distort(image, "quantization", level=5)[:, 0, 0].tolist()
         [192, 192, 192]
     """
+    check_picture(image, "image")
+    if image.dtype != torch.uint8:
+        raise InputError(
+            f"image is uint8 from 0 to 255, got {image.dtype}; convert floats in [0, 1] with "
+            "(255 * image).round().to(torch.uint8)"
+        )
     if not isinstance(kind, str) or kind not in DISTORTIONS:
         raise InputError(f"kind is one of {', '.join(map(repr, DISTORTIONS))}, got {kind!r}")
     if not (is_count(levels) and is_count(level) and level <= levels):
-        raise InputError(f"level is from 1 to levels, got level {level!r} of {levels!r}")
-    if check_tensor(image, "image (3, H, W)").ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
-        raise InputError(f"image is (3, H, W) uint8, got {tuple(image.shape)} {image.dtype}")
+        raise InputError(f"level is a whole number from 1 to levels, got level {level!r} of {levels!r}")
+    if not is_count(seed, 0):
+        raise InputError(f"seed is a whole number from 0, got {seed!r}")
     return DISTORTIONS[kind](image.cpu(), level, levels, np.random.default_rng(seed)).to(image.device)
 
 

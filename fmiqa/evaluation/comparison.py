@@ -181,11 +181,11 @@ class Comparison(Result):
     def __repr__(self) -> str:
         return f"Comparison({', '.join(agreement.name for agreement in self.agreements)})"
 
-    def plot(self, coefficient: Coefficient = "plcc") -> Figure:
-        """Draw each metric's coefficient and the differences, with their intervals; see `plot_comparison`."""
+    def plot(self, *, figure: Coefficient = "plcc") -> Figure:
+        """Draw how well metrics agree and how they differ, with intervals, by `"plcc"` or `"srocc"`."""
         from fmiqa.evaluation.plots import plot_comparison
 
-        return plot_comparison(self, coefficient=coefficient)
+        return plot_comparison(self, figure=figure)
 
     def table(self) -> Rows:
         """The agreement of each metric with the subjective scores, the header first."""

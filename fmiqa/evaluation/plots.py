@@ -19,37 +19,38 @@ if TYPE_CHECKING:
 __all__ = ["plot_comparison", "plot_transfer"]
 
 
-def plot_comparison(comparison: Comparison, *, coefficient: Coefficient = "plcc") -> Figure:
+def plot_comparison(comparison: Comparison, *, figure: Coefficient = "plcc") -> Figure:
     """Draw how well metrics agree with the subjective scores, and how they differ, all with their intervals.
 
     Args:
         comparison: The outcome of `compare` or `evaluate`.
-        coefficient: `"plcc"` or `"srocc"`. Whether a difference is real is decided by PLCC.
+        figure: `"plcc"` or `"srocc"`. Verdicts are drawn beside PLCC, which decides them.
 
     Returns:
         The figure, with two panels; with one where there is one metric.
 
     Raises:
-        InputError: An unknown coefficient; matplotlib is not installed.
+        InputError: Another figure; matplotlib is not installed.
     """
-    if coefficient not in get_args(Coefficient):
-        raise InputError(f"coefficient is one of {', '.join(get_args(Coefficient))}, got {coefficient!r}")
+    if figure not in get_args(Coefficient):
+        raise InputError(f"figure is one of {', '.join(get_args(Coefficient))}, got {figure!r}")
     agreements, differences = comparison.agreements, comparison.differences
     ratios = [len(rows) + 1 for rows in (agreements, differences) if rows]
-    figure: Any = axes(None, width=7.2, height=1.1 + 0.42 * sum(ratios)).figure
-    figure.clear()
-    panels = figure.subplots(len(ratios), height_ratios=ratios, squeeze=False)[:, 0]
-    name = "non-linear PLCC" if coefficient == "plcc" and comparison.options.get("fit") else coefficient.upper()
+    drawn: Any = axes(None, width=7.2, height=1.1 + 0.42 * sum(ratios)).figure
+    drawn.clear()
+    panels = drawn.subplots(len(ratios), height_ratios=ratios, squeeze=False)[:, 0]
+    name = "non-linear PLCC" if figure == "plcc" and comparison.options.get("fit") else figure.upper()
     level = f"{100 * comparison.options['level']:g} % interval"
-    _intervals(panels[0], {a.name: getattr(a, coefficient) for a in agreements}, [BLUE] * len(agreements))
+    _intervals(panels[0], {a.name: getattr(a, figure) for a in agreements}, [BLUE] * len(agreements))
     panels[0].set_xlabel(f"{name}, with {level}")
     if differences:
-        colours = [ORANGE if d.real else GREY for d in differences]
-        named = {f"{d.first} - {d.second}": getattr(d, coefficient) for d in differences}
-        _intervals(panels[1], named, colours, [d.verdict for d in differences])
+        decides = figure == "plcc"
+        colours = [ORANGE if d.real and decides else GREY for d in differences]
+        named = {f"{d.first} - {d.second}": getattr(d, figure) for d in differences}
+        _intervals(panels[1], named, colours, [d.verdict for d in differences] if decides else [])
         panels[1].axvline(0, color="black", linestyle=":", linewidth=1)
         panels[1].set_xlabel(f"difference of {name}, with {level} (each by itself)")
-    return figure  # type: ignore[no-any-return]
+    return drawn  # type: ignore[no-any-return]
 
 
 def _intervals(ax: Axes, rows: Mapping[str, Estimate], colours: Sequence[str], texts: Sequence[str] = ()) -> None:

@@ -115,7 +115,7 @@ def plot_weights(selection: Selection, *, top: int = _NAMED, ax: Axes | None = N
     return ax
 
 
-def plot_validation(validation: Validation, *, coefficient: Coefficient = "plcc", ax: Axes | None = None) -> Axes:
+def plot_validation(validation: Validation, *, figure: Coefficient = "plcc", ax: Axes | None = None) -> Axes:
     """Draw in-sample and held-out curves against the number of maps, with all maps as a level.
 
     The curve in sample is that of the criterion which the search maximised. It is drawn only beside the held-out figure
@@ -123,30 +123,30 @@ def plot_validation(validation: Validation, *, coefficient: Coefficient = "plcc"
 
     Args:
         validation: A validation of forward selection.
-        coefficient: Which held-out figure, `"plcc"` or `"srocc"`.
+        figure: Which held-out figure, `"plcc"` or `"srocc"`.
         ax: Where to draw; a new figure by default.
 
     Raises:
-        InputError: The validation is of a search whose sets do not grow map by map; an unknown coefficient.
+        InputError: The validation is of a search whose sets do not grow map by map; another figure.
     """
-    if coefficient not in get_args(Coefficient):
-        raise InputError(f"coefficient is one of {', '.join(get_args(Coefficient))}, got {coefficient!r}")
+    if figure not in get_args(Coefficient):
+        raise InputError(f"figure is one of {', '.join(get_args(Coefficient))}, got {figure!r}")
     if not validation.grows:
         raise InputError(
             f"a validation of {validation.options['search']} search has no curve by number of maps; print() shows it"
         )
     ax = axes(ax)
-    held, level = getattr(validation, coefficient), getattr(validation, f"all_{coefficient}")
+    held, level = getattr(validation, figure), getattr(validation, f"all_{figure}")
     mean, error = mean_and_error(held)
     sizes = range(1, held.shape[1] + 1)
-    if validation.options.get("criterion", "plcc") == coefficient:
+    if validation.options.get("criterion", "plcc") == figure:
         ax.plot(sizes, validation.in_sample.mean(0).tolist(), color=BLUE, linestyle="--", label="in sample")
     ax.plot(sizes, mean.tolist(), color=ORANGE, marker="o", markersize=4, label="held out")
     _band(ax, mean, error, label="± one standard error")
     ax.axhline(float(level.mean()), color=GREY, linestyle=":", label="all maps, held out")
     ax.axvline(validation.one_standard_error_size, color=GREEN, linewidth=1, label="one-standard-error size (of PLCC)")
     ax.set_xlabel("number of feature maps")
-    ax.set_ylabel("fitted PLCC" if coefficient == "plcc" else "SROCC")
+    ax.set_ylabel("fitted PLCC" if figure == "plcc" else "SROCC")
     whole_numbers(ax.xaxis)
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)

@@ -182,11 +182,11 @@ class Validation(Result):
         means = [(name, *(f"{float(v):.4f}" for v in mean_and_error(values))) for name, values in figures.items()]
         return [("", "mean", "± s.e."), *means, ("selected maps", f"{min(sizes)} to {max(sizes)}", "")]
 
-    def plot(self, ax: Axes | None = None, *, coefficient: Coefficient = "plcc") -> Axes:
+    def plot(self, ax: Axes | None = None, *, figure: Coefficient = "plcc") -> Axes:
         """Draw in-sample and held-out figures against the number of maps, of `"plcc"` or `"srocc"`."""
         from fmiqa.selection.plots import plot_validation
 
-        return plot_validation(self, coefficient=coefficient, ax=ax)
+        return plot_validation(self, figure=figure, ax=ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

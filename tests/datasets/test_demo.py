@@ -13,7 +13,7 @@ from scipy import ndimage
 from torch.utils.data import DataLoader
 
 from fmiqa.datasets import CSVDataset, Demo, Sample
-from fmiqa.datasets.distortions import DISTORTIONS
+from fmiqa.datasets.distortions import DISTORTIONS, distort
 from fmiqa.datasets.scenes import scene
 from fmiqa.errors import InputError
 from fmiqa.features.extractor import FeatureExtractor
@@ -247,3 +247,32 @@ def test_construction_is_cheap() -> None:
     Demo(references=4)
     # A quarter of the default set: about 1 s of one core. The bound leaves room for slow machines.
     assert time.process_time() - start < 8
+
+
+@pytest.mark.parametrize("kind", DISTORTIONS)
+def test_distort_keeps_the_form_and_the_image(kind: str, device: torch.device) -> None:
+    image = scene(0, 48, seed=0).to(device)
+    before = image.clone()
+    images = [distort(image, kind, level=level, levels=3) for level in (1, 2, 3)]
+    assert torch.equal(image, before)
+    assert all((x.shape, x.dtype, x.device) == (image.shape, torch.uint8, image.device) for x in images)
+    errors = [(x.double() - image).square().mean().item() for x in images]
+    assert 0 < errors[0] < errors[1] < errors[2]
+    other = distort(image, kind, level=2, levels=3, seed=1)
+    assert torch.equal(other, images[1]) == (kind != "white noise")
+
+
+def test_distort_refuses_what_it_cannot_do() -> None:
+    image = scene(0, 48, seed=0)
+    for given, options, message in (
+        (image, {"kind": "jpeg", "level": 1}, "kind is one of 'white noise', .*'JPEG', .*'quantization', got 'jpeg'"),
+        (image / 255, {"kind": "JPEG", "level": 1}, "uint8 from 0 to 255, got torch.float32"),
+        (image[None], {"kind": "JPEG", "level": 1}, r"got \(1, 3, 48, 48\)"),
+        (image, {"kind": "JPEG", "level": 0}, "from 1 to levels, got level 0 of 5"),
+        (image, {"kind": "JPEG", "level": 4, "levels": 3}, "got level 4 of 3"),
+        (image, {"kind": "JPEG", "level": 1, "seed": -1}, "seed is a whole number from 0, got -1"),
+        (image[:, :14], {"kind": "Gaussian blur", "level": 5}, "14x48 pixels is too small .* more than 14"),
+    ):
+        with pytest.raises(InputError, match=message):
+            distort(given, **options)
+    assert distort(image[:, :15], "Gaussian blur", level=5).shape == (3, 15, 48)

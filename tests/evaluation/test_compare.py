@@ -231,10 +231,11 @@ def test_a_comparison_is_drawn_with_intervals_and_verdicts(result: Comparison) -
         assert list(interval.get_xdata()) == list(agreement.plcc[1:])
         assert list(value.get_xdata()) == [agreement.plcc.value]
     assert [text.get_text() for text in lower.texts] == [d.verdict for d in result.differences]
-    ranks = result.plot("srocc").axes[1]
+    ranks = result.plot(figure="srocc").axes[1]
     assert list(ranks.lines[1].get_xdata()) == [result.differences[0].srocc.value]
-    with pytest.raises(InputError, match="coefficient is one of plcc, srocc"):
-        result.plot("krocc")  # type: ignore[arg-type]
+    assert not ranks.texts  # PLCC decides
+    with pytest.raises(InputError, match="figure is one of plcc, srocc"):
+        result.plot(figure="krocc")  # type: ignore[arg-type]
 
 
 def test_one_metric_has_no_panel_of_differences() -> None:

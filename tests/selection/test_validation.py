@@ -78,7 +78,7 @@ def test_sizes_by_held_out_evidence(tmp_path: Path) -> None:
     assert "held-out" in result._repr_html_()
     pytest.importorskip("matplotlib")
     assert {line.get_label() for line in result.plot().get_lines()} >= {"in sample", "held out"}
-    ranks = {line.get_label(): line for line in result.plot(coefficient="srocc").get_lines()}
+    ranks = {line.get_label(): line for line in result.plot(figure="srocc").get_lines()}
     assert list(ranks["held out"].get_ydata()) == result.srocc.mean(0).tolist()
     assert "in sample" not in ranks  # there it is PLCC
 
