@@ -31,6 +31,7 @@ __all__ = [
     "load_matplotlib",
     "new_figure",
     "save_figure",
+    "shown_figure",
     "whole_numbers",
 ]
 
@@ -76,23 +77,27 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def axes(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axes:
-    """The given axes, or those of a new figure of that size in inches.
-
-    The new figure is pyplot's, which notebooks show, or one to be saved where pyplot's backend does not work.
+    """The given axes, or those of a new figure of that size in inches, see `shown_figure`.
 
     Raises:
         InputError: Matplotlib is not installed.
     """
-    if ax is not None:
-        return ax
+    return shown_figure(width, height).subplots() if ax is None else ax
+
+
+def shown_figure(width: float, height: float) -> Figure:
+    """A figure of that size in inches: pyplot's, which notebooks show, or one to be saved where its backend fails.
+
+    Raises:
+        InputError: Matplotlib is not installed.
+    """
     load_matplotlib()
     try:
         import matplotlib.pyplot as plt
 
-        figure = plt.figure(figsize=(width, height), layout="constrained")
+        return plt.figure(figsize=(width, height), layout="constrained")
     except Exception:  # every backend has its own for a missing display or package
-        figure = new_figure(width, height)
-    return figure.subplots()
+        return new_figure(width, height)
 
 
 def check_picture(path: str | os.PathLike[str]) -> None:

@@ -156,7 +156,7 @@ class SelectedFeatureIQM(WideBuffers):
     @property
     def source(self) -> dict[str, Any]:
         """What the map scores depend on, as a `Selection` records it."""
-        options = {s: _scorer(scorer).options() for s, scorer in zip(self.sources, self.scorers, strict=True)}
+        options = {source: scorer.options() for source, scorer in self._by_source().items()}
         return options[""] if list(options) == [""] else {"sources": options}
 
     @property
@@ -169,12 +169,15 @@ class SelectedFeatureIQM(WideBuffers):
             >>> iqm.extractors[""].layers
             ['conv1', 'conv2']
         """
-        return {s: _scorer(scorer).extractor for s, scorer in zip(self.sources, self.scorers, strict=True)}
+        return {source: scorer.extractor for source, scorer in self._by_source().items()}
 
     @property
     def measures(self) -> dict[str, Measure]:
         """Source name -> how its maps are compared."""
-        return {source: _scorer(scorer).measure for source, scorer in zip(self.sources, self.scorers, strict=True)}
+        return {source: scorer.measure for source, scorer in self._by_source().items()}
+
+    def _by_source(self) -> dict[str, MapScorer]:
+        return {source: _scorer(scorer) for source, scorer in zip(self.sources, self.scorers, strict=True)}
 
     @property
     def device(self) -> torch.device:
@@ -343,10 +346,7 @@ class SelectedFeatureIQM(WideBuffers):
         return {
             "class": type(self).__name__,
             "maps": [str(m) for m in self.maps],
-            "sources": [
-                {"source": source, **_scorer(scorer).options()}
-                for source, scorer in zip(self.sources, self.scorers, strict=True)
-            ],
+            "sources": [{"source": source, **scorer.options()} for source, scorer in self._by_source().items()],
             "pool": self.pool,
             "weights": None if self.weights is None else self.weights.tolist(),
             "power": self.power,

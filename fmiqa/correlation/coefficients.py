@@ -9,18 +9,26 @@ it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from fmiqa.correlation.logistic import STEEPNESS, Form, fit_logistic
 from fmiqa.correlation.pairs import pair
+from fmiqa.errors import InputError
 
-__all__ = ["Coefficient", "krocc", "plcc", "rmse", "srocc"]
+__all__ = ["Coefficient", "check_coefficient", "krocc", "plcc", "rmse", "srocc"]
 
 Coefficient = Literal["plcc", "srocc"]
 """The coefficients that results hold side by side."""
+
+
+def check_coefficient(figure: object) -> None:
+    """Raise `InputError` unless a figure is a `Coefficient`."""
+    if figure not in get_args(Coefficient):
+        raise InputError(f"figure is 'plcc' or 'srocc', got {figure!r}")
+
 
 _PORTION = 2**20
 """Scores that go through the rank computations at once; they need some ten 8-byte temporaries for each."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING
 
-from fmiqa._plotting import BLUE, GREY, ORANGE, axes
-from fmiqa.correlation import Coefficient
-from fmiqa.errors import InputError
+from fmiqa._plotting import BLUE, GREY, ORANGE, axes, shown_figure
+from fmiqa.correlation import Coefficient, check_coefficient
 from fmiqa.evaluation.comparison import Comparison, Estimate
 from fmiqa.evaluation.transfer import ALL_MAPS, CrossDataset
 from fmiqa.selection.splits import mean_and_error
@@ -32,12 +31,10 @@ def plot_comparison(comparison: Comparison, *, figure: Coefficient = "plcc") -> 
     Raises:
         InputError: Another figure; matplotlib is not installed.
     """
-    if figure not in get_args(Coefficient):
-        raise InputError(f"figure is one of {', '.join(get_args(Coefficient))}, got {figure!r}")
+    check_coefficient(figure)
     agreements, differences = comparison.agreements, comparison.differences
     ratios = [len(rows) + 1 for rows in (agreements, differences) if rows]
-    drawn: Any = axes(None, width=7.2, height=1.1 + 0.42 * sum(ratios)).figure
-    drawn.clear()
+    drawn = shown_figure(7.2, 1.1 + 0.42 * sum(ratios))
     panels = drawn.subplots(len(ratios), height_ratios=ratios, squeeze=False)[:, 0]
     name = "non-linear PLCC" if figure == "plcc" and comparison.options.get("fit") else figure.upper()
     level = f"{100 * comparison.options['level']:g} % interval"
@@ -50,7 +47,7 @@ def plot_comparison(comparison: Comparison, *, figure: Coefficient = "plcc") -> 
         _intervals(panels[1], named, colours, [d.verdict for d in differences] if decides else [])
         panels[1].axvline(0, color="black", linestyle=":", linewidth=1)
         panels[1].set_xlabel(f"difference of {name}, with {level} (each by itself)")
-    return drawn  # type: ignore[no-any-return]
+    return drawn
 
 
 def _intervals(ax: Axes, rows: Mapping[str, Estimate], colours: Sequence[str], texts: Sequence[str] = ()) -> None:

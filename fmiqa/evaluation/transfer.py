@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fmiqa._result import Result, Rows
-from fmiqa.correlation import Coefficient, plcc, srocc
+from fmiqa.correlation import Coefficient, check_coefficient, plcc, srocc
 from fmiqa.errors import InputError
 from fmiqa.maps import MapIndex
 from fmiqa.pooling import Pool
@@ -138,8 +138,7 @@ class CrossDataset(Result):
 
     def figures(self, figure: Coefficient) -> tuple[Tensor, Tensor]:
         """The matrix of a coefficient, and its held-out figures."""
-        if figure not in get_args(Coefficient):
-            raise InputError(f"figure is 'plcc' or 'srocc', got {figure!r}")
+        check_coefficient(figure)
         return (self.plcc, self.held_out_plcc) if figure == "plcc" else (self.srocc, self.held_out_srocc)
 
 

@@ -75,6 +75,7 @@ def page(explanation: Explanation) -> str:
     thumb = f'style="--thumb:url(data:image/{small[0]};base64,{base64.b64encode(small[1]).decode()})"'
     return text.substitute(
         title=escape(f"{e.names[0]}: {e.verdict}"),
+        thumb=thumb,
         heading=_heading(e),
         verdict=_verdict(e),
         width=f"{max(width, 480)}px",
@@ -95,7 +96,7 @@ def page(explanation: Explanation) -> str:
         others=f'<p class="note">{rest}</p>' if others else "",
         notes="".join(f'<p class="note">{escape(note)}</p>' for note in notes),
         footer=escape(f"{e.metric}; torch {torch.__version__}"),
-    ).replace("<main>", f"<main {thumb}>", 1)
+    )
 
 
 def _heading(e: Explanation) -> str:

@@ -9,12 +9,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from fmiqa._plotting import BLUE, GREEN, GREY, ORANGE, SKY, axes, whole_numbers
-from fmiqa.correlation import Coefficient
+from fmiqa.correlation import Coefficient, check_coefficient
 from fmiqa.errors import InputError
 from fmiqa.selection.null import PermutationNull
 from fmiqa.selection.observers import ObserverStudy
@@ -129,8 +129,7 @@ def plot_validation(validation: Validation, *, figure: Coefficient = "plcc", ax:
     Raises:
         InputError: The validation is of a search whose sets do not grow map by map; another figure.
     """
-    if figure not in get_args(Coefficient):
-        raise InputError(f"figure is one of {', '.join(get_args(Coefficient))}, got {figure!r}")
+    check_coefficient(figure)
     if not validation.grows:
         raise InputError(
             f"a validation of {validation.options['search']} search has no curve by number of maps; print() shows it"

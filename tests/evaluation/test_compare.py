@@ -234,7 +234,7 @@ def test_a_comparison_is_drawn_with_intervals_and_verdicts(result: Comparison) -
     ranks = result.plot(figure="srocc").axes[1]
     assert list(ranks.lines[1].get_xdata()) == [result.differences[0].srocc.value]
     assert not ranks.texts  # PLCC decides
-    with pytest.raises(InputError, match="figure is one of plcc, srocc"):
+    with pytest.raises(InputError, match="figure is 'plcc' or 'srocc', got 'krocc'"):
         result.plot(figure="krocc")  # type: ignore[arg-type]
 
 
